@@ -1,0 +1,31 @@
+"""What nerfstudio 1.1.5 needs on today's libraries; each entry says when it can go."""
+
+from __future__ import annotations
+
+import contextlib
+from unittest import mock
+
+import numpy as np
+import torch
+
+
+def allow_numpy_scalars_in_checkpoints() -> None:
+    """Let `torch.load(weights_only=True)` read the learning rates in nerfstudio's checkpoints.
+
+    torch >= 2.6 loads safely by default, and nerfstudio stores learning rates as `numpy.float64`. Exactly the three
+    types of such a number are allow-listed; nothing else becomes loadable.
+    Removable with the first nerfstudio release that stores plain floats.
+    """
+    unpickle_scalar = np.float64().__reduce__()[0]  # numpy.core.multiarray.scalar; numpy 2 moved it
+    torch.serialization.add_safe_globals([unpickle_scalar, np.dtype, np.dtypes.Float64DType])
+
+
+@contextlib.contextmanager
+def lpips_replaced_by(substitute: type):
+    """Build nerfstudio models without their LPIPS network, whose backbone is a download.
+
+    Inside, `torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity` is `substitute`.
+    Removable when nerfstudio's models load LPIPS at its first use.
+    """
+    with mock.patch("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", substitute):
+        yield

@@ -1,0 +1,123 @@
+"""Keeps N training views of whatever dataparser the user names, and a real evaluation set or a word about none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from dietnerf_ns.dataset import AreaDownscaledDataset
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
+
+HOW_TO_NAME_EVAL_IMAGES = (
+    "To name some: with nerfstudio-data put 'train' and 'eval' into the file names and add `--eval-mode filename`, "
+    "or list them under val_filenames and test_filenames in transforms.json; with other formats keep fewer training "
+    "views (--pipeline.datamanager.num-views): the rest is then evaluated."
+)
+
+
+@dataclass
+class FewShotDataManagerConfig(VanillaDataManagerConfig):
+    """Which few views are trained on."""
+
+    _target: type = field(default_factory=lambda: FewShotDataManager)
+    num_views: int | None = None
+    """Number of training views to keep; all when not given. 4 to 14 is what DietNeRF is for."""
+    view_strategy: Literal["first", "random", "farthest"] = "farthest"
+    """How num-views are chosen: the first of the training split; at random (see view-seed); or as far apart as
+    possible in viewing direction and position."""
+    view_seed: int = 0
+    """Seed of the view strategy `random`. Seed 0 on a NeRF-Synthetic scene gives the paper's eight views."""
+    view_indices: tuple[int, ...] | None = None
+    """Training views by index, instead of num-views."""
+    protocol: Literal["blender-8", "blender-4", "lego-14-occluded"] | None = None
+    """Training and test views of a published protocol on NeRF-Synthetic scenes, instead of num-views."""
+
+
+class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
+    """nerfstudio's ray datamanager on a few of the training views.
+
+    The choice depends on the configuration alone, so that every command finds the same views again.
+
+    Args:
+        config: which views; everything else as in nerfstudio.
+    """
+
+    config: FewShotDataManagerConfig
+
+    def __init__(self, config: FewShotDataManagerConfig, **kwargs):
+        data = config.data or config.dataparser.data
+        if not data.exists():
+            raise UserError(f"--data {data}: there is no such file or folder.")
+        try:
+            super().__init__(config, **kwargs)
+        except FileNotFoundError as error:
+            raise UserError(f"The dataparser cannot read {data}: {error}") from error
+
+    def create_train_dataset(self) -> AreaDownscaledDataset:
+        """Cut the training split down to the chosen views; called by nerfstudio with the full split in place."""
+        self.all_train_outputs = self.train_dataparser_outputs
+        self.view_indices = select_views(
+            self.all_train_outputs.cameras.camera_to_worlds,
+            num_views=self.config.num_views,
+            strategy=self.config.view_strategy,
+            seed=self.config.view_seed,
+            indices=self.config.view_indices,
+            protocol=self.config.protocol,
+        )
+        self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
+        dataset = super().create_train_dataset()
+        self._report_views(dataset)
+        return dataset
+
+    def create_eval_dataset(self) -> AreaDownscaledDataset:
+        """The evaluation images: the dataparser's, else the training views that were not kept, else none (empty)."""
+        return self.dataset_type(
+            dataparser_outputs=self._eval_outputs(), scale_factor=self.config.camera_res_scale_factor
+        )
+
+    def _eval_outputs(self) -> DataparserOutputs:
+        outputs = self._eval_split_of_dataparser()
+        if outputs is not None and self.config.protocol is not None and self.test_split == "test":
+            kept = protocol_test_indices(outputs.image_filenames, PROTOCOLS[self.config.protocol])
+            return keep_views(outputs, kept)
+        if outputs is not None:
+            return outputs
+        rest = [i for i in range(len(self.all_train_outputs.image_filenames)) if i not in self.view_indices]
+        if rest:
+            CONSOLE.print(
+                f"Evaluation: the {self.test_split} split is empty; the {len(rest)} unused training views serve."
+            )
+        else:
+            CONSOLE.print(
+                f"[bold yellow]Evaluation: there are no evaluation images, all {len(self.view_indices)} photos are "
+                f"trained on.[/bold yellow] {HOW_TO_NAME_EVAL_IMAGES}"
+            )
+        return keep_views(self.all_train_outputs, rest)
+
+    def _eval_split_of_dataparser(self) -> DataparserOutputs | None:
+        """The dataparser's evaluation split, None when it has no images in it or no file for it."""
+        try:
+            outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
+        except FileNotFoundError:
+            return None
+        return outputs if outputs.image_filenames else None
+
+    def _report_views(self, dataset: AreaDownscaledDataset) -> None:
+        names = ", ".join(path.name for path in dataset.image_filenames)
+        coverage = direction_coverage(dataset.cameras.camera_to_worlds)
+        CONSOLE.print(
+            f"Training views: {len(dataset)} of {len(self.all_train_outputs.image_filenames)} ({names}); "
+            f"direction coverage {coverage:.2f} (share of all directions within 30 degrees of a view)."
+        )
+        size = (int(dataset.cameras.width[0]), int(dataset.cameras.height[0]))
+        if self.config.protocol is not None and size != PROTOCOLS[self.config.protocol].resolution:
+            CONSOLE.print(
+                f"[yellow]Protocol {self.config.protocol} is published at "
+                f"{'x'.join(map(str, PROTOCOLS[self.config.protocol].resolution))} pixels; this run is at "
+                f"{size[0]}x{size[1]}: do not compare its numbers with published ones.[/yellow]"
+            )

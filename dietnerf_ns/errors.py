@@ -1,0 +1,9 @@
+"""How the plugin tells a user that something they gave it cannot work."""
+
+
+class UserError(SystemExit, ValueError):
+    """Wrong input: the message names the value, what is allowed and the way out.
+
+    It is a `ValueError` for callers. Left uncaught it is a `SystemExit`, so that every `ns-*` command, whose entry
+    points are nerfstudio's, ends with this one message on stderr and exit status 1 instead of a traceback.
+    """

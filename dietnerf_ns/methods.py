@@ -1,0 +1,136 @@
+"""The registered methods: every learning rate and step count is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from dietnerf_ns.compat import allow_numpy_scalars_in_checkpoints
+from dietnerf_ns.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.models.vanilla import DietVanillaModelConfig
+from dietnerf_ns.pipeline import DietNeRFPipelineConfig
+from dietnerf_ns.semantic.consistency import SemanticConfig
+
+allow_numpy_scalars_in_checkpoints()
+
+TINY_SCENE = Path(__file__).parent / "assets" / "tiny_scene"
+
+
+def _adam(lr: float, final_lr: float, steps: int, warmup_steps: int = 0) -> dict:
+    schedule = ExponentialDecaySchedulerConfig(lr_final=final_lr, max_steps=steps, warmup_steps=warmup_steps)
+    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": schedule}
+
+
+def _method(
+    name: str,
+    description: str,
+    *,
+    model: ModelConfig,
+    semantic: SemanticConfig,
+    dataparser: DataParserConfig,
+    optimizers: dict,
+    steps: int,
+    rays: int,
+    mixed_precision: bool = True,
+    steps_per_save: int = 2000,
+    viewer: ViewerConfig | None = None,
+) -> MethodSpecification:
+    """What all methods share: few-shot data, the DietNeRF pipeline, the machine's best device, the viewer."""
+    pipeline = DietNeRFPipelineConfig(
+        datamanager=FewShotDataManagerConfig(
+            dataparser=dataparser, train_num_rays_per_batch=rays, eval_num_rays_per_batch=rays
+        ),
+        model=model,
+        semantic=semantic,
+    )
+    config = TrainerConfig(
+        method_name=name,
+        machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
+        max_num_iterations=steps,
+        steps_per_save=steps_per_save,
+        steps_per_eval_batch=500,
+        mixed_precision=mixed_precision,
+        pipeline=pipeline,
+        optimizers=optimizers,
+        viewer=viewer or ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer",
+    )
+    return MethodSpecification(config=config, description=description)
+
+
+dietnerf = _method(
+    "dietnerf",
+    "Few-shot nerfacto with CLIP's semantic consistency loss on unseen views (DietNeRF).",
+    model=DietNeRFModelConfig(eval_num_rays_per_chunk=1 << 15),
+    semantic=SemanticConfig(),
+    dataparser=NerfstudioDataParserConfig(),
+    optimizers={
+        "proposal_networks": _adam(1e-2, 1e-4, steps=10_000),
+        "fields": _adam(1e-2, 1e-4, steps=10_000),
+        "camera_opt": _adam(1e-3, 1e-4, steps=5_000),
+    },
+    steps=10_000,
+    rays=4096,
+)
+
+dietnerf_vanilla = _method(
+    "dietnerf-vanilla",
+    "DietNeRF as in the paper: coarse and fine 8x256 MLPs on NeRF-Synthetic scenes; slow.",
+    model=DietVanillaModelConfig(),
+    # The constants of the paper's released code; the last fifth is its L_MSE fine-tuning, 200k + 50k steps.
+    semantic=SemanticConfig(
+        embedding="class-token",
+        poses="sphere",
+        theta_range=(-180.0, 180.0),
+        phi_range=(0.0, 90.0),
+        radius_range=(3.5, 4.5),
+    ),
+    dataparser=BlenderDataParserConfig(),
+    optimizers={"fields": _adam(5e-4, 5e-5, steps=500_000), "temporal_distortion": _adam(5e-4, 5e-5, steps=500_000)},
+    steps=250_000,
+    rays=1024,
+    mixed_precision=False,
+    steps_per_save=5_000,
+)
+
+TINY_STEPS = 1200
+
+dietnerf_tiny = _method(
+    "dietnerf-tiny",
+    "DietNeRF in minutes on a CPU, on a scene that comes with it; no download.",
+    model=DietNeRFModelConfig(
+        field="free-planes",
+        num_proposal_iterations=1,
+        num_proposal_samples_per_ray=(48,),
+        num_nerf_samples_per_ray=24,
+        proposal_warmup=500,
+        proposal_weights_anneal_max_num_iters=200,
+        implementation="torch",
+        eval_num_rays_per_chunk=1 << 12,
+        camera_optimizer=CameraOptimizerConfig(mode="off"),
+    ),
+    semantic=SemanticConfig(encoder="embedded", resolution=56, every=20),
+    dataparser=BlenderDataParserConfig(data=TINY_SCENE),
+    optimizers={
+        "proposal_networks": _adam(2e-2, 6e-4, steps=TINY_STEPS),
+        "fields": _adam(2e-2, 6e-4, steps=TINY_STEPS),
+        "camera_opt": _adam(1e-3, 1e-4, steps=TINY_STEPS),
+    },
+    steps=TINY_STEPS,
+    rays=640,
+    mixed_precision=False,
+    steps_per_save=400,
+    viewer=ViewerConfig(num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
+)

@@ -1,0 +1,141 @@
+"""The main model: nerfacto with few-shot defaults and the field it was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import nn
+
+from dietnerf_ns.compat import lpips_replaced_by
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.fields.planes import PlaneDensityField, PlaneField
+from dietnerf_ns.models.implementation import usable_implementation
+from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+
+BLENDER_PRESET = {
+    "near_plane": 2.0,
+    "far_plane": 6.0,
+    "background_color": "white",
+    "disable_scene_contraction": True,
+    "proposal_initial_sampler": "uniform",
+    "distortion_loss_mult": 0.0,
+}
+
+
+@dataclass
+class DietNeRFModelConfig(NerfactoModelConfig):
+    """nerfacto for few photos with known poses."""
+
+    _target: type = dataclasses.field(default_factory=lambda: DietNeRFModel)
+    field: Literal["hash", "free-planes"] = "hash"
+    """What holds the scene: nerfacto's hash grid; or feature planes, smoothed, which are fast without CUDA."""
+    plane_resolutions: tuple[int, ...] = (24, 48, 96)
+    """Cells along the side of the feature planes, one set of three planes per entry."""
+    plane_channels: int = 8
+    """Features per set of planes."""
+    plane_smoothness: float = 1.0
+    """Weight of the total variation of the feature planes; 0 turns it off."""
+    proposal_plane_resolution: int = 32
+    """Cells along the side of the proposal network's feature planes."""
+    use_appearance_embedding: bool = False
+    """Whether to use an appearance embedding."""
+    camera_optimizer: CameraOptimizerConfig = dataclasses.field(
+        default_factory=lambda: CameraOptimizerConfig(mode="off")
+    )
+    """Config of the camera optimizer to use"""
+
+    def fitted_to(self, dataparser: DataParserConfig) -> DietNeRFModelConfig:
+        """This configuration with the settings that a kind of data needs; settings the user changed are kept.
+
+        NeRF-Synthetic scenes (blender-data) need eight flags of nerfacto; those not already the default here are set.
+        """
+        if not isinstance(dataparser, BlenderDataParserConfig):
+            return self
+        defaults = DietNeRFModelConfig()
+        preset = {k: v for k, v in BLENDER_PRESET.items() if getattr(self, k) == getattr(defaults, k)}
+        CONSOLE.print(f"blender-data: {', '.join(f'{name} {value}' for name, value in preset.items())}.")
+        return replace(self, **preset)
+
+
+class DietNeRFModel(NerfactoModel):
+    """nerfacto with few-shot defaults.
+
+    Args:
+        config: see `DietNeRFModelConfig`; `NerfactoModelConfig` for the rest.
+    """
+
+    config: DietNeRFModelConfig
+    semantic_outputs = ("rgb",)
+
+    def populate_modules(self) -> None:
+        """Build nerfacto, then put in the field that was asked for."""
+        implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
+        self.config = replace(self.config, implementation=implementation)
+        with lpips_replaced_by(LazyLPIPS):
+            super().populate_modules()
+        # nerfacto samples from 0 when it evaluates; few photos leave the space before the near plane untrained.
+        self.collider.reset_near_plane = False
+        if self.config.field == "free-planes":
+            self._put_in_plane_fields()
+
+    def _put_in_plane_fields(self) -> None:
+        if self.config.predict_normals:
+            raise UserError("--pipeline.model.predict-normals True needs --pipeline.model.field hash.")
+        shared = {
+            "spatial_distortion": self.field.spatial_distortion,
+            "average_init_density": self.config.average_init_density,
+            "implementation": self.config.implementation,
+        }
+        self.field = PlaneField(
+            self.scene_box.aabb,
+            self.num_train_data,
+            resolutions=self.config.plane_resolutions,
+            channels=self.config.plane_channels,
+            hidden_dim=self.config.hidden_dim,
+            hidden_dim_color=self.config.hidden_dim_color,
+            appearance_embedding_dim=self.config.appearance_embed_dim if self.config.use_appearance_embedding else 0,
+            use_average_appearance_embedding=self.config.use_average_appearance_embedding,
+            **shared,
+        )
+        self.proposal_networks = nn.ModuleList(
+            PlaneDensityField(
+                self.scene_box.aabb,
+                resolution=self.config.proposal_plane_resolution,
+                channels=self.config.plane_channels,
+                **shared,
+            )
+            for _ in self.proposal_networks
+        )
+        rounds_per_network = self.config.num_proposal_iterations // len(self.proposal_networks)
+        self.density_fns = [network.density_fn for network in self.proposal_networks] * rounds_per_network
+
+    def get_loss_dict(self, outputs, batch, metrics_dict=None):
+        """nerfacto's losses, and the smoothness of the feature planes."""
+        losses = super().get_loss_dict(outputs, batch, metrics_dict)
+        if self.training and self.config.field == "free-planes" and self.config.plane_smoothness > 0:
+            losses["plane_smoothness_loss"] = self.config.plane_smoothness * self.field.planes.total_variation()
+        return losses
+
+    def get_image_metrics_and_images(self, outputs, batch):
+        """nerfacto's metrics and images, without LPIPS where it cannot be computed."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        return without_missing(metrics, self.lpips), images
+
+    def get_extra_state(self) -> dict:
+        """How far the proposal sampler's schedule has come, so that a resumed run goes on exactly as it would have."""
+        return {
+            "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
+            "step": self.proposal_sampler._step,
+        }
+
+    def set_extra_state(self, state: dict) -> None:
+        """Restore what `get_extra_state` saved."""
+        self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
+        self.proposal_sampler._step = state["step"]

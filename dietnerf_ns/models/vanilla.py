@@ -1,0 +1,54 @@
+"""The paper's own network: positional encoding and two 8 x 256 MLPs, coarse and fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
+
+from dietnerf_ns.compat import lpips_replaced_by
+from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+
+
+@dataclass
+class DietVanillaModelConfig(VanillaModelConfig):
+    """nerfstudio's vanilla NeRF; near and far are in collider-params."""
+
+    _target: type = field(default_factory=lambda: DietVanillaModel)
+    semantic_renders: Literal["coarse", "fine", "both"] = "both"
+    """Which renders the semantic loss sees: both as in the paper, or one to save memory."""
+
+
+class DietVanillaModel(NeRFModel):
+    """Coarse and fine NeRF whose output names also fit nerfstudio's render and export commands.
+
+    Args:
+        config: see `DietVanillaModelConfig`; `VanillaModelConfig` for the rest.
+    """
+
+    config: DietVanillaModelConfig
+
+    @property
+    def semantic_outputs(self) -> tuple[str, ...]:
+        """The colour outputs that the semantic loss compares."""
+        both = ("rgb_coarse", "rgb_fine")
+        return {"both": both, "coarse": both[:1], "fine": both[1:]}[self.config.semantic_renders]
+
+    def populate_modules(self) -> None:
+        """Build nerfstudio's vanilla NeRF, sampling from the near plane in evaluation too."""
+        with lpips_replaced_by(LazyLPIPS):
+            super().populate_modules()
+        self.collider.reset_near_plane = False
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict:
+        """Coarse and fine outputs; the fine ones also under the names that every other model uses."""
+        outputs = super().get_outputs(ray_bundle)
+        return outputs | {name: outputs[f"{name}_fine"] for name in ("rgb", "accumulation", "depth")}
+
+    def get_image_metrics_and_images(self, outputs, batch):
+        """vanilla NeRF's metrics; the fine render's also under the common names."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        metrics |= {name: metrics[f"fine_{name}"] for name in ("ssim", "lpips")}
+        return without_missing(metrics, self.lpips), images

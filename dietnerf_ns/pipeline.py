@@ -1,0 +1,100 @@
+"""The recipe of one training step: photometric loss; is a semantic view due?; render it; compare it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerConfig
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.models.metrics import left_out
+from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
+
+
+@dataclass
+class DietNeRFPipelineConfig(VanillaPipelineConfig):
+    """A model trained on few views with the semantic consistency loss on top."""
+
+    _target: type = field(default_factory=lambda: DietNeRFPipeline)
+    datamanager: FewShotDataManagerConfig = field(default_factory=FewShotDataManagerConfig)
+    """specifies the datamanager config"""
+    model: ModelConfig = field(default_factory=DietNeRFModelConfig)
+    """specifies the model config"""
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    """The semantic consistency loss."""
+
+
+class DietNeRFPipeline(VanillaPipeline):
+    """nerfstudio's pipeline plus, every few steps, a view that nobody photographed.
+
+    Args:
+        config: data, model and semantic loss.
+        device: training device.
+        world_size: number of processes; only 1 is supported.
+
+    Raises:
+        UserError: more than one process.
+    """
+
+    config: DietNeRFPipelineConfig
+
+    def __init__(self, config: DietNeRFPipelineConfig, device: str, world_size: int = 1, **kwargs):
+        if world_size > 1:
+            raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
+        if isinstance(config.model, DietNeRFModelConfig):
+            config = replace(config, model=config.model.fitted_to(config.datamanager.dataparser))
+        super().__init__(config, device, world_size=world_size, **kwargs)
+        self.semantic = SemanticConsistency(config.semantic, device)
+        self._seed = 0
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Called once before training: the encoder and the photos' embeddings are made ready here."""
+        trainer = training_callback_attributes.trainer
+        if trainer is not None:
+            self._seed = trainer.config.machine.seed
+            total_steps = trainer.config.max_num_iterations
+            self.semantic.prepare(self.datamanager.train_dataset, total_steps=total_steps, seed=self._seed)
+        return super().get_training_callbacks(training_callback_attributes)
+
+    def get_train_loss_dict(self, step: int):
+        """One training step's losses, already weighted; nerfstudio sums them."""
+        seed_everything(self._seed, step)
+        outputs, losses, metrics = super().get_train_loss_dict(step)
+        if self.semantic.is_due(step):
+            losses["semantic_loss"] = self.semantic.loss(self.model, step)
+        if self.semantic.last is not None:  # also between semantic steps, so that the logged curves have no gaps
+            metrics["semantic_loss"] = self.semantic.last.loss
+            metrics["semantic_similarity"] = self.semantic.last.similarity
+        return outputs, losses, metrics
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict:
+        """Mean metrics over the evaluation images; for ns-eval also which metrics were left out and why."""
+        if not self.datamanager.eval_dataset:
+            raise UserError(f"There are no evaluation images, every photo is trained on. {HOW_TO_NAME_EVAL_IMAGES}")
+        metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        for_ns_eval = step is None  # during training the metrics go to writers that take numbers only
+        return metrics | {"left_out": left_out(self.model.lpips)} if for_ns_eval else metrics
+
+
+def seed_everything(seed: int, step: int) -> None:
+    """Make a training step's random numbers depend on the run's seed and the step alone.
+
+    A resumed run then draws the same pixels and samples as an uninterrupted one, and runs with and without the
+    semantic loss see the same photometric batches.
+    """
+    mixed = (seed * 1_000_003 + step) % 2**32
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)

@@ -1,0 +1,229 @@
+"""The one object that the pipeline talks to: (model, step) -> semantic consistency loss, and what to show of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.models.base_model import Model
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Generator, Tensor
+
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.semantic.encoders import EmbeddedEncoder, ImageEncoder, OpenClipEncoder
+from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
+from dietnerf_ns.semantic.poses import cameras_surround_scene, fit_sphere, interpolated_pose, pose_on_sphere
+from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
+from dietnerf_ns.views import viewing_directions
+
+
+@dataclass
+class SemanticConfig:
+    """The semantic consistency loss: how much, when, of which views, judged by which encoder."""
+
+    weight: float = 0.1
+    """lambda, per render. 0 turns the loss off: the plain baseline, without loading an encoder."""
+    every: int = 10
+    """A semantic view is rendered every so many steps."""
+    start: float = 0
+    """First semantic step; below 1 a fraction of the run's steps."""
+    stop: float = 0.8
+    """No semantic view from this step on; up to 1 a fraction of the run's steps. The rest of the run is the paper's
+    fine-tuning on the photometric loss alone."""
+    resolution: int = 168
+    """Shorter side of the rendered view in pixels, before the encoder's own resizing."""
+    crop: float = 1.0
+    """Side of a random window of the view that is rendered, as a fraction: fewer rays, less memory."""
+    encoder: Literal["open-clip", "embedded"] = "open-clip"
+    """open-clip: CLIP, the paper's choice; downloads its weights at first use. embedded: ImageNet EfficientNet-Lite0
+    from an installed package; no download, small, weaker."""
+    clip_model: str = "ViT-B-32-quickgelu"
+    """Model name of open-clip-torch. OpenAI's weights need the -quickgelu variants."""
+    clip_pretrained: str = "openai"
+    """Weights of the CLIP model: a tag of open-clip-torch or a checkpoint file."""
+    embedding: Literal["projected", "class-token"] = "projected"
+    """Which CLIP vector: the projected image feature, or the last layer's class token as in the paper's code."""
+    poses: Literal["auto", "sphere", "interpolate"] = "auto"
+    """Where unseen views are rendered from: a sphere around the scene; between up to three training cameras, for
+    front-facing photos; auto takes the sphere if the cameras surround the scene."""
+    theta_range: tuple[float, float] | None = None
+    """Azimuth of the sphere in degrees; the whole circle when not given."""
+    phi_range: tuple[float, float] | None = None
+    """Elevation of the sphere in degrees above the horizon; that of the training cameras when not given."""
+    radius_range: tuple[float, float] | None = None
+    """Distance to the sphere's centre in scene units; that of the training cameras when not given."""
+    target: Literal["random", "nearest"] = "random"
+    """Which photo the view is compared with: any, as in the paper, or the one with the nearest viewing direction."""
+    checkpoint_render: bool = True
+    """Recompute the render in the backward pass instead of keeping its activations: less memory, one more forward."""
+    rays_per_chunk: int = 4096
+    """Rays rendered at once in a semantic view; memory grows with it, not with the resolution."""
+    mixed_precision: bool = False
+    """Render the semantic view in half precision even when training is in full precision."""
+
+
+@dataclass(frozen=True)
+class SemanticStep:
+    """What happened at a semantic step, detached, for logs and the viewer."""
+
+    step: int
+    similarity: float
+    """Cosine similarity with the target photo, mean over renders, in [-1, 1]."""
+    loss: float
+    renders: Float[Tensor, "num_renders 3 height width"]
+    target_index: int
+    """Index of the target photo among the kept training views."""
+    camera_to_world: Float[Tensor, "3 4"]
+
+
+class SemanticConsistency:
+    """Renders unseen views now and then and pulls their embeddings towards the photos'.
+
+    Args:
+        config: the settings.
+        device: the training device.
+    """
+
+    def __init__(self, config: SemanticConfig, device: torch.device | str):
+        self.config = config
+        self.device = torch.device(device)
+        self.encoder: ImageEncoder | None = None
+        self.last: SemanticStep | None = None
+        _check(config)
+
+    def prepare(self, dataset: InputDataset, *, total_steps: int, seed: int) -> None:
+        """Load the encoder, embed the photos, and decide where poses come from; before training starts.
+
+        With weight 0 nothing is loaded.
+
+        Raises:
+            UserError: the encoder's weights cannot be loaded.
+        """
+        if self.config.weight == 0:
+            return
+        self.seed = seed
+        self.first_step = _as_step(self.config.start, total_steps)
+        self.end_step = _as_step(self.config.stop, total_steps)
+        self.cameras: Cameras = dataset.cameras.to("cpu")
+        self._choose_poses()
+        self.encoder = make_encoder(self.config, self.device)
+        self.targets = embed_photos(self.encoder, dataset, self.device)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a semantic view is rendered at this step."""
+        if self.encoder is None or not self.first_step <= step < self.end_step:
+            return False
+        return (step - self.first_step) % self.config.every == 0
+
+    def loss(self, model: Model, step: int) -> Float[Tensor, ""]:
+        """Render one unseen view and compare it with a photo; already weighted.
+
+        Must follow the photometric forward pass of the same step (see `seen_as_in_the_viewer`).
+        """
+        generator = Generator().manual_seed(self.seed * 1_000_003 + step)
+        camera_to_world = self._sample_pose(generator)
+        renders = self._render(model, camera_to_world, generator)
+        target_index = self._target_index(camera_to_world, generator)
+        embeddings = self.encoder.embed(self.encoder.preprocess(renders))
+        similarity = cosine_similarity(embeddings, self.targets[target_index])
+        loss = semantic_consistency_loss(similarity, weight=self.config.weight)
+        self.last = SemanticStep(
+            step,
+            float(similarity.detach().mean()),
+            float(loss.detach()),
+            renders.detach(),
+            target_index,
+            camera_to_world,
+        )
+        return loss
+
+    def _choose_poses(self) -> None:
+        poses = self.config.poses
+        camera_to_worlds = self.cameras.camera_to_worlds
+        if poses == "auto":
+            surround = cameras_surround_scene(camera_to_worlds)
+            poses = "sphere" if surround else "interpolate"
+            why = "surround the scene" if surround else "do not surround the scene"
+            CONSOLE.print(f"Semantic views: poses auto chose {poses}, for the training cameras {why}.")
+        self.sphere = self._sphere() if poses == "sphere" else None
+        if self.sphere is not None:
+            angles = [
+                f"{name} {low:.0f} to {high:.0f}"
+                for name, (low, high) in (("theta", self.sphere.azimuth_range), ("phi", self.sphere.elevation_range))
+            ]
+            low, high = self.sphere.radius_range
+            CONSOLE.print(
+                f"Semantic views: {', '.join(angles)} degrees, radius {low:.2f} to {high:.2f} around "
+                f"({', '.join(f'{x:.2f}' for x in self.sphere.center)})."
+            )
+
+    def _sphere(self):
+        given = {
+            "azimuth_range": self.config.theta_range,
+            "elevation_range": self.config.phi_range,
+            "radius_range": self.config.radius_range,
+        }
+        return replace(fit_sphere(self.cameras.camera_to_worlds), **{k: v for k, v in given.items() if v is not None})
+
+    def _sample_pose(self, generator: Generator) -> Float[Tensor, "3 4"]:
+        if self.sphere is not None:
+            return pose_on_sphere(self.sphere, generator)
+        return interpolated_pose(self.cameras.camera_to_worlds, generator)
+
+    def _render(self, model: Model, camera_to_world: Tensor, generator: Generator) -> Float[Tensor, "n 3 h w"]:
+        reference = int(torch.randint(len(self.cameras), (), generator=generator))
+        camera = view_camera(self.cameras[reference : reference + 1], camera_to_world, self.config.resolution)
+        rays, size = view_rays(camera, generator, crop=self.config.crop)
+        return render_view(
+            model,
+            rays.to(self.device),
+            size,
+            output_names=model.semantic_outputs,
+            rays_per_chunk=self.config.rays_per_chunk,
+            recompute=self.config.checkpoint_render,
+            mixed_precision=self.config.mixed_precision,
+        )
+
+    def _target_index(self, camera_to_world: Tensor, generator: Generator) -> int:
+        if self.config.target == "random":
+            return int(torch.randint(len(self.targets), (), generator=generator))
+        directions = viewing_directions(self.cameras.camera_to_worlds)
+        return int((directions @ viewing_directions(camera_to_world[None])[0]).argmax())
+
+
+def make_encoder(config: SemanticConfig, device: torch.device | str) -> ImageEncoder:
+    """The encoder that the settings name, on the device."""
+    if config.encoder == "embedded":
+        return EmbeddedEncoder(device)
+    return OpenClipEncoder(config.clip_model, config.clip_pretrained, embedding=config.embedding, device=device)
+
+
+@torch.no_grad()
+def embed_photos(encoder: ImageEncoder, dataset: InputDataset, device: torch.device) -> Float[Tensor, "num_photos dim"]:
+    """phi(photo) of every kept training view, on its background colour, as unit vectors."""
+    photos = (dataset.get_image_float32(i)[..., :3].permute(2, 0, 1)[None].to(device) for i in range(len(dataset)))
+    return torch.cat([encoder.embed(encoder.preprocess(photo)) for photo in photos])
+
+
+def _as_step(value: float, total_steps: int) -> int:
+    return round(value * total_steps) if value <= 1 else round(value)
+
+
+def _check(config: SemanticConfig) -> None:
+    limits = {
+        "weight": (config.weight >= 0, "at least 0"),
+        "every": (config.every >= 1, "at least 1"),
+        "start": (config.start >= 0, "at least 0"),
+        "stop": (config.stop >= 0, "at least 0"),
+        "resolution": (config.resolution >= 8, "at least 8 pixels"),
+        "crop": (0 < config.crop <= 1, "above 0 and at most 1"),
+        "rays_per_chunk": (config.rays_per_chunk >= 1, "at least 1"),
+    }
+    for name, (fine, allowed) in limits.items():
+        if not fine:
+            flag = name.replace("_", "-")
+            raise UserError(f"--pipeline.semantic.{flag} {getattr(config, name)}: must be {allowed}.")

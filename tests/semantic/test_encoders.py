@@ -1,0 +1,153 @@
+import subprocess
+import sys
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, Normalize, Resize
+
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.semantic.encoders import EmbeddedEncoder, OpenClipEncoder
+from dietnerf_ns.semantic.weights import load_open_clip
+
+SMALL_MODEL = "ViT-S-32"  # the smallest ViT of open-clip; weights are random here, for none can be downloaded
+
+
+@pytest.fixture(scope="module")
+def random_clip_checkpoint(tmp_path_factory):
+    """A real open-clip checkpoint file with random weights."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(SMALL_MODEL)
+    path = tmp_path_factory.mktemp("clip") / "random.pt"
+    torch.save(model.state_dict(), path)
+    return path, model.eval()
+
+
+@pytest.fixture(scope="module")
+def clip_encoder(random_clip_checkpoint):
+    return OpenClipEncoder(SMALL_MODEL, str(random_clip_checkpoint[0]))
+
+
+@pytest.fixture(scope="module")
+def embedded_encoder():
+    return EmbeddedEncoder()
+
+
+@pytest.fixture
+def photo(tiny_scene):
+    """A photo-like RGB image, not square."""
+    image = Image.open(tiny_scene / "train" / "r_0.png").convert("RGBA").resize((300, 240), Image.Resampling.BICUBIC)
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def as_tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+
+
+def test_a_saved_checkpoint_gives_the_embedding_of_its_model(random_clip_checkpoint, clip_encoder, photo):
+    _, model = random_clip_checkpoint
+    inputs = clip_encoder.preprocess(as_tensor(photo))
+    with torch.no_grad():
+        expected = model.encode_image(inputs, normalize=True)
+    assert torch.allclose(clip_encoder.embed(inputs), expected, atol=1e-6)
+
+
+def test_preprocessing_is_open_clips_own(clip_encoder, photo):
+    own = open_clip.image_transform(224, is_train=False)
+    on_tensor = as_tensor(photo)
+    for step in own.transforms:  # on the unrounded image: open-clip's PIL path rounds to 8 bits in between
+        if isinstance(step, Resize | CenterCrop):
+            on_tensor = step(on_tensor).clamp(0, 1)
+        if isinstance(step, Normalize):
+            on_tensor = step(on_tensor)
+    assert (clip_encoder.preprocess(as_tensor(photo)) - on_tensor).abs().max() < 1e-3
+
+    at_size = photo.resize((224, 224), Image.Resampling.BICUBIC)
+    assert (clip_encoder.preprocess(as_tensor(at_size)) - own(at_size)[None]).abs().max() < 1e-3
+
+    one_grey_level = 1 / 255 / 0.26
+    assert (clip_encoder.preprocess(as_tensor(photo)) - own(photo)[None]).abs().max() < 2 * one_grey_level
+
+
+def test_class_token_is_the_last_layers_before_norm_and_projection(random_clip_checkpoint, photo):
+    path, model = random_clip_checkpoint
+    encoder = OpenClipEncoder(SMALL_MODEL, str(path), embedding="class-token")
+    inputs = encoder.preprocess(as_tensor(photo))
+    class_token = encoder.embed(inputs)
+    assert class_token.shape[1] == model.visual.conv1.out_channels
+    with torch.no_grad():
+        patches = model.visual._embeds(inputs)
+        last = model.visual.transformer(patches)[:, 0]
+    assert torch.allclose(class_token, torch.nn.functional.normalize(last, dim=-1), atol=1e-5)
+
+
+def test_gradients_reach_every_pixel_and_no_weight(clip_encoder, embedded_encoder):
+    for encoder in (clip_encoder, embedded_encoder):
+        image = torch.rand(1, 3, 56, 56, requires_grad=True)
+        encoder.embed(encoder.preprocess(image))[0, 0].backward()
+        assert (image.grad.abs().sum(dim=1) > 0).float().mean() > 0.99
+        assert not any(p.requires_grad or p.grad is not None for p in encoder.network.parameters())
+        assert not encoder.network.training
+
+
+def test_white_pixels_keep_their_gradient(embedded_encoder):
+    image = torch.ones(1, 3, 56, 56, requires_grad=True)
+    embedded_encoder.preprocess(image).sum().backward()
+    assert (image.grad > 0).all()
+
+
+def test_embeddings_are_unit_vectors(clip_encoder, embedded_encoder, photo):
+    for encoder, dim in ((clip_encoder, 384), (embedded_encoder, 1280)):
+        embedding = encoder.embed(encoder.preprocess(as_tensor(photo)))
+        assert embedding.shape == (1, dim) and embedding.dtype == torch.float32
+        assert float(embedding.norm()) == pytest.approx(1, abs=1e-5)
+
+
+def test_embedded_encoder_tells_the_object_from_noise(embedded_encoder, tiny_scene):
+    def embed(image):
+        return embedded_encoder.embed(embedded_encoder.preprocess(image))[0]
+
+    def on_white(index):
+        image = Image.open(tiny_scene / "train" / f"r_{index}.png")
+        return as_tensor(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+    views = [embed(on_white(index)) for index in (0, 2, 5)]
+    noise = embed(torch.rand(1, 3, 100, 100, generator=torch.Generator().manual_seed(0)))
+    assert min(float(views[0] @ other) for other in views[1:]) > float(views[0] @ noise) + 0.2
+
+
+@pytest.mark.parametrize(
+    "name, pretrained, words",
+    [
+        ("ViT-B-99", "openai", "no such model"),
+        ("ViT-B-32-quickgelu", "no-such-tag", "neither a file nor a tag"),
+        ("ViT-B-32", "openai", "use ViT-B-32-quickgelu"),
+        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "neither a file nor a tag"),
+    ],
+)
+def test_wrong_names_say_what_is_right(name, pretrained, words):
+    with pytest.raises(UserError, match=words):
+        load_open_clip(name, pretrained, "cpu")
+
+
+def test_a_broken_file_names_the_two_ways_out(tmp_path):
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="Two ways out.*clip-pretrained FILE.*encoder embedded"):
+        load_open_clip(SMALL_MODEL, str(broken), "cpu")
+
+
+def test_the_default_is_openais_model_with_quickgelu():
+    from dietnerf_ns.semantic.consistency import SemanticConfig
+
+    config = SemanticConfig()
+    assert (config.clip_model, config.clip_pretrained) == ("ViT-B-32-quickgelu", "openai")
+    assert open_clip.get_model_config(config.clip_model)["quick_gelu"]
+
+
+def test_registering_the_methods_imports_no_encoder():
+    code = "import sys, dietnerf_ns.methods; print({'open_clip', 'efficientnet_lite_pytorch'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip().endswith("set()")
