@@ -13,6 +13,7 @@ from dietnerf_ns.dataset import AreaDownscaledDataset
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
 
+TRAIN_CAMERAS = "train_cameras"
 HOW_TO_NAME_EVAL_IMAGES = (
     "To name some: with nerfstudio-data put 'train' and 'eval' into the file names and add `--eval-mode filename`, "
     "or list them under val_filenames and test_filenames in transforms.json; with other formats keep fewer training "
@@ -71,6 +72,7 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         )
         self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
         dataset = super().create_train_dataset()
+        dataset.metadata[TRAIN_CAMERAS] = dataset.cameras  # nerfstudio hands the metadata on to the model
         self._report_views(dataset)
         return dataset
 

@@ -48,6 +48,8 @@ class AreaDownscaledDataset(InputDataset):
         super().__init__(dataparser_outputs, scale_factor)
         if self.cameras.metadata is None:
             self.cameras.metadata = {}  # ns-export cameras cannot do without
+        for intrinsic in ("fx", "fy", "cx", "cy"):  # float64 from blender-data, which ns-render spiral cannot use
+            setattr(self.cameras, intrinsic, getattr(self.cameras, intrinsic).float())
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:
         """The image at `scale_factor` of its size: [H, W, 3 or 4], 0 to 255, straight alpha."""

@@ -52,6 +52,12 @@ def viewing_directions(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor
     return torch.nn.functional.normalize(-camera_to_worlds[:, :3, 2], dim=-1)
 
 
+def widest_viewing_angle(camera_to_worlds: Float[Tensor, "n 3 4"]) -> float:
+    """The largest angle between two viewing directions, in degrees."""
+    directions = viewing_directions(camera_to_worlds)
+    return float(torch.rad2deg(torch.acos((directions @ directions.T).clamp(-1, 1)).max()))
+
+
 def select_views(
     camera_to_worlds: Float[Tensor, "n 3 4"],
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -84,12 +85,24 @@ class FakeEncoder(ImageEncoder):
         return torch.nn.functional.normalize(inputs.mean(dim=(2, 3)), dim=-1)
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a real `ns-train` left behind. nerfstudio's paths are relative: commands run in the same `folder`."""
+
+    folder: Path
+    run: Path
+
+    @property
+    def load(self) -> list[object]:
+        return ["--load-config", self.run / "config.yml"]
+
+
 @pytest.fixture(scope="session")
-def trained_tiny(tmp_path_factory) -> Path:
-    """config.yml of a `dietnerf-tiny` trained for 60 steps by the real command."""
+def trained_tiny(tmp_path_factory) -> TrainedRun:
+    """A `dietnerf-tiny` trained for 60 steps by the real command."""
     folder = tmp_path_factory.mktemp("tiny")
     ns("ns-train", "dietnerf-tiny", "--max-num-iterations", 60, "--timestamp", "run", cwd=folder)
-    return folder / "outputs" / "unnamed" / "dietnerf-tiny" / "run" / "config.yml"
+    return TrainedRun(folder, folder / "outputs" / "unnamed" / "dietnerf-tiny" / "run")
 
 
 @pytest.fixture

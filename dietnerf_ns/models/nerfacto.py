@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
@@ -14,7 +16,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
 
 from dietnerf_ns.compat import lpips_replaced_by
+from dietnerf_ns.datamanager import TRAIN_CAMERAS
 from dietnerf_ns.errors import UserError
+from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
 from dietnerf_ns.fields.planes import PlaneDensityField, PlaneField
 from dietnerf_ns.models.implementation import usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
@@ -26,6 +30,7 @@ BLENDER_PRESET = {
     "disable_scene_contraction": True,
     "proposal_initial_sampler": "uniform",
     "distortion_loss_mult": 0.0,
+    "average_init_density": 1.0,
 }
 
 
@@ -36,14 +41,22 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     _target: type = dataclasses.field(default_factory=lambda: DietNeRFModel)
     field: Literal["hash", "free-planes"] = "hash"
     """What holds the scene: nerfacto's hash grid; or feature planes, smoothed, which are fast without CUDA."""
-    plane_resolutions: tuple[int, ...] = (24, 48, 96)
-    """Cells along the side of the feature planes, one set of three planes per entry."""
+    plane_resolution: int | None = None
+    """Cells along the side of the finest feature planes; the shorter side of the training images when not given."""
+    plane_levels: int = 3
+    """Sets of feature planes, each with half the resolution of the next finer one."""
     plane_channels: int = 8
     """Features per set of planes."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
     proposal_plane_resolution: int = 32
     """Cells along the side of the proposal network's feature planes."""
+    contraction: Literal["auto", "around", "front-facing"] = "auto"
+    """How unbounded space is folded into the field. around: nerfacto's contraction, for cameras that move around.
+    front-facing: normalised device coordinates and a near plane fitted to the cameras. auto: front-facing if no two
+    cameras' viewing directions are 60 degrees or more apart. Without effect under disable-scene-contraction."""
+    average_init_density: float = 0.01
+    """Average initial density output from MLP."""
     use_appearance_embedding: bool = False
     """Whether to use an appearance embedding."""
     camera_optimizer: CameraOptimizerConfig = dataclasses.field(
@@ -84,6 +97,34 @@ class DietNeRFModel(NerfactoModel):
         self.collider.reset_near_plane = False
         if self.config.field == "free-planes":
             self._put_in_plane_fields()
+        if not self.config.disable_scene_contraction:
+            self._fit_contraction()
+
+    @property
+    def _train_cameras(self) -> Cameras | None:
+        return self.kwargs["metadata"].get(TRAIN_CAMERAS)
+
+    def _fit_contraction(self) -> None:
+        cameras, wanted = self._train_cameras, self.config.contraction
+        if wanted == "auto" and cameras is not None and is_front_facing(cameras.camera_to_worlds):
+            wanted = "front-facing"
+        if wanted != "front-facing":
+            return
+        contraction = FrontFacingContraction(cameras)
+        for field_ in (self.field, *self.proposal_networks):
+            field_.spatial_distortion = contraction
+        if self.config.near_plane == NerfactoModelConfig.near_plane:
+            self.collider.near_plane = contraction.near
+        CONSOLE.print(
+            f"Scene: {self.config.contraction} contraction is front-facing, near plane {self.collider.near_plane:.2f}."
+        )
+
+    def _plane_resolutions(self) -> list[int]:
+        finest = self.config.plane_resolution
+        if finest is None:
+            cameras = self._train_cameras
+            finest = int(torch.minimum(cameras.width, cameras.height).min())
+        return [max(2, finest // 2**level) for level in reversed(range(self.config.plane_levels))]
 
     def _put_in_plane_fields(self) -> None:
         if self.config.predict_normals:
@@ -96,7 +137,7 @@ class DietNeRFModel(NerfactoModel):
         self.field = PlaneField(
             self.scene_box.aabb,
             self.num_train_data,
-            resolutions=self.config.plane_resolutions,
+            resolutions=self._plane_resolutions(),
             channels=self.config.plane_channels,
             hidden_dim=self.config.hidden_dim,
             hidden_dim_color=self.config.hidden_dim_color,

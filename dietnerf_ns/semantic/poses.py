@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from dietnerf_ns.views import viewing_directions
+from dietnerf_ns.views import viewing_directions, widest_viewing_angle
 
 SURROUND_ANGLE_DEG = 60.0
 Range = tuple[float, float]
@@ -74,10 +74,9 @@ def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
     True if some two viewing directions are at least 60 degrees apart and the point nearest to all optical axes lies
     in front of every camera. Front-facing captures fail the first test, captures that look outwards the second.
     """
-    directions = viewing_directions(camera_to_worlds)
-    widest = torch.rad2deg(torch.acos((directions @ directions.T).clamp(-1, 1)).max())
     to_center = nearest_point_to_axes(camera_to_worlds) - camera_to_worlds[:, :3, 3]
-    return bool(widest >= SURROUND_ANGLE_DEG and ((to_center * directions).sum(-1) > 0).all())
+    in_front = (to_center * viewing_directions(camera_to_worlds)).sum(-1) > 0
+    return widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG and bool(in_front.all())
 
 
 def _uniform(interval: Range, generator: Generator) -> Tensor:

@@ -18,7 +18,8 @@ def tiny_model(seed=0, **settings):
     torch.manual_seed(seed)
     small = {
         "field": "free-planes",
-        "plane_resolutions": (8,),
+        "plane_resolution": 8,
+        "plane_levels": 1,
         "plane_channels": 2,
         "proposal_plane_resolution": 8,
         "hidden_dim": 16,

@@ -1,0 +1,67 @@
+"""Folds the space in front of cameras that all look one way into a cube."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.field_components.spatial_distortions import SpatialDistortion
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dietnerf_ns.views import widest_viewing_angle
+
+FRONT_FACING_ANGLE_DEG = 60.0
+
+
+def is_front_facing(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether all cameras look the same way: no two viewing directions are 60 degrees or more apart."""
+    return widest_viewing_angle(camera_to_worlds) < FRONT_FACING_ANGLE_DEG
+
+
+class FrontFacingContraction(SpatialDistortion):
+    """Normalised device coordinates of the mean camera (NeRF, Mildenhall et al. 2020, appendix C), scaled to [-2, 2].
+
+    Resolution follows what the photos resolve: constant per pixel sideways, and per disparity in depth. Depth starts at
+    the near plane, taken as the largest distance of a camera from the cameras' mean position: photos of a thing are
+    seldom taken from closer than one moves between them.
+
+    Args:
+        cameras: the training cameras, OpenGL axes.
+    """
+
+    def __init__(self, cameras: Cameras):
+        super().__init__()
+        poses = cameras.camera_to_worlds.detach().cpu()
+        backward = normalize(poses[:, :, 2].mean(0), dim=0)
+        right = normalize(torch.linalg.cross(poses[:, :, 1].mean(0), backward), dim=0)
+        axes = torch.stack([right, torch.linalg.cross(backward, right), backward])  # rows: world -> mean camera
+        center = poses[:, :, 3].mean(0)
+        self.near = float((poses[:, :, 3] - center).norm(dim=-1).max())
+        self.register_buffer("axes", axes, persistent=False)
+        self.register_buffer("center", center, persistent=False)
+        self.register_buffer("half_extent", self._half_extent(cameras), persistent=False)
+
+    def _half_extent(self, cameras: Cameras) -> Float[Tensor, "2"]:
+        """Largest |x / depth| and |y / depth| that a photo sees from twice the near depth on."""
+        rays = [self._corner_rays(cameras[i : i + 1]) for i in range(len(cameras))]
+        origins, directions = (torch.cat(parts) for parts in zip(*rays, strict=True))
+        at_infinity = (directions[:, :2] / -directions[:, 2:]).abs()
+        depth = 2 * self.near
+        along = (depth + origins[:, 2:]) / -directions[:, 2:]
+        at_twice_near = (origins[:, :2] + along * directions[:, :2]).abs() / depth
+        return torch.maximum(at_infinity, at_twice_near).max(dim=0).values
+
+    def _corner_rays(self, camera: Cameras) -> tuple[Float[Tensor, "4 3"], Float[Tensor, "4 3"]]:
+        """Origins and directions of the rays through the image corners, in the mean camera's frame."""
+        width, height = float(camera.width[0]), float(camera.height[0])
+        corners = torch.tensor([[0.0, 0.0], [0.0, width], [height, 0.0], [height, width]])  # (y, x)
+        rays = camera.to("cpu").generate_rays(camera_indices=torch.zeros(4, 1, dtype=torch.long), coords=corners)
+        return (rays.origins - self.center) @ self.axes.T, rays.directions @ self.axes.T
+
+    def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """World positions to [-2, 2]^3 for what the photos see; points before the near plane land outside."""
+        local = (positions - self.center) @ self.axes.T
+        depth = (-local[..., 2:]).clamp_min(1e-3 * self.near)
+        sideways = local[..., :2] / (depth * self.half_extent)
+        return 2 * torch.cat([sideways, 1 - 2 * self.near / depth], dim=-1)

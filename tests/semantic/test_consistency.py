@@ -1,0 +1,161 @@
+import math
+
+import pytest
+import torch
+
+from dietnerf_ns.dataset import AreaDownscaledDataset
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.semantic import consistency
+from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
+from dietnerf_ns.semantic.encoders import EmbeddedEncoder
+from dietnerf_ns.semantic.poses import Sphere
+from dietnerf_ns.views import keep_views
+from tests.conftest import FakeEncoder
+from tests.semantic.test_rendering import tiny_model
+from tests.test_datamanager import blender_outputs
+
+
+@pytest.fixture
+def photos(tiny_scene):
+    return AreaDownscaledDataset(keep_views(blender_outputs(tiny_scene), [0, 2, 5]), scale_factor=0.5)
+
+
+@pytest.fixture
+def fake_encoder(monkeypatch):
+    monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
+
+
+def prepared(photos, total_steps=100, seed=0, **settings):
+    semantic = SemanticConsistency(SemanticConfig(**({"resolution": 16} | settings)), "cpu")
+    semantic.prepare(photos, total_steps=total_steps, seed=seed)
+    return semantic
+
+
+def due_steps(semantic, total=100):
+    return [step for step in range(total) if semantic.is_due(step)]
+
+
+def test_schedule_in_fractions_of_the_run_and_in_steps(photos, fake_encoder):
+    assert due_steps(prepared(photos, every=10)) == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert due_steps(prepared(photos, every=30, start=0.2, stop=1.0)) == [20, 50, 80]
+    assert due_steps(prepared(photos, every=30, start=5, stop=70)) == [5, 35, 65]
+    assert due_steps(prepared(photos, every=1, stop=0)) == []
+
+
+def test_weight_0_loads_no_encoder(photos, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("an encoder was asked for")
+
+    monkeypatch.setattr(consistency, "make_encoder", refuse)
+    semantic = prepared(photos, weight=0.0)
+    assert due_steps(semantic) == []
+
+
+@pytest.mark.parametrize(
+    "setting", [{"every": 0}, {"weight": -0.1}, {"crop": 0.0}, {"crop": 1.5}, {"resolution": 2}, {"rays_per_chunk": 0}]
+)
+def test_impossible_settings_are_refused(setting):
+    name, value = next(iter(setting.items()))
+    with pytest.raises(UserError, match=f"--pipeline.semantic.{name.replace('_', '-')} {value}: must be"):
+        SemanticConsistency(SemanticConfig(**setting), "cpu")
+
+
+def test_same_seed_and_step_give_the_same_view_whatever_came_before(photos, fake_encoder):
+    model = tiny_model()
+    first, second = prepared(photos), prepared(photos)
+    first.loss(model, 10), first.loss(model, 20)
+    second.loss(model, 20)
+    assert torch.equal(first.last.camera_to_world, second.last.camera_to_world)
+    assert torch.equal(first.last.renders, second.last.renders)
+    other_seed = prepared(photos, seed=1)
+    other_seed.loss(model, 20)
+    assert not torch.equal(other_seed.last.camera_to_world, second.last.camera_to_world)
+
+
+def test_loss_is_lambda_per_render_times_one_minus_similarity(photos, fake_encoder):
+    model = tiny_model()
+    semantic = prepared(photos, weight=0.25)
+    loss = semantic.loss(model, 0)
+    encoder = FakeEncoder()
+    with torch.no_grad():
+        embedding = encoder.embed(encoder.preprocess(semantic.last.renders))[0]
+    similarity = float(embedding @ semantic.targets[semantic.last.target_index])
+    assert semantic.last.similarity == pytest.approx(similarity, abs=1e-6)
+    assert float(loss) == pytest.approx(0.25 * (1 - similarity), abs=1e-6)
+
+
+def test_targets_are_the_photos_on_their_background(photos, fake_encoder):
+    semantic = prepared(photos)
+    on_white = photos.get_image_float32(1).mean(dim=(0, 1)) - 0.5
+    assert torch.allclose(semantic.targets[1], torch.nn.functional.normalize(on_white, dim=0), atol=1e-6)
+
+
+def test_random_targets_use_every_photo_and_nearest_the_closest_one(photos, fake_encoder):
+    model = tiny_model()
+    semantic = prepared(photos, resolution=8)
+    used = set()
+    for step in range(20):
+        semantic.loss(model, step)
+        used.add(semantic.last.target_index)
+    assert used == {0, 1, 2}
+    nearest = prepared(photos, target="nearest", resolution=8)
+    for step in range(5):
+        nearest.loss(model, step)
+        angles = nearest.last.camera_to_world[:, 2] @ photos.cameras.camera_to_worlds[:, :, 2].T
+        assert nearest.last.target_index == int(angles.argmax())
+
+
+def test_settings_of_the_view_reach_the_render(photos, fake_encoder):
+    model = tiny_model()
+    semantic = prepared(photos, resolution=20, crop=0.5)
+    semantic.loss(model, 0)
+    assert semantic.last.renders.shape == (1, 3, 10, 10)
+    given = {"theta_range": (10.0, 20.0), "phi_range": (30.0, 40.0), "radius_range": (4.0, 4.2)}
+    semantic = prepared(photos, poses="sphere", **given)
+    for step in range(5):
+        semantic.loss(model, step)
+        offset = semantic.last.camera_to_world[:, 3] - semantic.sphere.center
+        assert 4.0 <= float(offset.norm()) <= 4.2
+        assert 30 <= math.degrees(math.asin(offset[2] / offset.norm())) <= 40
+        assert 10 <= math.degrees(math.atan2(offset[1], offset[0])) <= 20
+
+
+def test_auto_says_what_it_chose(photos, fake_encoder, capsys):
+    assert isinstance(prepared(photos).sphere, Sphere)
+    assert "poses auto chose sphere" in capsys.readouterr().out
+    front = AreaDownscaledDataset(keep_views(photos._dataparser_outputs, [0]))
+    assert prepared(front).sphere is None
+    assert "poses auto chose interpolate" in capsys.readouterr().out
+
+
+def test_checkpointing_mixed_precision_and_chunks_do_not_change_what_is_seen(photos, fake_encoder):
+    model = tiny_model()
+    reference = prepared(photos)
+    reference.loss(model, 0)
+    for setting, tolerance in (
+        ({"checkpoint_render": False}, 1e-6),
+        ({"rays_per_chunk": 50}, 1e-6),
+        ({"mixed_precision": True}, 3e-2),
+    ):
+        other = prepared(photos, **setting)
+        other.loss(model, 0)
+        assert torch.allclose(other.last.renders, reference.last.renders, atol=tolerance), setting
+
+
+def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(photos):
+    """With the real embedded encoder and a real model."""
+    model = tiny_model(plane_resolution=16, plane_channels=4, num_nerf_samples_per_ray=16)
+    semantic = SemanticConsistency(SemanticConfig(encoder="embedded", resolution=32, weight=1.0), "cpu")
+    semantic.prepare(photos, total_steps=100, seed=0)
+    assert isinstance(semantic.encoder, EmbeddedEncoder)
+    optimizer = torch.optim.Adam(model.field.parameters(), lr=2e-2)
+    losses, similarities = [], []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = semantic.loss(model, 0)  # step 0 again and again: the same view and photo
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        similarities.append(semantic.last.similarity)
+    assert losses[-1] < 0.7 * losses[0]
+    assert similarities[-1] > similarities[0] + 0.2

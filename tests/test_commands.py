@@ -1,0 +1,213 @@
+"""The main job through nerfstudio's real commands, as a user types them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ns
+from tests.test_datamanager import as_transforms_json
+
+SMALL = ["--pipeline.datamanager.camera-res-scale-factor", 0.25, "--pipeline.datamanager.train-num-rays-per-batch", 64]
+SMALL_HASH = ["--pipeline.model.log2-hashmap-size", 10, "--vis", "tensorboard"]
+
+
+def checkpoint(run):
+    return torch.load(next((run / "nerfstudio_models").glob("*.ckpt")))
+
+
+def run_folder(folder, method):
+    return folder / "outputs" / "unnamed" / method / "run"
+
+
+def test_eval_gives_psnr_and_ssim_and_says_what_is_left_out(trained_tiny, tmp_path):
+    written = ["--output-path", tmp_path / "m.json", "--render-output-path", tmp_path / "r"]
+    ns("ns-eval", *trained_tiny.load, *written, cwd=trained_tiny.folder)
+    results = json.loads((tmp_path / "m.json").read_text())["results"]
+    assert results["psnr"] > 15 and 0.4 < results["ssim"] <= 1, "60 steps are enough to see the object"
+    assert ("lpips" in results) != ("lpips" in results["left_out"]), "LPIPS is there, or it is said why not"
+    assert len(list((tmp_path / "r").glob("eval_img_*.png"))) == 25
+
+
+def test_checkpoint_holds_the_field_and_no_frozen_network(trained_tiny):
+    state = checkpoint(trained_tiny.run)
+    groups = {name.removeprefix("_model.").split(".")[0] for name in state["pipeline"]}
+    assert groups == {"field", "proposal_networks", "device_indicator_param", "_extra_state"}
+    assert set(state["optimizers"]) == {"fields", "proposal_networks"}
+
+
+def test_render_interpolate_and_camera_path(trained_tiny, tmp_path):
+    images = ["--output-format", "images", "--rendered-output-names", "rgb"]
+    interpolation = ["--interpolation-steps", 1, "--output-path", tmp_path / "i"]
+    ns("ns-render", "interpolate", *trained_tiny.load, *interpolation, *images, cwd=trained_tiny.folder)
+    assert len(list((tmp_path / "i").iterdir())) >= 3
+
+    pose = [1, 0, 0, 0, 0, 0, -1, -4, 0, 1, 0, 0, 0, 0, 0, 1]  # from -y, looking along +y
+    path = {
+        "camera_type": "perspective",
+        "render_height": 40,
+        "render_width": 60,
+        "fps": 2,
+        "seconds": 1,
+        "camera_path": [{"camera_to_world": pose, "fov": 40, "aspect": 1.5}] * 2,
+    }
+    (tmp_path / "path.json").write_text(json.dumps(path))
+    camera_path = ["--camera-path-filename", tmp_path / "path.json", "--output-path", tmp_path / "p.mp4"]
+    ns("ns-render", "camera-path", *trained_tiny.load, *camera_path, cwd=trained_tiny.folder)
+    assert (tmp_path / "p.mp4").stat().st_size > 1000
+
+
+def test_render_spiral_and_dataset(trained_tiny, tmp_path):
+    load = [*trained_tiny.load, "--rendered-output-names", "rgb"]
+    spiral = ["--output-format", "images", "--seconds", 0.1, "--frame-rate", 20, "--output-path", tmp_path / "s"]
+    ns("ns-render", "spiral", *load, *spiral, cwd=trained_tiny.folder)
+    assert len(list((tmp_path / "s").iterdir())) == 2
+    dataset = ["--split", "train", "--output-path", tmp_path / "d"]
+    ns("ns-render", "dataset", *load, *dataset, cwd=trained_tiny.folder)
+    rendered = sorted((tmp_path / "d" / "train" / "rgb").iterdir())
+    assert len(rendered) == 8, "the kept training views"
+    assert np.asarray(Image.open(rendered[0])).shape == (100, 100, 3)
+
+
+def test_export_pointcloud_tsdf_and_cameras(trained_tiny, tmp_path):
+    load, cwd = [*trained_tiny.load, "--output-dir", tmp_path], trained_tiny.folder
+    ns("ns-export", "pointcloud", *load, "--num-points", 3000, "--normal-method", "open3d", cwd=cwd)
+    assert b"element vertex" in (tmp_path / "point_cloud.ply").read_bytes()[:300]
+    ns("ns-export", "tsdf", *load, "--resolution", 32, "--texture-method", "tsdf", cwd=cwd)
+    assert (tmp_path / "tsdf_mesh.ply").stat().st_size > 1000
+    ns("ns-export", "cameras", *load, cwd=cwd)
+    assert len(json.loads((tmp_path / "transforms_train.json").read_text())) == 8
+
+
+def test_resuming_continues_bit_for_bit(tmp_path):
+    """12 steps, stop, 12 more from the checkpoint: every weight and optimiser state as after 24 steps at once."""
+    train = ["ns-train", "dietnerf-tiny", "--vis", "tensorboard", "--timestamp", "run", *SMALL]
+    train += ["--pipeline.semantic.every", 5, "--pipeline.semantic.stop", 1000, "--pipeline.semantic.resolution", 16]
+    folders = {name: tmp_path / name for name in ("whole", "first", "second")}
+    for folder in folders.values():
+        folder.mkdir()
+    ns(*train, "--max-num-iterations", 24, cwd=folders["whole"])
+    ns(*train, "--max-num-iterations", 12, cwd=folders["first"])
+    saved = run_folder(folders["first"], "dietnerf-tiny") / "nerfstudio_models"
+    ns(*train, "--max-num-iterations", 12, "--load-dir", saved, cwd=folders["second"])
+
+    whole, resumed = (checkpoint(run_folder(folders[name], "dietnerf-tiny")) for name in ("whole", "second"))
+    assert whole["step"] == resumed["step"] == 23
+    assert whole["pipeline"].keys() == resumed["pipeline"].keys()
+    for name, value in whole["pipeline"].items():
+        same = (
+            torch.equal(value, resumed["pipeline"][name])
+            if isinstance(value, torch.Tensor)
+            else value == resumed["pipeline"][name]
+        )
+        assert same, name
+    for group, state in whole["optimizers"].items():
+        for index, moments in state["state"].items():
+            assert torch.equal(moments["exp_avg_sq"], resumed["optimizers"][group]["state"][index]["exp_avg_sq"])
+    not_resumed = checkpoint(run_folder(folders["first"], "dietnerf-tiny"))["pipeline"]
+    assert any(
+        not torch.equal(value, not_resumed[name]) for name, value in whole["pipeline"].items() if "plane" in name
+    )
+
+
+def test_dietnerf_with_a_local_clip_checkpoint(tiny_scene, tmp_path):
+    """The main method end to end with a real open-clip file; its weights are random, for none can be downloaded."""
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("ViT-S-32").state_dict(), tmp_path / "clip.pt")
+    semantic = [
+        "--pipeline.semantic.clip-model",
+        "ViT-S-32",
+        "--pipeline.semantic.clip-pretrained",
+        tmp_path / "clip.pt",
+    ]
+    semantic += ["--pipeline.semantic.every", 2, "--pipeline.semantic.resolution", 16]
+    short = ["--max-num-iterations", 5, "--timestamp", "run", "--machine.device-type", "cpu"]
+    scene = ["--data", tiny_scene, "blender-data"]
+    said = ns("ns-train", "dietnerf", *short, *SMALL, *SMALL_HASH, *semantic, *scene, cwd=tmp_path).stdout
+    assert "nerfstudio's torch implementation, because this device is no CUDA GPU" in said
+    assert said.count("slow implementation") == 0 and "tiny-cuda-nn" not in said
+    assert "near_plane 2.0, far_plane 6.0, background_color white" in said, "the Blender preset applies itself"
+    run = tmp_path / "outputs" / "tiny_scene" / "dietnerf" / "run"
+    assert not any("visual" in name or "semantic" in name for name in checkpoint(run)["pipeline"])
+
+
+def test_vanilla_trains_and_evaluates(tiny_scene, tmp_path):
+    semantic = ["--pipeline.semantic.encoder", "embedded", "--pipeline.semantic.every", 2]
+    semantic += ["--pipeline.semantic.resolution", 16, "--pipeline.model.num-importance-samples", 16]
+    short = ["--max-num-iterations", 3, "--timestamp", "run", "--machine.device-type", "cpu", "--vis", "tensorboard"]
+    ns(
+        *("ns-train", "dietnerf-vanilla", *short, *SMALL, *semantic, "--data", tiny_scene, "blender-data"),
+        cwd=tmp_path,
+    )
+    config = tmp_path / "outputs" / "tiny_scene" / "dietnerf-vanilla" / "run" / "config.yml"
+    ns("ns-eval", "--load-config", config, "--output-path", "m.json", cwd=tmp_path)
+    results = json.loads((tmp_path / "m.json").read_text())["results"]
+    assert results["psnr"] == results["fine_psnr"] and results["ssim"] == results["fine_ssim"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            ["--pipeline.semantic.encoder", "open-clip", "--pipeline.semantic.clip-pretrained", "broken.pt"],
+            "Two ways out",
+        ),
+        (["--pipeline.semantic.encoder", "open-clip"], "Two ways out"),  # with HF_HUB_OFFLINE: no network
+        (["--pipeline.datamanager.num-views", 9], "the training split has 8 views"),
+        (["--data", "nowhere"], "no such file or folder"),
+    ],
+)
+def test_wrong_input_ends_with_one_message_before_training(arguments, words, tmp_path):
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    result = ns("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path, check=False, **offline)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout
+    assert words in result.stdout.splitlines()[-1]
+    assert "Step (% Done)" not in result.stdout
+
+
+def test_eval_without_evaluation_images_says_how_to_name_some(tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=5)
+    train = [
+        "ns-train",
+        "dietnerf-tiny",
+        "--max-num-iterations",
+        2,
+        "--timestamp",
+        "run",
+        "--vis",
+        "tensorboard",
+        *SMALL,
+    ]
+    ns(*train, "--pipeline.semantic.weight", 0, "--data", scene, "nerfstudio-data", cwd=tmp_path)
+    config = tmp_path / "outputs" / "photos" / "dietnerf-tiny" / "run" / "config.yml"
+    result = ns("ns-eval", "--load-config", config, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert "--eval-mode filename" in result.stdout.splitlines()[-1]
+
+
+def test_nerfacto_still_trains_beside_the_plugin(tiny_scene, tmp_path):
+    """nerfacto downloads AlexNet when it starts; a file of random weights lets it start without network."""
+    import torchvision
+
+    hub = tmp_path / "torch" / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    torch.save(torchvision.models.alexnet().state_dict(), hub / "alexnet-owt-7be5be79.pth")
+    short = ["--max-num-iterations", 2, "--machine.device-type", "cpu", "--pipeline.model.implementation", "torch"]
+    small = ["--pipeline.datamanager.train-num-rays-per-batch", 64, *SMALL_HASH]
+    arguments = [*short, *small, "--data", tiny_scene, "blender-data"]
+    ns("ns-train", "nerfacto", *arguments, cwd=tmp_path, TORCH_HOME=str(tmp_path / "torch"))
+
+
+@pytest.mark.parametrize("first", ["dietnerf_ns.methods", "nerfstudio.configs.method_configs"])
+def test_methods_are_registered_beside_nerfstudios_whatever_is_imported_first(first):
+    code = f"import {first}; from nerfstudio.configs.method_configs import all_methods; print(*all_methods)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"nerfacto", "splatfacto", "instant-ngp", "vanilla-nerf"} <= set(printed)
+    assert {"dietnerf", "dietnerf-vanilla", "dietnerf-tiny"} <= set(printed)

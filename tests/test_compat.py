@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+import dietnerf_ns.methods  # noqa: F401  registers the types
+from dietnerf_ns.models.metrics import LazyLPIPS, left_out, without_missing
+
+
+def test_numpy_learning_rates_load_safely(tmp_path):
+    torch.save({"lr": np.float64(0.25)}, tmp_path / "a.ckpt")
+    assert torch.load(tmp_path / "a.ckpt")["lr"] == 0.25
+
+
+def test_nothing_else_became_loadable(tmp_path):
+    torch.save({"path": tmp_path}, tmp_path / "b.ckpt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        torch.load(tmp_path / "b.ckpt")
+
+
+def test_lpips_that_cannot_be_loaded_is_left_out_with_the_reason(monkeypatch):
+    def refuse(**_):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", refuse)
+    lpips = LazyLPIPS(normalize=True)
+    image = torch.rand(1, 3, 8, 8)
+    metrics = {"psnr": 20.0, "lpips": float(lpips(image, image)), "fine_lpips": float("nan")}
+    assert without_missing(metrics, lpips) == {"psnr": 20.0}
+    assert left_out(lpips) == {"lpips": "its AlexNet backbone cannot be loaded: no network"}
+
+
+def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
+    calls = []
+
+    class Network:  # stands in for torchmetrics' class, whose backbone is a download
+        def __init__(self, normalize):
+            calls.append(normalize)
+
+        def to(self, device):
+            return self
+
+        def __call__(self, target, prediction):
+            return (target - prediction).abs().mean()
+
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", Network)
+    lpips = LazyLPIPS(normalize=True)
+    assert calls == [], "not before the first evaluation"
+    metrics = {"lpips": float(lpips(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))}
+    assert without_missing(metrics, lpips) == {"lpips": 1.0} and left_out(lpips) == {}
+    assert calls == [True], "loaded once, with normalize as nerfstudio asks for"
