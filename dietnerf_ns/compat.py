@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from unittest import mock
 
 import numpy as np
@@ -18,6 +19,20 @@ def allow_numpy_scalars_in_checkpoints() -> None:
     """
     unpickle_scalar = np.float64().__reduce__()[0]  # numpy.core.multiarray.scalar; numpy 2 moved it
     torch.serialization.add_safe_globals([unpickle_scalar, np.dtype, np.dtypes.Float64DType])
+
+
+def hide_known_warnings() -> None:
+    """Hide what nerfstudio 1.1.5 triggers on torch >= 2.4 at every start and a user can do nothing about.
+
+    Removable with the first nerfstudio release for torch >= 2.9.
+    """
+    for message in (
+        "Using a non-tuple sequence for multidimensional indexing",
+        "This DataLoader will create",
+        ".*torch.cuda.amp.GradScaler",
+        ".*Using torch.cross without specifying the dim",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from dietnerf_ns.compat import allow_numpy_scalars_in_checkpoints
+from dietnerf_ns.compat import allow_numpy_scalars_in_checkpoints, hide_known_warnings
 from dietnerf_ns.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
@@ -24,6 +24,7 @@ from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 
 allow_numpy_scalars_in_checkpoints()
+hide_known_warnings()
 
 TINY_SCENE = Path(__file__).parent / "assets" / "tiny_scene"
 
