@@ -56,8 +56,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             raise UserError(f"--data {data}: there is no such file or folder.")
         try:
             super().__init__(config, **kwargs)
-        except FileNotFoundError as error:
-            raise UserError(f"The dataparser cannot read {data}: {error}") from error
+        except (FileNotFoundError, AssertionError) as error:  # nerfstudio's dataparsers assert what users give them
+            raise UserError(f"The dataparser cannot read {data}: {' '.join(str(error).split())}") from error
 
     def create_train_dataset(self) -> AreaDownscaledDataset:
         """Cut the training split down to the chosen views; called by nerfstudio with the full split in place."""

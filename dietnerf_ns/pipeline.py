@@ -63,7 +63,12 @@ class DietNeRFPipeline(VanillaPipeline):
         if trainer is not None:
             self._seed = trainer.config.machine.seed
             total_steps = trainer.config.max_num_iterations
-            self.semantic.prepare(self.datamanager.train_dataset, total_steps=total_steps, seed=self._seed)
+            self.semantic.prepare(
+                self.datamanager.train_dataset,
+                blend=self.model.renderer_rgb.blend_background,
+                total_steps=total_steps,
+                seed=self._seed,
+            )
         return super().get_training_callbacks(training_callback_attributes)
 
     def get_train_loss_dict(self, step: int):

@@ -19,6 +19,8 @@ from torch import Tensor
 from dietnerf_ns.errors import UserError
 
 COVERAGE_ANGLE_DEG = 30.0
+SURROUND_ANGLE_DEG = 60.0
+"""Cameras whose viewing directions all differ by less face one way; from here on they may surround something."""
 PER_VIEW_METADATA = ("depth_filenames", "normal_filenames", "camera_to_worlds", "semantics")
 
 

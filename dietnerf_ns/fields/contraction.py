@@ -9,14 +9,12 @@ from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dietnerf_ns.views import widest_viewing_angle
-
-FRONT_FACING_ANGLE_DEG = 60.0
+from dietnerf_ns.views import SURROUND_ANGLE_DEG, widest_viewing_angle
 
 
 def is_front_facing(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
     """Whether all cameras look the same way: no two viewing directions are 60 degrees or more apart."""
-    return widest_viewing_angle(camera_to_worlds) < FRONT_FACING_ANGLE_DEG
+    return widest_viewing_angle(camera_to_worlds) < SURROUND_ANGLE_DEG
 
 
 class FrontFacingContraction(SpatialDistortion):

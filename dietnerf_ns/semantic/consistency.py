@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,9 +17,11 @@ from torch import Generator, Tensor
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, ImageEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
-from dietnerf_ns.semantic.poses import cameras_surround_scene, fit_sphere, interpolated_pose, pose_on_sphere
+from dietnerf_ns.semantic.poses import Sphere, cameras_surround_scene, fit_sphere, interpolated_pose, pose_on_sphere
 from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
 from dietnerf_ns.views import viewing_directions
+
+Blend = Callable[[Float[Tensor, "height width channels"]], Float[Tensor, "height width 3"]]
 
 
 @dataclass
@@ -95,10 +98,16 @@ class SemanticConsistency:
         self.last: SemanticStep | None = None
         _check(config)
 
-    def prepare(self, dataset: InputDataset, *, total_steps: int, seed: int) -> None:
+    def prepare(self, dataset: InputDataset, *, blend: Blend, total_steps: int, seed: int) -> None:
         """Load the encoder, embed the photos, and decide where poses come from; before training starts.
 
         With weight 0 nothing is loaded.
+
+        Args:
+            dataset: the kept training views.
+            blend: puts an RGBA photo on the background that the model renders; leaves RGB as it is.
+            total_steps: of the run, for `start` and `stop`.
+            seed: of the run.
 
         Raises:
             UserError: the encoder's weights cannot be loaded.
@@ -111,7 +120,7 @@ class SemanticConsistency:
         self.cameras: Cameras = dataset.cameras.to("cpu")
         self._choose_poses()
         self.encoder = make_encoder(self.config, self.device)
-        self.targets = embed_photos(self.encoder, dataset, self.device)
+        self.targets = embed_photos(self.encoder, dataset, blend, self.device)
 
     def is_due(self, step: int) -> bool:
         """Whether a semantic view is rendered at this step."""
@@ -161,7 +170,7 @@ class SemanticConsistency:
                 f"({', '.join(f'{x:.2f}' for x in self.sphere.center)})."
             )
 
-    def _sphere(self):
+    def _sphere(self) -> Sphere:
         given = {
             "azimuth_range": self.config.theta_range,
             "elevation_range": self.config.phi_range,
@@ -203,9 +212,12 @@ def make_encoder(config: SemanticConfig, device: torch.device | str) -> ImageEnc
 
 
 @torch.no_grad()
-def embed_photos(encoder: ImageEncoder, dataset: InputDataset, device: torch.device) -> Float[Tensor, "num_photos dim"]:
-    """phi(photo) of every kept training view, on its background colour, as unit vectors."""
-    photos = (dataset.get_image_float32(i)[..., :3].permute(2, 0, 1)[None].to(device) for i in range(len(dataset)))
+def embed_photos(
+    encoder: ImageEncoder, dataset: InputDataset, blend: Blend, device: torch.device
+) -> Float[Tensor, "num_photos dim"]:
+    """phi(photo) of every kept training view, on the model's background, as unit vectors."""
+    images = (blend(dataset.get_image_float32(i).to(device)) for i in range(len(dataset)))
+    photos = (image.permute(2, 0, 1)[None] for image in images)
     return torch.cat([encoder.embed(encoder.preprocess(photo)) for photo in photos])
 
 

@@ -10,7 +10,7 @@ def cosine_similarity(
     renders: Float[Tensor, "num_renders dim"], target: Float[Tensor, "dim"]
 ) -> Float[Tensor, "num_renders"]:
     """phi(render) . phi(photo) for unit embeddings, in float32, in [-1, 1]."""
-    return renders.float() @ target.float()
+    return (renders.float() * target.float()).sum(dim=-1)  # no matrix product: autocast would do that in half precision
 
 
 def semantic_consistency_loss(similarity: Float[Tensor, "num_renders"], *, weight: float) -> Float[Tensor, ""]:

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from dietnerf_ns.views import viewing_directions, widest_viewing_angle
+from dietnerf_ns.views import SURROUND_ANGLE_DEG, viewing_directions, widest_viewing_angle
 
-SURROUND_ANGLE_DEG = 60.0
 Range = tuple[float, float]
 
 

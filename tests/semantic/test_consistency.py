@@ -27,7 +27,7 @@ def fake_encoder(monkeypatch):
 
 def prepared(photos, total_steps=100, seed=0, **settings):
     semantic = SemanticConsistency(SemanticConfig(**({"resolution": 16} | settings)), "cpu")
-    semantic.prepare(photos, total_steps=total_steps, seed=seed)
+    semantic.prepare(photos, blend=lambda image: image, total_steps=total_steps, seed=seed)
     return semantic
 
 
@@ -146,7 +146,7 @@ def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(pho
     """With the real embedded encoder and a real model."""
     model = tiny_model(plane_resolution=16, plane_channels=4, num_nerf_samples_per_ray=16)
     semantic = SemanticConsistency(SemanticConfig(encoder="embedded", resolution=32, weight=1.0), "cpu")
-    semantic.prepare(photos, total_steps=100, seed=0)
+    semantic.prepare(photos, blend=lambda image: image, total_steps=100, seed=0)
     assert isinstance(semantic.encoder, EmbeddedEncoder)
     optimizer = torch.optim.Adam(model.field.parameters(), lr=2e-2)
     losses, similarities = [], []
