@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import Cameras
 
 
 def allow_numpy_scalars_in_checkpoints() -> None:
@@ -17,8 +18,10 @@ def allow_numpy_scalars_in_checkpoints() -> None:
     types of such a number are allow-listed; nothing else becomes loadable.
     Removable with the first nerfstudio release that stores plain floats.
     """
-    unpickle_scalar = np.float64().__reduce__()[0]  # numpy.core.multiarray.scalar; numpy 2 moved it
-    torch.serialization.add_safe_globals([unpickle_scalar, np.dtype, np.dtypes.Float64DType])
+    unpickle_scalar = np.float64().__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # as numpy 1 and numpy 2 write it
+    scalars = [(unpickle_scalar, name) for name in names]
+    torch.serialization.add_safe_globals([*scalars, np.dtype, np.dtypes.Float64DType])
 
 
 def hide_known_warnings() -> None:
@@ -33,6 +36,17 @@ def hide_known_warnings() -> None:
         ".*Using torch.cross without specifying the dim",
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def complete_cameras(cameras: Cameras) -> None:
+    """Give cameras what ns-export cameras (metadata) and ns-render spiral (no float64, as blender-data has) need.
+
+    Removable when nerfstudio's blender dataparser makes float32 intrinsics and its exporter takes cameras as they are.
+    """
+    if cameras.metadata is None:
+        cameras.metadata = {}
+    for intrinsic in ("fx", "fy", "cx", "cy"):
+        setattr(cameras, intrinsic, getattr(cameras, intrinsic).float())
 
 
 @contextlib.contextmanager

@@ -15,9 +15,9 @@ from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protoco
 
 TRAIN_CAMERAS = "train_cameras"
 HOW_TO_NAME_EVAL_IMAGES = (
-    "To name some: with nerfstudio-data put 'train' and 'eval' into the file names and add `--eval-mode filename`, "
-    "or list them under val_filenames and test_filenames in transforms.json; with other formats keep fewer training "
-    "views (--pipeline.datamanager.num-views): the rest is then evaluated."
+    "To name some: keep fewer training views (--pipeline.datamanager.num-views), the rest is then evaluated; or, with "
+    "nerfstudio-data, put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list all of "
+    "train_filenames, val_filenames and test_filenames in transforms.json."
 )
 
 
@@ -29,8 +29,8 @@ class FewShotDataManagerConfig(VanillaDataManagerConfig):
     num_views: int | None = None
     """Number of training views to keep; all when not given. 4 to 14 is what DietNeRF is for."""
     view_strategy: Literal["first", "random", "farthest"] = "farthest"
-    """How num-views are chosen: the first of the training split; at random (see view-seed); or as far apart as
-    possible in viewing direction and position."""
+    """How num-views, if given, are chosen: the first of the training split; at random (see view-seed); or as far
+    apart as possible in viewing direction and position."""
     view_seed: int = 0
     """Seed of the view strategy `random`. Seed 0 on a NeRF-Synthetic scene gives the paper's eight views."""
     view_indices: tuple[int, ...] | None = None
@@ -49,14 +49,16 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
     """
 
     config: FewShotDataManagerConfig
+    has_eval_images: bool = True
+    """Whether there are images that are not trained on."""
 
     def __init__(self, config: FewShotDataManagerConfig, **kwargs):
         data = config.data or config.dataparser.data
         if not data.exists():
-            raise UserError(f"--data {data}: there is no such file or folder.")
+            raise UserError(f"Data {data}: there is no such file or folder.")
         try:
             super().__init__(config, **kwargs)
-        except (FileNotFoundError, AssertionError) as error:  # nerfstudio's dataparsers assert what users give them
+        except (OSError, AssertionError, RuntimeError) as error:  # how nerfstudio's dataparsers refuse what users give
             raise UserError(f"The dataparser cannot read {data}: {' '.join(str(error).split())}") from error
 
     def create_train_dataset(self) -> AreaDownscaledDataset:
@@ -89,17 +91,24 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             return keep_views(outputs, kept)
         if outputs is not None:
             return outputs
+        if self.config.protocol is not None and self.test_split == "test":
+            raise UserError(
+                f"Protocol {self.config.protocol} evaluates the test split, which has no images or no file."
+            )
         rest = [i for i in range(len(self.all_train_outputs.image_filenames)) if i not in self.view_indices]
         if rest:
             CONSOLE.print(
-                f"Evaluation: the {self.test_split} split is empty; the {len(rest)} unused training views serve."
+                f"Evaluation: the {self.test_split} split has no images or no file; "
+                f"the {len(rest)} unused training views serve instead."
             )
-        else:
-            CONSOLE.print(
-                f"[bold yellow]Evaluation: there are no evaluation images, all {len(self.view_indices)} photos are "
-                f"trained on.[/bold yellow] {HOW_TO_NAME_EVAL_IMAGES}"
-            )
-        return keep_views(self.all_train_outputs, rest)
+            return keep_views(self.all_train_outputs, rest)
+        CONSOLE.print(
+            f"[bold yellow]Evaluation: there are no evaluation images, all {len(self.view_indices)} photos are trained "
+            f"on.[/bold yellow] {HOW_TO_NAME_EVAL_IMAGES}"
+        )
+        self.has_eval_images = False
+        # ns-render and ns-viewer need cameras to start from; training must find nothing to evaluate.
+        return keep_views(self.all_train_outputs, self.view_indices if self.test_split == "test" else [])
 
     def _eval_split_of_dataparser(self) -> DataparserOutputs | None:
         """The dataparser's evaluation split, None when it has no images in it or no file for it."""

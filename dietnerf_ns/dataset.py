@@ -9,6 +9,8 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
+from dietnerf_ns.compat import complete_cameras
+
 
 def downscale_by_area(
     image: UInt8[np.ndarray, "height width channels"], size: tuple[int, int]
@@ -46,10 +48,7 @@ class AreaDownscaledDataset(InputDataset):
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0):
         super().__init__(dataparser_outputs, scale_factor)
-        if self.cameras.metadata is None:
-            self.cameras.metadata = {}  # ns-export cameras cannot do without
-        for intrinsic in ("fx", "fy", "cx", "cy"):  # float64 from blender-data, which ns-render spiral cannot use
-            setattr(self.cameras, intrinsic, getattr(self.cameras, intrinsic).float())
+        complete_cameras(self.cameras)
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:
         """The image at `scale_factor` of its size: [H, W, 3 or 4], 0 to 255, straight alpha."""

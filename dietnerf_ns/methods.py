@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -66,7 +65,7 @@ def _method(
         pipeline=pipeline,
         optimizers=optimizers,
         viewer=viewer or ViewerConfig(num_rays_per_chunk=1 << 15),
-        vis="viewer",
+        vis="viewer+tensorboard",
     )
     return MethodSpecification(config=config, description=description)
 
@@ -120,7 +119,6 @@ dietnerf_tiny = _method(
         proposal_weights_anneal_max_num_iters=200,
         implementation="torch",
         eval_num_rays_per_chunk=1 << 12,
-        camera_optimizer=CameraOptimizerConfig(mode="off"),
     ),
     # lambda chosen on validation views: 0.1, right for CLIP and smooth MLPs, costs this field and encoder 2 dB.
     semantic=SemanticConfig(encoder="embedded", weight=0.01, resolution=56, every=20),

@@ -11,6 +11,7 @@ import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerConfig
 from dietnerf_ns.errors import UserError
@@ -77,7 +78,9 @@ class DietNeRFPipeline(VanillaPipeline):
         outputs, losses, metrics = super().get_train_loss_dict(step)
         if self.semantic.is_due(step):
             losses["semantic_loss"] = self.semantic.loss(self.model, step)
-        if self.semantic.last is not None:  # also between semantic steps, so that the logged curves have no gaps
+        if (
+            self.semantic.is_active(step) and self.semantic.last is not None
+        ):  # also between semantic steps, so that the logged curves have no gaps
             metrics["semantic_loss"] = self.semantic.last.loss
             metrics["semantic_similarity"] = self.semantic.last.similarity
         return outputs, losses, metrics
@@ -86,11 +89,30 @@ class DietNeRFPipeline(VanillaPipeline):
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict:
         """Mean metrics over the evaluation images; for ns-eval also which metrics were left out and why."""
-        if not self.datamanager.eval_dataset:
+        if not self.datamanager.has_eval_images:
             raise UserError(f"There are no evaluation images, every photo is trained on. {HOW_TO_NAME_EVAL_IMAGES}")
         metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
-        for_ns_eval = step is None  # during training the metrics go to writers that take numbers only
-        return metrics | {"left_out": left_out(self.model.lpips)} if for_ns_eval else metrics
+        if step is not None:  # during training the metrics go to writers that take numbers only
+            return metrics
+        missing = left_out(self.model.lpips)
+        CONSOLE.print(
+            f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}; left out: {', '.join(missing) or 'none'}."
+        )
+        return metrics | {"left_out": missing}
+
+    def load_pipeline(self, loaded_state: dict, step: int) -> None:
+        """Load a checkpoint; nerfstudio itself goes on in silence when parts of the model are not in it.
+
+        Raises:
+            UserError: the checkpoint is of another model.
+        """
+        missing = self.state_dict().keys() - {name.removeprefix("module.") for name in loaded_state}
+        if missing:
+            raise UserError(
+                f"The checkpoint does not fit this model: it lacks {len(missing)} parts, as {sorted(missing)[0]}. "
+                "Was it trained with other settings, or with tinycudann and loaded where there is none?"
+            )
+        super().load_pipeline(loaded_state, step)
 
 
 def seed_everything(seed: int, step: int) -> None:

@@ -82,8 +82,8 @@ def test_few_photos_without_an_eval_split_evaluate_on_the_unused_ones(tiny_scene
 
 def test_photos_that_are_all_trained_on_leave_a_clear_word(tiny_scene, tmp_path, capsys):
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
-    manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
-    assert len(manager.train_dataset) == 6 and len(manager.eval_dataset) == 0
+    manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1), test_mode="val")
+    assert len(manager.train_dataset) == 6 and len(manager.eval_dataset) == 0 and not manager.has_eval_images
     said = " ".join(capsys.readouterr().out.split())
     assert "no evaluation images" in said and "--eval-mode filename" in said
 
@@ -99,6 +99,23 @@ def test_missing_data_is_one_clear_error(tmp_path):
         datamanager(BlenderDataParserConfig(data=tmp_path / "nowhere"))
     with pytest.raises(UserError, match="transforms_train.json"):
         datamanager(BlenderDataParserConfig(data=tmp_path))
+
+
+def test_a_protocol_does_not_do_without_its_test_split(tiny_scene, tmp_path):
+    scene = shutil.copytree(tiny_scene, tmp_path / "scene")
+    meta = json.loads((scene / "transforms_train.json").read_text())
+    (scene / "transforms_train.json").write_text(json.dumps(meta | {"frames": meta["frames"] * 13}))
+    (scene / "transforms_test.json").unlink()
+    with pytest.raises(UserError, match="evaluates the test split"):
+        datamanager(BlenderDataParserConfig(data=scene), protocol="blender-8")
+
+
+def test_incomplete_split_lists_are_one_clear_error(tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
+    meta = json.loads((scene / "transforms.json").read_text())
+    (scene / "transforms.json").write_text(json.dumps(meta | {"val_filenames": ["images/0.png"]}))
+    with pytest.raises(UserError, match="split train is missing"):
+        datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
 
 
 def test_a_blender_scene_without_validation_split_trains(tiny_scene, tmp_path):

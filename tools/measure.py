@@ -54,6 +54,8 @@ class Measure:
     def main(self) -> None:
         """Run every cell and write the results."""
         scenes = [name for name in self.scenes if SCENES[name][1] is None or (self.data / SCENES[name][1]).exists()]
+        for name in set(self.scenes) - set(scenes):
+            print(f"{name} is left out: {self.data / SCENES[name][1]} does not exist.", file=sys.stderr)
         cells = [(scene, weight, seed) for scene in scenes for weight in WEIGHTS for seed in range(self.seeds)]
         OUTPUT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dietnerf_ns.errors import UserError
 from dietnerf_ns.views import SURROUND_ANGLE_DEG, widest_viewing_angle
 
 
-def is_front_facing(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
-    """Whether all cameras look the same way: no two viewing directions are 60 degrees or more apart."""
-    return widest_viewing_angle(camera_to_worlds) < SURROUND_ANGLE_DEG
+def is_front_facing(cameras: Cameras) -> bool:
+    """Whether these are pinhole cameras at different places that look the same way.
+
+    The same way: no two viewing directions are 60 degrees or more apart.
+    """
+    positions = cameras.camera_to_worlds[:, :, 3]
+    apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
+    pinhole = bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
+    return apart and pinhole and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG
 
 
 class FrontFacingContraction(SpatialDistortion):
@@ -26,19 +33,27 @@ class FrontFacingContraction(SpatialDistortion):
 
     Args:
         cameras: the training cameras, OpenGL axes.
+
+    Raises:
+        UserError: the cameras are not front-facing.
     """
 
     def __init__(self, cameras: Cameras):
         super().__init__()
+        if not is_front_facing(cameras):
+            raise UserError(
+                "--pipeline.model.contraction front-facing: needs pinhole cameras at different places that all look "
+                "one way; use auto or around."
+            )
         poses = cameras.camera_to_worlds.detach().cpu()
         backward = normalize(poses[:, :, 2].mean(0), dim=0)
         right = normalize(torch.linalg.cross(poses[:, :, 1].mean(0), backward), dim=0)
         axes = torch.stack([right, torch.linalg.cross(backward, right), backward])  # rows: world -> mean camera
         center = poses[:, :, 3].mean(0)
-        self.near = float((poses[:, :, 3] - center).norm(dim=-1).max())
-        self.register_buffer("axes", axes, persistent=False)
-        self.register_buffer("center", center, persistent=False)
-        self.register_buffer("half_extent", self._half_extent(cameras), persistent=False)
+        self.register_buffer("axes", axes)
+        self.register_buffer("center", center)
+        self.register_buffer("near", (poses[:, :, 3] - center).norm(dim=-1).max())
+        self.register_buffer("half_extent", self._half_extent(cameras))
 
     def _half_extent(self, cameras: Cameras) -> Float[Tensor, "2"]:
         """Largest |x / depth| and |y / depth| that a photo sees from twice the near depth on."""
@@ -59,7 +74,8 @@ class FrontFacingContraction(SpatialDistortion):
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """World positions to [-2, 2]^3 for what the photos see; points before the near plane land outside."""
-        local = (positions - self.center) @ self.axes.T
-        depth = (-local[..., 2:]).clamp_min(1e-3 * self.near)
+        with torch.autocast(positions.device.type, enabled=False):  # half precision is too coarse for coordinates
+            local = (positions.float() - self.center) @ self.axes.T
+        depth = torch.maximum(-local[..., 2:], 1e-3 * self.near)
         sideways = local[..., :2] / (depth * self.half_extent)
         return 2 * torch.cat([sideways, 1 - 2 * self.near / depth], dim=-1)

@@ -34,6 +34,14 @@ class MultiResolutionTriplanes(nn.Module):
         """Features at positions in the unit cube [0, 1]^3."""
         return torch.cat([level(2 * positions - 1) for level in self.levels], dim=-1)
 
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Take the checkpoint's resolutions: those of this configuration may follow from images that are not here."""
+        for index, level in enumerate(self.levels):
+            saved = state_dict.get(f"{prefix}levels.{index}.plane_coef")
+            if saved is not None and saved.shape != level.plane_coef.shape:
+                level.plane_coef.data = torch.empty_like(saved, device=level.plane_coef.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def total_variation(self) -> Float[Tensor, ""]:
         """Sum over levels of the mean squared difference of neighbouring plane cells, along both axes of a plane."""
         planes = [level.plane_coef for level in self.levels]  # each 3 x channels x resolution x resolution

@@ -20,19 +20,19 @@ class LazyLPIPS:
 
     def __call__(self, target: Tensor, prediction: Tensor) -> Tensor:
         """LPIPS of two image batches [B, 3, H, W] with RGB in [0, 1]; NaN if it cannot be computed."""
-        if self._network is None and self.missing_because is None:
-            self._load(target.device)
-        if self._network is None:
-            return torch.tensor(float("nan"))
-        return self._network(target, prediction)
+        if self.missing_because is None:
+            try:
+                return self._loaded(target.device)(target, prediction)
+            except Exception as error:  # no network, images too small for AlexNet: a metric is no reason to stop
+                self.missing_because = str(error)
+        return torch.tensor(float("nan"))
 
-    def _load(self, device: torch.device) -> None:
+    def _loaded(self, device: torch.device):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        try:
+        if self._network is None:
             self._network = LearnedPerceptualImagePatchSimilarity(normalize=self._normalize).to(device)
-        except Exception as error:  # a download can fail in many ways; a metric is no reason to stop
-            self.missing_because = f"its AlexNet backbone cannot be loaded: {error}"
+        return self._network
 
 
 def without_missing(metrics: dict[str, float], lpips: LazyLPIPS) -> dict[str, float]:

@@ -23,6 +23,7 @@ from dietnerf_ns.fields.planes import PlaneDensityField, PlaneField
 from dietnerf_ns.models.implementation import usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 
+MAX_PLANE_RESOLUTION = 512
 BLENDER_PRESET = {
     "near_plane": 2.0,
     "far_plane": 6.0,
@@ -42,7 +43,8 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     field: Literal["hash", "free-planes"] = "hash"
     """What holds the scene: nerfacto's hash grid; or feature planes, smoothed, which are fast without CUDA."""
     plane_resolution: int | None = None
-    """Cells along the side of the finest feature planes; the shorter side of the training images when not given."""
+    """Cells along the side of the finest feature planes; when not given the shorter side of the training images, at
+    most 512."""
     plane_levels: int = 3
     """Sets of feature planes, each with half the resolution of the next finer one."""
     plane_channels: int = 8
@@ -65,7 +67,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """Config of the camera optimizer to use"""
 
     def fitted_to(self, dataparser: DataParserConfig) -> DietNeRFModelConfig:
-        """This configuration with the settings that a kind of data needs; settings the user changed are kept.
+        """This configuration with the settings that a kind of data needs; settings changed from the default are kept.
 
         NeRF-Synthetic scenes (blender-data) need eight flags of nerfacto; those not already the default here are set.
         """
@@ -106,7 +108,7 @@ class DietNeRFModel(NerfactoModel):
 
     def _fit_contraction(self) -> None:
         cameras, wanted = self._train_cameras, self.config.contraction
-        if wanted == "auto" and cameras is not None and is_front_facing(cameras.camera_to_worlds):
+        if wanted == "auto" and cameras is not None and is_front_facing(cameras):
             wanted = "front-facing"
         if wanted != "front-facing":
             return
@@ -114,7 +116,7 @@ class DietNeRFModel(NerfactoModel):
         for field_ in (self.field, *self.proposal_networks):
             field_.spatial_distortion = contraction
         if self.config.near_plane == NerfactoModelConfig.near_plane:
-            self.collider.near_plane = contraction.near
+            self.collider.near_plane = float(contraction.near)
         CONSOLE.print(
             f"Scene: {self.config.contraction} contraction is front-facing, near plane {self.collider.near_plane:.2f}."
         )
@@ -123,7 +125,7 @@ class DietNeRFModel(NerfactoModel):
         finest = self.config.plane_resolution
         if finest is None:
             cameras = self._train_cameras
-            finest = int(torch.minimum(cameras.width, cameras.height).min())
+            finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
         return [max(2, finest // 2**level) for level in reversed(range(self.config.plane_levels))]
 
     def _put_in_plane_fields(self) -> None:

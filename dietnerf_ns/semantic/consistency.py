@@ -21,6 +21,8 @@ from dietnerf_ns.semantic.poses import Sphere, cameras_surround_scene, fit_spher
 from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
 from dietnerf_ns.views import viewing_directions
 
+OWN_RANDOM_NUMBERS = 2**32
+"""Added to the seed: the photometric batch of a step is drawn from the same seed and step."""
 Blend = Callable[[Float[Tensor, "height width channels"]], Float[Tensor, "height width 3"]]
 
 
@@ -29,7 +31,7 @@ class SemanticConfig:
     """The semantic consistency loss: how much, when, of which views, judged by which encoder."""
 
     weight: float = 0.1
-    """lambda, per render. 0 turns the loss off: the plain baseline, without loading an encoder."""
+    """lambda, per render of a view. 0 turns the loss off: the plain baseline, without loading an encoder."""
     every: int = 10
     """A semantic view is rendered every so many steps."""
     start: float = 0
@@ -66,7 +68,7 @@ class SemanticConfig:
     rays_per_chunk: int = 4096
     """Rays rendered at once in a semantic view; memory grows with it, not with the resolution."""
     mixed_precision: bool = False
-    """Render the semantic view in half precision even when training is in full precision."""
+    """Render the semantic view in bfloat16 even when training is in full precision."""
 
 
 @dataclass(frozen=True)
@@ -115,25 +117,28 @@ class SemanticConsistency:
         if self.config.weight == 0:
             return
         self.seed = seed
-        self.first_step = _as_step(self.config.start, total_steps)
-        self.end_step = _as_step(self.config.stop, total_steps)
+        self.first_step = round(self.config.start * (total_steps if self.config.start < 1 else 1))
+        self.end_step = round(self.config.stop * (total_steps if self.config.stop <= 1 else 1))
+        CONSOLE.print(f"Semantic views: every {self.config.every} steps from {self.first_step} to {self.end_step}.")
         self.cameras: Cameras = dataset.cameras.to("cpu")
         self._choose_poses()
         self.encoder = make_encoder(self.config, self.device)
         self.targets = embed_photos(self.encoder, dataset, blend, self.device)
 
+    def is_active(self, step: int) -> bool:
+        """Whether the step lies in the part of the run that has semantic views."""
+        return self.encoder is not None and self.first_step <= step < self.end_step
+
     def is_due(self, step: int) -> bool:
         """Whether a semantic view is rendered at this step."""
-        if self.encoder is None or not self.first_step <= step < self.end_step:
-            return False
-        return (step - self.first_step) % self.config.every == 0
+        return self.is_active(step) and (step - self.first_step) % self.config.every == 0
 
     def loss(self, model: Model, step: int) -> Float[Tensor, ""]:
         """Render one unseen view and compare it with a photo; already weighted.
 
         Must follow the photometric forward pass of the same step (see `seen_as_in_the_viewer`).
         """
-        generator = Generator().manual_seed(self.seed * 1_000_003 + step)
+        generator = Generator().manual_seed(self.seed * 1_000_003 + step + OWN_RANDOM_NUMBERS)
         camera_to_world = self._sample_pose(generator)
         renders = self._render(model, camera_to_world, generator)
         target_index = self._target_index(camera_to_world, generator)
@@ -219,10 +224,6 @@ def embed_photos(
     images = (blend(dataset.get_image_float32(i).to(device)) for i in range(len(dataset)))
     photos = (image.permute(2, 0, 1)[None] for image in images)
     return torch.cat([encoder.embed(encoder.preprocess(photo)) for photo in photos])
-
-
-def _as_step(value: float, total_steps: int) -> int:
-    return round(value * total_steps) if value <= 1 else round(value)
 
 
 def _check(config: SemanticConfig) -> None:

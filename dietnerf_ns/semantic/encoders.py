@@ -20,6 +20,7 @@ class ImageEncoder(ABC):
     """A frozen network that tells what an image shows.
 
     Deliberately no `nn.Module`: nothing that scans a pipeline (checkpoints, optimisers, the viewer) finds its weights.
+    The network runs in half precision when training does (autocast), for only then are small gradients scaled.
     """
 
     @abstractmethod
@@ -40,13 +41,6 @@ def _apply(steps: Compose, images: Tensor) -> Tensor:
     for step in steps.transforms:
         images = step(_clamp_keeping_gradients(images) if isinstance(step, Normalize) else images)
     return images
-
-
-def _network_autocast(device: torch.device) -> torch.autocast:
-    """Half precision where it is faster: on CUDA."""
-    return torch.autocast(
-        device.type, dtype=torch.float16 if device.type == "cuda" else None, enabled=device.type == "cuda"
-    )
 
 
 class OpenClipEncoder(ImageEncoder):
@@ -101,8 +95,7 @@ class OpenClipEncoder(ImageEncoder):
 
     def embed(self, inputs: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch dim"]:
         """Unit vectors: [batch, 512] projected or [batch, 768] class token for ViT-B/32."""
-        with _network_autocast(self.device):
-            output = self.network(inputs)
+        output = self.network(inputs)
         features = output[0] if isinstance(output, tuple) else output
         if self.embedding == "class-token":
             features = self._last_tokens.pop()[:, 0]  # batch x tokens x width -> batch x width
@@ -132,6 +125,5 @@ class EmbeddedEncoder(ImageEncoder):
 
     def embed(self, inputs: Float[Tensor, "batch 3 224 224"]) -> Float[Tensor, "batch 1280"]:
         """Spatial mean of the last convolutional features, as unit vectors."""
-        with _network_autocast(self.device):
-            features = self.network.extract_features(inputs)  # batch x 1280 x 7 x 7
+        features = self.network.extract_features(inputs)  # batch x 1280 x 7 x 7
         return normalize(features.float().mean(dim=(2, 3)), dim=-1)

@@ -97,16 +97,18 @@ def render_view(
         rays_per_chunk: rays rendered at once; with `recompute` memory grows with this and not with the size.
         recompute: checkpoint each chunk (paper: "dropping intermediate activations"), at the cost of a second
             forward pass; without it every activation of the view is kept.
-        mixed_precision: render under autocast, as a memory saving of its own; always so when training already is.
+        mixed_precision: render in bfloat16, as a memory saving of its own; without effect when training itself is in
+            mixed precision, and so the render.
 
     Returns:
         RGB in [0, 1], one image per output name.
     """
     device_type = rays.origins.device.type
-    autocast = mixed_precision or torch.is_autocast_enabled(device_type)
+    own_autocast = mixed_precision and not torch.is_autocast_enabled(device_type)
 
     def render_chunk(chunk: RayBundle) -> tuple[Tensor, ...]:
-        with seen_as_in_the_viewer(model), torch.autocast(device_type, enabled=autocast):
+        precision = torch.autocast(device_type, torch.bfloat16) if own_autocast else contextlib.nullcontext()
+        with seen_as_in_the_viewer(model), precision:
             outputs = model(chunk)
         return tuple(outputs[name] for name in output_names)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,11 +32,9 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     Raises:
         UserError: unknown name or tag, activations that do not match the weights, no network, broken file.
     """
-    import open_clip
-
     _check_open_clip_pair(model_name, pretrained)
     try:
-        model = open_clip.create_model_from_pretrained(model_name, pretrained, device=device, return_transform=False)
+        model = _create(model_name, pretrained, device)
     except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -43,16 +43,37 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     return model.visual.eval().requires_grad_(False)
 
 
+def _create(model_name: str, pretrained: str, device: torch.device | str) -> nn.Module:
+    import open_clip
+    from open_clip.factory import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg
+
+    if not _is_torchscript(Path(pretrained)):
+        return open_clip.create_model_from_pretrained(model_name, pretrained, device=device, return_transform=False)
+    model = open_clip.load_openai_model(pretrained, precision="fp32", device=device)  # OpenAI's own ViT-B-32.pt
+    set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
+    return model
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
 def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
-    architecture = open_clip.get_model_config(model_name)
+    if model_name.startswith("hf-hub:"):
+        return  # brings its own configuration
+    architecture = open_clip.get_model_config(model_name.replace("/", "-"))
     if architecture is None:
         similar = difflib.get_close_matches(model_name, open_clip.list_models(), n=5, cutoff=0.3)
         raise UserError(
             f"--pipeline.semantic.clip-model {model_name}: open-clip-torch has no such model; similar: "
-            f"{', '.join(similar) or 'none'}."
+            f"{', '.join(similar) or 'none'}. {WAYS_OUT}"
         )
     if Path(pretrained).exists():
         return
@@ -67,7 +88,7 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
         other = model_name.removesuffix("-quickgelu") if architecture.get("quick_gelu") else f"{model_name}-quickgelu"
         raise UserError(
             f"--pipeline.semantic.clip-model {model_name}: the weights {pretrained} were trained with another "
-            f"activation (QuickGELU against GELU) and would give wrong embeddings; use {other}."
+            f"activation (QuickGELU against GELU) and would give wrong embeddings; use {other}. {WAYS_OUT}"
         )
 
 

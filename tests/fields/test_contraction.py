@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
 from tests.conftest import pinhole_cameras, ring_of_poses
 
@@ -12,13 +13,27 @@ def cameras_side_by_side(count=5, spread=1.0):
 
 
 def test_front_facing_is_told_from_surrounding():
-    assert is_front_facing(cameras_side_by_side().camera_to_worlds)
-    assert not is_front_facing(ring_of_poses(6))
+    assert is_front_facing(cameras_side_by_side())
+    assert not is_front_facing(pinhole_cameras(ring_of_poses(6)))
+
+
+def test_cameras_that_only_turn_or_that_are_alone_are_not_front_facing():
+    with pytest.raises(UserError, match="use auto or around"):
+        FrontFacingContraction(cameras_side_by_side(count=1))
+    assert not is_front_facing(cameras_side_by_side(spread=0.0))
+
+
+def test_coordinates_stay_exact_under_autocast():
+    contraction = FrontFacingContraction(cameras_side_by_side())
+    points = torch.tensor([[0.31, -0.42, -4.0], [1.0, 0.5, -9.0]])
+    exact = contraction(points)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(contraction(points), exact)
 
 
 def test_depth_is_linear_in_disparity_from_the_near_plane_to_infinity():
     contraction = FrontFacingContraction(cameras_side_by_side(spread=1.5))
-    assert contraction.near == pytest.approx(1.5)
+    assert float(contraction.near) == pytest.approx(1.5)
     on_axis = torch.tensor([[0.0, 0.0, -1.5], [0.0, 0.0, -3.0], [0.0, 0.0, -6.0], [0.0, 0.0, -1e6]])
     assert contraction(on_axis)[:, 2].tolist() == pytest.approx([-2, 0, 1, 2], abs=1e-4)
 

@@ -21,6 +21,17 @@ def test_positions_cover_the_unit_cube():
     assert planes(torch.stack([x, torch.rand(3), torch.rand(3)], dim=-1))[:, 0].tolist() == pytest.approx(x.tolist())
 
 
+def test_a_checkpoint_brings_its_own_resolution():
+    """Commands that render without images may see cameras of another size than training did."""
+    saved = MultiResolutionTriplanes([4, 8], channels=2)
+    loaded = MultiResolutionTriplanes([16, 32], channels=2)
+    parameters = list(loaded.parameters())
+    loaded.load_state_dict(saved.state_dict())
+    positions = torch.rand(6, 3)
+    assert torch.equal(loaded(positions), saved(positions))
+    assert all(a is b for a, b in zip(parameters, loaded.parameters(), strict=True)), "an optimiser keeps hold of them"
+
+
 def test_total_variation_by_hand():
     planes = MultiResolutionTriplanes([2], channels=1)
     with torch.no_grad():

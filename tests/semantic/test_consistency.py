@@ -90,6 +90,19 @@ def test_targets_are_the_photos_on_their_background(photos, fake_encoder):
     assert torch.allclose(semantic.targets[1], torch.nn.functional.normalize(on_white, dim=0), atol=1e-6)
 
 
+def test_photos_with_alpha_are_blended_as_the_model_blends_them(tiny_scene, fake_encoder):
+    outputs = keep_views(blender_outputs(tiny_scene), [0])
+    outputs.alpha_color = None
+    photos = AreaDownscaledDataset(outputs)
+    assert photos.get_image_float32(0).shape[-1] == 4
+    semantic = SemanticConsistency(SemanticConfig(resolution=16), "cpu")
+    blend = tiny_model(background_color="black").renderer_rgb.blend_background
+    semantic.prepare(photos, blend=blend, total_steps=10, seed=0)
+    image = photos.get_image_float32(0)
+    on_black = (image[..., :3] * image[..., 3:]).mean(dim=(0, 1)) - 0.5
+    assert torch.allclose(semantic.targets[0], torch.nn.functional.normalize(on_black, dim=0), atol=1e-6)
+
+
 def test_random_targets_use_every_photo_and_nearest_the_closest_one(photos, fake_encoder):
     model = tiny_model()
     semantic = prepared(photos, resolution=8)

@@ -20,6 +20,13 @@ def test_equal_embeddings_cost_nothing():
     )
 
 
+def test_the_cosine_is_in_full_precision_under_autocast():
+    renders = torch.nn.functional.normalize(torch.randn(2, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
+    exact = cosine_similarity(renders, renders[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cosine_similarity(renders, renders[1]), exact)
+
+
 def test_half_precision_embeddings_are_compared_in_full_precision():
     target = torch.nn.functional.normalize(torch.randn(512), dim=0).half()
     assert cosine_similarity(target[None], target).dtype == torch.float32

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+from dietnerf_ns.datamanager import TRAIN_CAMERAS
+from dietnerf_ns.fields.contraction import FrontFacingContraction
+from dietnerf_ns.fields.planes import PlaneField
+from dietnerf_ns.models import implementation
+from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from tests.conftest import pinhole_cameras, ring_of_poses
+from tests.fields.test_contraction import cameras_side_by_side
+from tests.semantic.test_rendering import BOX, tiny_model
+
+
+def unbounded_model(cameras, **settings):
+    config = DietNeRFModelConfig(field="free-planes", implementation="torch", log2_hashmap_size=4, **settings)
+    return config.setup(scene_box=BOX, num_train_data=3, metadata={TRAIN_CAMERAS: cameras}, device="cpu")
+
+
+def test_blender_data_gets_its_settings_and_other_data_does_not():
+    fitted = DietNeRFModelConfig().fitted_to(BlenderDataParserConfig())
+    assert (fitted.near_plane, fitted.far_plane, fitted.background_color) == (2.0, 6.0, "white")
+    assert fitted.disable_scene_contraction and fitted.proposal_initial_sampler == "uniform"
+    assert fitted.distortion_loss_mult == 0 and not fitted.use_appearance_embedding
+    assert fitted.camera_optimizer.mode == "off"
+    other = DietNeRFModelConfig()
+    assert other.fitted_to(NerfstudioDataParserConfig()) is other
+
+
+def test_the_blender_preset_keeps_what_the_user_changed():
+    fitted = DietNeRFModelConfig(near_plane=1.5, background_color="black").fitted_to(BlenderDataParserConfig())
+    assert (fitted.near_plane, fitted.background_color, fitted.far_plane) == (1.5, "black", 6.0)
+
+
+def test_front_facing_cameras_get_their_contraction_and_near_plane():
+    model = unbounded_model(cameras_side_by_side(spread=1.5))
+    assert isinstance(model.field.spatial_distortion, FrontFacingContraction)
+    assert all(network.spatial_distortion is model.field.spatial_distortion for network in model.proposal_networks)
+    assert model.collider.near_plane == pytest.approx(1.5)
+    assert unbounded_model(cameras_side_by_side(), near_plane=0.2).collider.near_plane == 0.2
+
+
+def test_other_cameras_keep_nerfactos_contraction():
+    for cameras, wanted in ((pinhole_cameras(ring_of_poses(5)), "auto"), (cameras_side_by_side(), "around")):
+        model = unbounded_model(cameras, contraction=wanted)
+        assert not isinstance(model.field.spatial_distortion, FrontFacingContraction)
+        assert model.collider.near_plane == pytest.approx(0.05)
+
+
+def test_the_finest_planes_have_a_cell_per_pixel():
+    model = unbounded_model(cameras_side_by_side())  # 40 x 30 pixels
+    assert isinstance(model.field, PlaneField)
+    assert [level.resolution for level in model.field.planes.levels] == [7, 15, 30]
+    huge = cameras_side_by_side()
+    huge.rescale_output_resolution(100)
+    assert unbounded_model(huge).field.planes.levels[-1].resolution == 512
+
+
+def test_evaluation_keeps_the_near_plane():
+    model = tiny_model().eval()
+    rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)
+    assert float(model.collider(rays).nears.min()) == 2.0
+
+
+def test_plane_smoothness_is_a_weighted_loss():
+    losses = {}
+    for weight in (0.0, 0.5, 1.0):
+        model = tiny_model(plane_smoothness=weight).train()
+        rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)[:16]
+        outputs = model(rays)
+        batch = {"image": torch.rand(16, 3)}
+        losses[weight] = model.get_loss_dict(outputs, batch, model.get_metrics_dict(outputs, batch))
+    assert "plane_smoothness_loss" not in losses[0.0]
+    assert float(losses[0.5]["plane_smoothness_loss"]) > 0
+    assert torch.isclose(losses[1.0]["plane_smoothness_loss"], 2 * losses[0.5]["plane_smoothness_loss"])
+
+
+def test_tinycudann_is_used_only_where_it_can_run(monkeypatch, capsys):
+    assert implementation.usable_implementation("torch", "cuda") == "torch"
+    assert capsys.readouterr().out == ""
+    assert implementation.usable_implementation("tcnn", "cpu") == "torch"
+    assert "no CUDA GPU" in capsys.readouterr().out
+    monkeypatch.setattr(implementation, "TCNN_EXISTS", True)
+    assert implementation.usable_implementation("tcnn", "cuda:0") == "tcnn"
+    monkeypatch.setattr(implementation, "TCNN_EXISTS", False)
+    assert implementation.usable_implementation("tcnn", "cuda:0") == "torch"
+    assert "not installed" in " ".join(capsys.readouterr().out.split())

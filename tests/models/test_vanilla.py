@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from dietnerf_ns.models.vanilla import DietVanillaModelConfig
+from dietnerf_ns.semantic.rendering import render_view
+from tests.semantic.test_rendering import BOX, rays_of_a_view
+
+
+def vanilla(**settings):
+    small = {"num_coarse_samples": 4, "num_importance_samples": 4}
+    return DietVanillaModelConfig(**(small | settings)).setup(
+        scene_box=BOX, num_train_data=3, metadata={}, device="cpu"
+    )
+
+
+@pytest.mark.parametrize("renders, trained", [("both", {"coarse", "fine"}), ("coarse", {"coarse"}), ("fine", {"fine"})])
+def test_the_semantic_loss_reaches_the_fields_it_is_asked_to(renders, trained):
+    model = vanilla(semantic_renders=renders).train()
+    rays, size = rays_of_a_view(8)
+    images = render_view(model, rays, size, output_names=model.semantic_outputs)
+    assert len(images) == len(trained)
+    images.sum().backward()
+    reached = {
+        n for n in ("coarse", "fine") if any(p.grad is not None for p in getattr(model, f"field_{n}").parameters())
+    }
+    assert reached == trained
+
+
+def test_outputs_have_the_names_that_other_commands_expect():
+    rays, _ = rays_of_a_view(8)
+    outputs = vanilla().eval()(rays)
+    for name in ("rgb", "accumulation", "depth"):
+        assert torch.equal(outputs[name], outputs[f"{name}_fine"])
+
+
+def test_evaluation_keeps_the_near_plane():
+    model = vanilla().eval()
+    assert float(model.collider(rays_of_a_view(8)[0]).nears.min()) == 2.0

@@ -1,0 +1,65 @@
+"""The pipeline on the shipped scene, in this process."""
+
+import pytest
+import torch
+
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.methods import dietnerf_tiny
+from dietnerf_ns.pipeline import seed_everything
+from tests.conftest import FakeEncoder
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    from dietnerf_ns.semantic import consistency
+
+    monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
+    pipeline = dietnerf_tiny.config.pipeline.setup(device="cpu", test_mode="val")
+    pipeline.semantic.prepare(
+        pipeline.datamanager.train_dataset,
+        blend=pipeline.model.renderer_rgb.blend_background,
+        total_steps=100,
+        seed=0,
+    )
+    return pipeline
+
+
+def test_semantic_loss_is_there_when_due_and_its_last_value_is_logged_in_between(pipeline):
+    _, losses, metrics = pipeline.get_train_loss_dict(20)
+    assert losses["semantic_loss"].requires_grad
+    assert metrics["semantic_loss"] == pytest.approx(float(losses["semantic_loss"]))
+    _, losses, between = pipeline.get_train_loss_dict(21)
+    assert "semantic_loss" not in losses
+    assert between["semantic_similarity"] == metrics["semantic_similarity"]
+    _, losses, after = pipeline.get_train_loss_dict(80)
+    assert "semantic_loss" not in losses and "semantic_loss" not in after
+
+
+def test_photometric_batches_do_not_depend_on_the_semantic_loss(pipeline):
+    with_semantics = pipeline.get_train_loss_dict(20)[1]["rgb_loss"]
+    pipeline.semantic.encoder = None
+    assert torch.equal(pipeline.get_train_loss_dict(20)[1]["rgb_loss"], with_semantics)
+    assert not torch.equal(pipeline.get_train_loss_dict(21)[1]["rgb_loss"], with_semantics)
+
+
+def test_checkpoints_of_another_model_are_refused(pipeline):
+    state = pipeline.state_dict()
+    pipeline.load_pipeline(state, step=0)
+    del state["_model.field.mlp_base.0.levels.0.plane_coef"]
+    with pytest.raises(UserError, match="lacks 1 part.*plane_coef"):
+        pipeline.load_pipeline(state, step=0)
+
+
+def test_several_processes_are_refused():
+    with pytest.raises(UserError, match="--machine.num-devices 1"):
+        dietnerf_tiny.config.pipeline.setup(device="cpu", world_size=2)
+
+
+def test_random_numbers_depend_on_seed_and_step_alone():
+    seed_everything(1, 5)
+    first = torch.rand(3)
+    torch.rand(7)
+    seed_everything(1, 5)
+    assert torch.equal(torch.rand(3), first)
+    seed_everything(2, 5)
+    assert not torch.equal(torch.rand(3), first)
