@@ -54,6 +54,21 @@ def test_a_saved_checkpoint_gives_the_embedding_of_its_model(random_clip_checkpo
     assert torch.allclose(clip_encoder.embed(inputs), expected, atol=1e-6)
 
 
+def test_openais_own_archive_format_loads(tmp_path, photo):
+    """OpenAI's ViT-B-32.pt is TorchScript; this one has random weights."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(SMALL_MODEL, force_quick_gelu=True).eval()
+    mask = model._buffers.pop("attn_mask")  # a constant in OpenAI's archives
+    model.attn_mask = mask
+    with torch.no_grad():
+        traced = torch.jit.trace(model, (torch.rand(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)))
+    torch.jit.save(traced, tmp_path / "openai.pt")
+    encoder = OpenClipEncoder(SMALL_MODEL, str(tmp_path / "openai.pt"))
+    inputs = encoder.preprocess(as_tensor(photo))
+    with torch.no_grad():
+        assert torch.allclose(encoder.embed(inputs), model.encode_image(inputs, normalize=True), atol=1e-5)
+
+
 def test_preprocessing_is_open_clips_own(clip_encoder, photo):
     own = open_clip.image_transform(224, is_train=False)
     on_tensor = as_tensor(photo)
