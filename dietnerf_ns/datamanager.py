@@ -86,15 +86,10 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
 
     def _eval_outputs(self) -> DataparserOutputs:
         outputs = self._eval_split_of_dataparser()
-        if outputs is not None and self.config.protocol is not None and self.test_split == "test":
-            kept = protocol_test_indices(outputs.image_filenames, PROTOCOLS[self.config.protocol])
-            return keep_views(outputs, kept)
+        if self.config.protocol is not None and self.test_split == "test":
+            return self._protocol_test_views(outputs)
         if outputs is not None:
             return outputs
-        if self.config.protocol is not None and self.test_split == "test":
-            raise UserError(
-                f"Protocol {self.config.protocol} evaluates the test split, which has no images or no file."
-            )
         rest = [i for i in range(len(self.all_train_outputs.image_filenames)) if i not in self.view_indices]
         if rest:
             CONSOLE.print(
@@ -109,6 +104,12 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         self.has_eval_images = False
         # ns-render and ns-viewer need cameras to start from; training must find nothing to evaluate.
         return keep_views(self.all_train_outputs, self.view_indices if self.test_split == "test" else [])
+
+    def _protocol_test_views(self, outputs: DataparserOutputs | None) -> DataparserOutputs:
+        protocol = self.config.protocol
+        if outputs is None:
+            raise UserError(f"Protocol {protocol} evaluates the test split, which has no images or no file.")
+        return keep_views(outputs, protocol_test_indices(outputs.image_filenames, PROTOCOLS[protocol]))
 
     def _eval_split_of_dataparser(self) -> DataparserOutputs | None:
         """The dataparser's evaluation split, None when it has no images in it or no file for it."""

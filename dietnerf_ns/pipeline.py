@@ -78,9 +78,8 @@ class DietNeRFPipeline(VanillaPipeline):
         outputs, losses, metrics = super().get_train_loss_dict(step)
         if self.semantic.is_due(step):
             losses["semantic_loss"] = self.semantic.loss(self.model, step)
-        if (
-            self.semantic.is_active(step) and self.semantic.last is not None
-        ):  # also between semantic steps, so that the logged curves have no gaps
+        # Between semantic steps the last values again, so that the logged curves have no gaps.
+        if self.semantic.is_active(step) and self.semantic.last is not None:
             metrics["semantic_loss"] = self.semantic.last.loss
             metrics["semantic_similarity"] = self.semantic.last.similarity
         return outputs, losses, metrics

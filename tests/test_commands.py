@@ -1,8 +1,12 @@
 """The main job through nerfstudio's real commands, as a user types them."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -83,6 +87,32 @@ def test_export_pointcloud_tsdf_and_cameras(trained_tiny, tmp_path):
     assert (tmp_path / "tsdf_mesh.ply").stat().st_size > 1000
     ns("ns-export", "cameras", *load, cwd=cwd)
     assert len(json.loads((tmp_path / "transforms_train.json").read_text())) == 8
+
+
+def test_viewer_serves_its_page(trained_tiny):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("ns-viewer"), *map(str, trained_tiny.load)]
+    address = ["--viewer.websocket-port", str(port), "--viewer.websocket-host", "127.0.0.1"]
+    with subprocess.Popen([*command, *address], cwd=trained_tiny.folder, stdout=subprocess.DEVNULL) as viewer:
+        try:
+            assert b"<title>" in page(f"http://127.0.0.1:{port}", patience_seconds=120)
+            assert viewer.poll() is None, "it goes on"
+        finally:
+            viewer.kill()
+
+
+def page(url, patience_seconds):
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def test_resuming_continues_bit_for_bit(tmp_path):

@@ -55,7 +55,7 @@ def test_a_saved_checkpoint_gives_the_embedding_of_its_model(random_clip_checkpo
 
 
 def test_openais_own_archive_format_loads(tmp_path, photo):
-    """OpenAI's ViT-B-32.pt is TorchScript; this one has random weights."""
+    """OpenAI's ViT-B-32.pt is TorchScript with weights in half precision; this one has random weights."""
     torch.manual_seed(0)
     model = open_clip.create_model(SMALL_MODEL, force_quick_gelu=True).eval()
     mask = model._buffers.pop("attn_mask")  # a constant in OpenAI's archives
@@ -66,7 +66,7 @@ def test_openais_own_archive_format_loads(tmp_path, photo):
     encoder = OpenClipEncoder(SMALL_MODEL, str(tmp_path / "openai.pt"))
     inputs = encoder.preprocess(as_tensor(photo))
     with torch.no_grad():
-        assert torch.allclose(encoder.embed(inputs), model.encode_image(inputs, normalize=True), atol=1e-5)
+        assert torch.allclose(encoder.embed(inputs), model.encode_image(inputs, normalize=True), atol=1e-3)
 
 
 def test_preprocessing_is_open_clips_own(clip_encoder, photo):
