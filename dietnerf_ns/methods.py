@@ -45,6 +45,7 @@ def _method(
     rays: int,
     mixed_precision: bool = True,
     steps_per_save: int = 2000,
+    steps_per_eval_image: int = 500,
     viewer: ViewerConfig | None = None,
 ) -> MethodSpecification:
     """What all methods share: few-shot data, the DietNeRF pipeline, the machine's best device, the viewer."""
@@ -61,6 +62,7 @@ def _method(
         max_num_iterations=steps,
         steps_per_save=steps_per_save,
         steps_per_eval_batch=500,
+        steps_per_eval_image=steps_per_eval_image,
         mixed_precision=mixed_precision,
         pipeline=pipeline,
         optimizers=optimizers,
@@ -132,5 +134,6 @@ dietnerf_tiny = _method(
     rays=640,
     mixed_precision=False,
     steps_per_save=400,
+    steps_per_eval_image=25_000,  # not in this short run: an image's LPIPS would download its backbone
     viewer=ViewerConfig(num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
 )
