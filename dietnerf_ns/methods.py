@@ -122,7 +122,7 @@ dietnerf_tiny = _method(
         implementation="torch",
         eval_num_rays_per_chunk=1 << 12,
     ),
-    # lambda was chosen on validation views: with this field and encoder the 0.1 of the paper (an MLP, CLIP) costs 2 dB.
+    # lambda was chosen on validation views: with this field and encoder the paper's 0.1 (MLP, CLIP) costs 2 to 5 dB.
     semantic=SemanticConfig(encoder="embedded", weight=0.01, resolution=56, every=20),
     dataparser=BlenderDataParserConfig(data=TINY_SCENE),
     optimizers={

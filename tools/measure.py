@@ -1,10 +1,11 @@
 """Measures dietnerf-tiny on the shipped scene and on real ones, and makes the README's table and picture from it.
 
-    python tools/measure.py [--data DIR] [--seeds 3]
+    python tools/measure.py [--data DIR] [--seeds 3] [--scenes tiny lego fern]
 
 DIR holds `lego` (NeRF-Synthetic, 400x400, blender-data) and `fern` (LLFF, 504x378, nerfstudio-data); scenes that are
-not there are left out. Every number comes from the real ns-train and ns-eval. Writes docs/measured/cpu.json,
-docs/measured/cpu.md and docs/measured/cpu.png.
+not there are left out. Every number comes from the real ns-train and ns-eval. Writes docs/measured/cpu.json and
+docs/measured/cpu.md, where cells that are not measured again keep their last numbers, and docs/measured/cpu.png, which
+shows the shipped scene alone: the other scenes' pictures are not the project's.
 """
 
 import json
@@ -37,7 +38,7 @@ SCENES = {
     ),
 }
 WEIGHTS = {"lambda = 0": ["--pipeline.semantic.weight", "0"], "default": []}
-PICTURED_VIEW = {"tiny": 3, "lego": 3, "fern": 1}
+PICTURED_VIEWS = (3, 10, 18)
 
 
 @dataclass
@@ -60,7 +61,9 @@ class Measure:
         OUTPUT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             rows = [self._run(Path(folder), *cell) for cell in tqdm(cells, unit="run")]
-            draw_picture(Path(folder), scenes)
+            if "tiny" in scenes:
+                draw_picture(Path(folder))
+        rows = merged(rows)
         machine = f"{platform.machine()}, {platform.system()}, no GPU used, Python {platform.python_version()}"
         (OUTPUT / "cpu.json").write_text(json.dumps({"machine": machine, "runs": rows}, indent=1) + "\n")
         (OUTPUT / "cpu.md").write_text(table(rows))
@@ -95,6 +98,16 @@ def call(folder: Path, command: str, *arguments: str) -> None:
         raise SystemExit(f"{command} {' '.join(arguments)} failed:\n{(result.stdout + result.stderr)[-3000:]}")
 
 
+def merged(rows: list[dict]) -> list[dict]:
+    """These rows, and those of other cells that were measured before."""
+    before = json.loads((OUTPUT / "cpu.json").read_text())["runs"] if (OUTPUT / "cpu.json").exists() else []
+    cells = {(row["scene"], row["weight"], row["seed"]): row for row in before + rows}
+    order = list(SCENES), list(WEIGHTS)
+    return sorted(
+        cells.values(), key=lambda row: (order[0].index(row["scene"]), order[1].index(row["weight"]), row["seed"])
+    )
+
+
 def table(rows: list[dict]) -> str:
     """Markdown: mean and, over seeds, standard deviation."""
     lines = ["| scene | L_sc | PSNR (dB) | SSIM | train (s) | eval (s) |", "|---|---|---|---|---|---|"]
@@ -113,27 +126,19 @@ def spread(values: list[float], digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
-def draw_picture(folder: Path, scenes: list[str]) -> None:
-    """One row per scene: photo, render without and with the semantic loss, of one test view, seed 0."""
-    height, gap, caption = 200, 8, 22
-    rows = []
-    for scene in scenes:
-        panels = []
-        for weight in WEIGHTS:
-            name = f"{scene}-{weight}-0".replace(" ", "")
-            pair = Image.open(folder / name / f"eval_img_{PICTURED_VIEW[scene]:04d}.png")  # photo beside render
-            half = pair.width // 2
-            panels += [pair.crop((0, 0, half, pair.height)), pair.crop((half, 0, pair.width, pair.height))]
-        size = (round(height * panels[0].width / panels[0].height), height)
-        rows.append([panel.resize(size, Image.Resampling.LANCZOS) for panel in (panels[0], panels[1], panels[3])])
-    width = max(sum(panel.width + gap for panel in row) for row in rows)
-    canvas = Image.new("RGB", (width, caption + len(rows) * (height + gap)), "white")
-    column = width // 3
-    for index, title in enumerate(("photo (test view)", *WEIGHTS)):
-        ImageDraw.Draw(canvas).text((column * index + gap, 5), title, fill="black")
-    for line, row in enumerate(rows):
-        for index, panel in enumerate(row):
-            canvas.paste(panel, (column * index + (column - panel.width) // 2, caption + line * (height + gap)))
+def draw_picture(folder: Path) -> None:
+    """Test views of the shipped scene in a column each: photo, render without and with the semantic loss, seed 0."""
+    side, margin = 220, 130
+    canvas = Image.new("RGB", (margin + side * len(PICTURED_VIEWS), 3 * side), "white")
+    for row, title in enumerate(("photo (test view)", *WEIGHTS)):
+        ImageDraw.Draw(canvas).text((8, row * side + side // 2), title, fill="black", font_size=14)
+        weight = list(WEIGHTS)[max(0, row - 1)]
+        for column, view in enumerate(PICTURED_VIEWS):
+            pair = Image.open(folder / f"tiny-{weight}-0".replace(" ", "") / f"eval_img_{view:04d}.png")
+            half = pair.width // 2  # photo on the left, render on the right
+            left = 0 if row == 0 else half
+            panel = pair.crop((left, 0, left + half, pair.height)).resize((side, side), Image.Resampling.LANCZOS)
+            canvas.paste(panel, (margin + column * side, row * side))
     canvas.save(OUTPUT / "cpu.png")
 
 
