@@ -35,7 +35,7 @@ class FewShotDataManagerConfig(VanillaDataManagerConfig):
     """Seed of the view strategy `random`. Seed 0 on a NeRF-Synthetic scene gives the paper's eight views."""
     view_indices: tuple[int, ...] | None = None
     """Training views by index, instead of num-views."""
-    protocol: Literal["blender-8", "blender-4", "lego-14-occluded"] | None = None
+    protocol: Literal[tuple(PROTOCOLS)] | None = None
     """Training and test views of a published protocol on NeRF-Synthetic scenes, instead of num-views."""
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
@@ -17,6 +14,7 @@ from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerC
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.models.metrics import left_out
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.seeding import seed_everything
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 
 
@@ -112,15 +110,3 @@ class DietNeRFPipeline(VanillaPipeline):
                 "Was it trained with other settings, or with tinycudann and loaded where there is none?"
             )
         super().load_pipeline(loaded_state, step)
-
-
-def seed_everything(seed: int, step: int) -> None:
-    """Make a training step's random numbers depend on the run's seed and the step alone.
-
-    A resumed run then draws the same pixels and samples as an uninterrupted one, and runs with and without the
-    semantic loss see the same photometric batches.
-    """
-    mixed = (seed * 1_000_003 + step) % 2**32
-    random.seed(mixed)
-    np.random.seed(mixed)
-    torch.manual_seed(mixed)

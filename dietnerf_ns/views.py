@@ -30,22 +30,20 @@ class Protocol:
 
     train_indices: tuple[int, ...]
     """Frames of the training split, in the file's order."""
-    test_stride: int
+    test_stride: int = 8
     """Every n-th frame of the full test split is evaluated."""
-    resolution: tuple[int, int]
+    resolution: tuple[int, int] = (400, 400)
     """Image size (width, height) in pixels that the published numbers were measured at."""
 
 
 EIGHT_BLENDER_VIEWS = (26, 86, 2, 55, 75, 93, 16, 73)
 PROTOCOLS = {
     # DietNeRF's released code with seed 0: the first eight of np.random.RandomState(0).permutation(100).
-    "blender-8": Protocol(EIGHT_BLENDER_VIEWS, test_stride=8, resolution=(400, 400)),
+    "blender-8": Protocol(EIGHT_BLENDER_VIEWS),
     # The first four of the eight, as in InfoNeRF's released configuration.
-    "blender-4": Protocol(EIGHT_BLENDER_VIEWS[:4], test_stride=8, resolution=(400, 400)),
+    "blender-4": Protocol(EIGHT_BLENDER_VIEWS[:4]),
     # DietNeRF's released configuration for lego with one unseen side.
-    "lego-14-occluded": Protocol(
-        (2, 5, 8, 9, 10, 16, 34, 35, 40, 52, 53, 54, 58, 60), test_stride=8, resolution=(400, 400)
-    ),
+    "lego-14-occluded": Protocol((2, 5, 8, 9, 10, 16, 34, 35, 40, 52, 53, 54, 58, 60)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
-from dietnerf_ns.methods import TINY_SCENE
+from dietnerf_ns.methods import TINY_SCENE, dietnerf_tiny
+from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.encoders import ImageEncoder
 from dietnerf_ns.semantic.poses import Sphere, pose_on_sphere
 
@@ -103,6 +105,12 @@ def trained_tiny(tmp_path_factory) -> TrainedRun:
     folder = tmp_path_factory.mktemp("tiny")
     ns("ns-train", "dietnerf-tiny", "--timestamp", "run", cwd=folder)
     return TrainedRun(folder, folder / "outputs" / "unnamed" / "dietnerf-tiny" / "run")
+
+
+@pytest.fixture
+def tiny_pipeline_config() -> DietNeRFPipelineConfig:
+    """dietnerf-tiny's pipeline; a copy, for nerfstudio writes the data's path into the configuration it is given."""
+    return copy.deepcopy(dietnerf_tiny.config.pipeline)
 
 
 @pytest.fixture

@@ -4,17 +4,15 @@ import pytest
 import torch
 
 from dietnerf_ns.errors import UserError
-from dietnerf_ns.methods import dietnerf_tiny
-from dietnerf_ns.pipeline import seed_everything
 from tests.conftest import FakeEncoder
 
 
 @pytest.fixture
-def pipeline(monkeypatch):
+def pipeline(monkeypatch, tiny_pipeline_config):
     from dietnerf_ns.semantic import consistency
 
     monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
-    pipeline = dietnerf_tiny.config.pipeline.setup(device="cpu", test_mode="val")
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
     pipeline.semantic.prepare(
         pipeline.datamanager.train_dataset,
         blend=pipeline.model.renderer_rgb.blend_background,
@@ -50,16 +48,6 @@ def test_checkpoints_of_another_model_are_refused(pipeline):
         pipeline.load_pipeline(state, step=0)
 
 
-def test_several_processes_are_refused():
+def test_several_processes_are_refused(tiny_pipeline_config):
     with pytest.raises(UserError, match="--machine.num-devices 1"):
-        dietnerf_tiny.config.pipeline.setup(device="cpu", world_size=2)
-
-
-def test_random_numbers_depend_on_seed_and_step_alone():
-    seed_everything(1, 5)
-    first = torch.rand(3)
-    torch.rand(7)
-    seed_everything(1, 5)
-    assert torch.equal(torch.rand(3), first)
-    seed_everything(2, 5)
-    assert not torch.equal(torch.rand(3), first)
+        tiny_pipeline_config.setup(device="cpu", world_size=2)

@@ -7,20 +7,18 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
 from dietnerf_ns.fields.contraction import FrontFacingContraction
-from dietnerf_ns.methods import dietnerf_tiny
 from dietnerf_ns.semantic.poses import cameras_surround_scene, fit_sphere
 from tests.conftest import shared_scene
 
 
-def tiny_pipeline(dataparser, **views):
-    config = dietnerf_tiny.config.pipeline
+def pipeline_of(config, dataparser, **views):
     datamanager = replace(config.datamanager, dataparser=dataparser, **views)
     return replace(config, datamanager=datamanager).setup(device="cpu", test_mode="test")
 
 
-def test_lego_by_protocol():
+def test_lego_by_protocol(tiny_pipeline_config):
     dataparser = BlenderDataParserConfig(data=shared_scene("lego"))
-    pipeline = tiny_pipeline(dataparser, protocol="blender-8", camera_res_scale_factor=0.25)
+    pipeline = pipeline_of(tiny_pipeline_config, dataparser, protocol="blender-8", camera_res_scale_factor=0.25)
     dataset = pipeline.datamanager.train_dataset
     frames = [int(path.stem.removeprefix("r_")) for path in dataset.image_filenames]
     assert frames == [26, 86, 2, 55, 75, 93, 16, 73]
@@ -32,9 +30,9 @@ def test_lego_by_protocol():
     assert sphere.radius_range == pytest.approx((4.03, 4.03), abs=0.01)
 
 
-def test_fern_is_front_facing():
+def test_fern_is_front_facing(tiny_pipeline_config):
     dataparser = NerfstudioDataParserConfig(data=shared_scene("fern"))
-    pipeline = tiny_pipeline(dataparser, num_views=6, camera_res_scale_factor=0.5)
+    pipeline = pipeline_of(tiny_pipeline_config, dataparser, num_views=6, camera_res_scale_factor=0.5)
     assert len(pipeline.datamanager.train_dataset) == 6 and len(pipeline.datamanager.eval_dataset) == 3
     assert not cameras_surround_scene(pipeline.datamanager.train_dataset.cameras.camera_to_worlds)
     contraction = pipeline.model.field.spatial_distortion

@@ -15,14 +15,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
 from dietnerf_ns.errors import UserError
+from dietnerf_ns.seeding import semantic_generator
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, ImageEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
 from dietnerf_ns.semantic.poses import Sphere, cameras_surround_scene, fit_sphere, interpolated_pose, pose_on_sphere
 from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
 from dietnerf_ns.views import viewing_directions
 
-OWN_RANDOM_NUMBERS = 2**32
-"""Added to the seed: the photometric batch of a step is drawn from the same seed and step."""
 Blend = Callable[[Float[Tensor, "height width channels"]], Float[Tensor, "height width 3"]]
 
 
@@ -138,7 +137,7 @@ class SemanticConsistency:
 
         Must follow the photometric forward pass of the same step (see `seen_as_in_the_viewer`).
         """
-        generator = Generator().manual_seed(self.seed * 1_000_003 + step + OWN_RANDOM_NUMBERS)
+        generator = semantic_generator(self.seed, step)
         camera_to_world = self._sample_pose(generator)
         renders = self._render(model, camera_to_world, generator)
         target_index = self._target_index(camera_to_world, generator)
