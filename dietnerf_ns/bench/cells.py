@@ -1,0 +1,134 @@
+"""The cells of an experiment: one training run each, with an id that changes whenever what defines it changes."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from nerfstudio.configs.method_configs import all_methods
+from tqdm import tqdm
+
+from dietnerf_ns.bench.experiment import AS_IS, Experiment, Method, Scene, Settings, Views
+from dietnerf_ns.bench.scenes import SPLITS, chosen_splits, find_scene, transforms_file, write_few_shot_copy
+from dietnerf_ns.errors import UserError
+
+FEW_SHOT_COPIES = "scenes"
+CELLS = "cells"
+SPECIFICATION = "cell.json"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run and its evaluation."""
+
+    id: str
+    """A readable part and a hash of everything that defines the cell; the name of its folder."""
+    scene: str
+    views: str
+    method: str
+    """Label of the method."""
+    seed: int
+    train_arguments: tuple[str, ...]
+    """Arguments of ns-train; paths in them are relative to the results folder."""
+    similarity: Settings
+    """The encoder that renders are compared with."""
+
+    @property
+    def config_file(self) -> Path:
+        """Where nerfstudio keeps the run's configuration, relative to the results folder."""
+        return Path(CELLS, self.id, self.train_arguments[0], "run", "config.yml")
+
+
+def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cell]:
+    """Find the scenes, write their few-shot copies under `out`, and list the cells in the order of the report.
+
+    Raises:
+        UserError: a scene or its views do not exist; nothing has been trained then.
+    """
+    folders = {scene.name: find_scene(scene, data) for scene in experiment.scenes}
+    places = list(_places(experiment))
+    prepared = [
+        _prepare(experiment, scene, views, folders[scene.name], out)
+        for scene, views in tqdm(places, "scenes", leave=False)
+    ]
+    return [
+        _cell(experiment, scene, views, method, seed, prepared_data)
+        for (scene, views), prepared_data in zip(places, prepared, strict=True)
+        for method in experiment.methods
+        for seed in experiment.seeds
+    ]
+
+
+def _places(experiment: Experiment) -> Iterator[tuple[Scene, Views | None]]:
+    for scene in experiment.scenes:
+        for views in experiment.views if scene.dataparser is None else (None,):
+            yield scene, views
+
+
+@dataclass(frozen=True)
+class _Data:
+    path: str
+    content: str
+    """Hash of what is in it."""
+
+
+def _prepare(experiment: Experiment, scene: Scene, views: Views | None, folder: Path, out: Path) -> _Data:
+    if views is None:
+        cameras = "".join(path.read_text() for path in sorted(folder.glob("transforms*.json")))
+        return _Data(str(folder.resolve()), short_hash(cameras))
+    try:
+        splits = chosen_splits(folder, views, experiment)
+    except UserError as error:
+        raise UserError(f"Scene {scene.name}, {views.label}: {error}") from error
+    frames = {name: split.frames for name, split in splits.items()}
+    cameras = [transforms_file(folder, split).read_text() for split in SPLITS]
+    content = short_hash(frames, cameras, experiment.resolution)
+    copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.label)}-{content}")
+    write_few_shot_copy(splits, out / copy_path, experiment.resolution)
+    return _Data(str(copy_path), content)
+
+
+def _cell(experiment: Experiment, scene: Scene, views: Views | None, method: Method, seed: int, data: _Data) -> Cell:
+    settings = {"machine.device-type": "cuda" if torch.cuda.is_available() else "cpu"}
+    settings |= experiment.overrides | method.overrides | {"machine.seed": seed}
+    dataparser = [scene.dataparser or "blender-data", *as_flags(scene.arguments)]
+    similarity = asdict(experiment.similarity)
+    defining = short_hash(data.content, settings, dataparser, similarity, default_settings(method.name))
+    label = AS_IS if views is None else views.label
+    identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
+    places = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
+    arguments = [method.name, *as_flags({"vis": "tensorboard"} | places | settings), *dataparser]
+    return Cell(identity, scene.name, label, method.title, seed, tuple(arguments), similarity)
+
+
+def default_settings(method: str) -> str:
+    """All settings of a registered method in words, but where its data is."""
+    config = copy.deepcopy(all_methods[method])
+    config.pipeline.datamanager.dataparser.data = None
+    return yaml.dump(config)
+
+
+def as_flags(settings: Settings) -> list[str]:
+    """Settings as nerfstudio's command line takes them: `--name value`, or `--name value value` for a list."""
+    flags = []
+    for name, value in settings.items():
+        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
+def short_hash(*parts: object) -> str:
+    """Eight hexadecimal digits that depend on all parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def slug(*parts: str) -> str:
+    """The parts as a file name."""
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)

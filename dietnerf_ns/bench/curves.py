@@ -1,0 +1,25 @@
+"""Learning curves from the tensorboard files that nerfstudio writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CURVES = {"photos": "Train Metrics Dict/psnr", "unseen views": "Eval Metrics Dict/psnr"}
+"""What nerfstudio logs, by what it shows: PSNR in dB of one batch of rays of the training or the validation views."""
+
+
+def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every curve that the run logged.
+
+    Args:
+        run: folder with tensorboard event files.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={SCALARS: 0}).Reload()
+    logged = events.Tags()[SCALARS]
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(tag)]
+        for name, tag in CURVES.items()
+        if tag in logged
+    }

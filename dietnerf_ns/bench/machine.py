@@ -1,0 +1,23 @@
+"""The machine that numbers were measured on, without its name and paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+
+
+def describe_machine() -> dict[str, str | int]:
+    """What a reader must know to compare times: platform, processors, GPU and versions."""
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "nerfstudio": version("nerfstudio"),
+        "dietnerf_ns": version("dietnerf_ns"),
+    }

@@ -1,0 +1,167 @@
+"""The report's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot
+from PIL import Image
+
+from dietnerf_ns.bench.summary import METRICS, Metric, Results, Row, over_seeds, paired_difference
+
+matplotlib.use("Agg")
+PHOTOS_SHOWN = 4
+SMOOTHED_POINTS = 60
+"""Points of a learning curve that are drawn; each is the mean of its neighbours."""
+
+
+def draw_plots(results: Results, folder: Path) -> list[tuple[str, Path]]:
+    """Draw every plot that the results allow.
+
+    Returns:
+        Caption and file of each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = {
+        "bars": ("Mean over all cells; bars: standard deviation over seeds, dots: cells.", draw_bars),
+        "differences": (
+            f"Paired difference to {results.baseline}, 95 % confidence interval; dots: (scene, views, seed).",
+            draw_differences,
+        ),
+        "curves": ("PSNR of rays while training, mean over the cells; thin: the training photos.", draw_curves),
+        "contact_sheet": ("Photo and renders of evaluated views, first seed.", draw_contact_sheet),
+    }
+    drawn = []
+    for name, (caption, draw) in plots.items():
+        figure = draw(results)
+        if figure is not None:
+            path = folder / f"{name}.png"
+            figure.savefig(path, dpi=110, bbox_inches="tight")
+            pyplot.close(figure)
+            drawn.append((caption, path))
+    return drawn
+
+
+def _measured(results: Results) -> list[Metric]:
+    return [metric for metric in METRICS if any(metric.name in row.values for row in results.rows)]
+
+
+def _panels(results: Results):
+    metrics = _measured(results)
+    height = 1.2 + 0.45 * len(results.methods)
+    figure, axes = pyplot.subplots(1, len(metrics), figsize=(4 * len(metrics), height), sharey=True, squeeze=False)
+    axes[0, 0].set_yticks(range(len(results.methods)), results.methods)
+    axes[0, 0].invert_yaxis()
+    return figure, list(zip(axes[0], metrics, strict=True))
+
+
+def draw_bars(results: Results):
+    """A panel per metric, a bar per method."""
+    figure, panels = _panels(results)
+    for axis, metric in panels:
+        values = [row.values[metric.name] for row in results.rows if metric.name in row.values]
+        for position, method in enumerate(results.methods):
+            rows = results.of(method=method)
+            spread = over_seeds(rows, metric.name)
+            if spread is None:
+                continue
+            axis.barh(position, spread.mean, xerr=spread.deviation, color=f"C{position % 10}", alpha=0.6, capsize=3)
+            _dots(axis, [row.values[metric.name] for row in rows if metric.name in row.values], position)
+        margin = 0.3 * (max(values) - min(values)) or 0.05 * abs(max(values))
+        axis.set_xlim(min(values) - margin, max(values) + margin)
+        axis.set_xlabel(metric.title)
+    return figure
+
+
+def draw_differences(results: Results):
+    """A panel per metric, the difference of every other method to the baseline; None without pairs."""
+    baseline = results.of(method=results.baseline)
+    others = [method for method in results.methods if method != results.baseline]
+    if not any(paired_difference(results.of(method=method), baseline, METRICS[0].name) for method in others):
+        return None
+    figure, panels = _panels(results)
+    for axis, metric in panels:
+        axis.axvline(0, color="0.6", linewidth=1)
+        reference = {row.pair: row.values.get(metric.name) for row in baseline}
+        for position, method in enumerate(results.methods):
+            rows = [row for row in results.of(method=method) if metric.name in row.values]
+            difference = paired_difference(rows, baseline, metric.name) if method in others else None
+            if difference is None:
+                continue
+            axis.errorbar(
+                difference.mean, position, xerr=difference.half_width, fmt="D", color=f"C{position % 10}", capsize=4
+            )
+            pairs = [
+                row.values[metric.name] - reference[row.pair] for row in rows if reference.get(row.pair) is not None
+            ]
+            _dots(axis, pairs, position + 0.2)
+        axis.set_xlabel(f"difference in {metric.title}")
+    return figure
+
+
+def _dots(axis, values: list[float], position: float) -> None:
+    axis.plot(values, [position] * len(values), ".", color="black", markersize=3, alpha=0.6)
+
+
+def draw_curves(results: Results):
+    """PSNR over steps; None if nothing was logged."""
+    figure, axis = pyplot.subplots(figsize=(8, 4.5))
+    for position, method in enumerate(results.methods):
+        for curve, style in (("unseen views", {"linewidth": 2}), ("photos", {"linewidth": 0.7, "linestyle": "--"})):
+            steps, values = mean_curve(results.of(method=method), curve)
+            if len(steps):
+                axis.plot(steps, values, color=f"C{position % 10}", label=f"{method}, {curve}", **style)
+    if not axis.lines:
+        pyplot.close(figure)
+        return None
+    axis.set_xlabel("training step")
+    axis.set_ylabel("PSNR of a batch of rays (dB)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def mean_curve(rows: list[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of a logged curve over the cells that have it, at the steps that all of them have, thinned by averaging."""
+    curves = [dict(row.result["curves"][name]) for row in rows if name in row.result["curves"]]
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    values = [np.mean([curve[step] for curve in curves]) for step in steps]
+    pieces = [piece for piece in np.array_split(np.arange(len(steps)), SMOOTHED_POINTS) if len(piece)]
+    return (
+        np.array([np.mean([steps[i] for i in piece]) for piece in pieces]),
+        np.array([np.mean([values[i] for i in piece]) for piece in pieces]),
+    )
+
+
+def draw_contact_sheet(results: Results):
+    """A row per evaluated view, the photo and every method's render beside it."""
+    places = list(dict.fromkeys((row.scene, row.views) for row in results.rows))
+    lines = [line for place in places for line in _sheet_lines(results, *place, max(1, PHOTOS_SHOWN // len(places)))]
+    columns = ["photo", *results.methods]
+    size = (1.8 * len(columns), 1.9 * len(lines))
+    figure, axes = pyplot.subplots(len(lines), len(columns), figsize=size, squeeze=False)
+    for axis_row, (label, images) in zip(axes, lines, strict=True):
+        axis_row[0].set_ylabel(label, fontsize=7)
+        for axis, column in zip(axis_row, columns, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if column in images:
+                axis.imshow(np.asarray(Image.open(images[column])))
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column, fontsize=8)
+    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    return figure
+
+
+def _sheet_lines(results: Results, scene: str, views: str, count: int) -> list[tuple[str, dict[str, Path]]]:
+    firsts = {row.method: row for row in reversed(results.of(scene=scene, views=views))}
+    names = [image["name"] for image in next(iter(firsts.values())).result["images"]]
+    chosen = [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(min(count, len(names)))]
+    lines = []
+    for name in chosen:
+        folders = {method: results.folder / "cells" / row.id for method, row in firsts.items()}
+        images = {method: folder / "renders" / f"{name}.png" for method, folder in folders.items()}
+        images["photo"] = next(iter(folders.values())) / "photos" / f"{name}.png"
+        lines.append((f"{scene}\n{views}\n{name}", images))
+    return lines

@@ -1,0 +1,87 @@
+"""Cells on several machines, by Ray; they share the results folder and have this package installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dietnerf_ns.bench.cells import CELLS, Cell
+from dietnerf_ns.bench.runner import CELL_COMMAND, LOG, SECONDS_TO_END, end_process, start_cell
+from dietnerf_ns.errors import UserError
+
+
+@dataclass
+class RayEngine:
+    """Cells on the machines of a Ray cluster."""
+
+    jobs: int
+    """So many at once on each machine; they share its processors and GPUs."""
+    address: str | None = None
+    """Of the cluster; when not given that of RAY_ADDRESS, else this machine becomes one."""
+    command: tuple[str, ...] = CELL_COMMAND
+
+    def run(self, cells: list[Cell], out: Path) -> Iterator[Cell]:
+        """See `Engine.run`.
+
+        Raises:
+            UserError: ray is not installed, or there is no cluster at the address.
+        """
+        ray = import_ray()
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="warning", ignore_reinit_error=True)
+        except ConnectionError as error:
+            raise UserError(f"--ray-address {self.address}: there is no Ray cluster: {error}") from error
+        task = ray.remote(run_cell_process).options(max_retries=0, **self._share_of(ray.nodes()))
+        running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
+        try:
+            while running:
+                for reference in ray.wait(list(running))[0]:
+                    cell = running.pop(reference)
+                    try:
+                        ray.get(reference)
+                    except ray.exceptions.RayError as error:  # a machine went away
+                        note_in_log(cell, out, str(error))
+                    yield cell
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=2 * SECONDS_TO_END)
+            ray.shutdown()
+
+    def _share_of(self, nodes: list[dict]) -> dict[str, float]:
+        """What one cell asks for, so that the smallest machine runs `jobs` at once."""
+        cpus, gpus = (min(node["Resources"].get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        return {"num_cpus": max(1, int(cpus // self.jobs)), "num_gpus": min(1, gpus / self.jobs)}
+
+
+def import_ray():
+    """The package ray, which is an extra.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError('--engine ray needs ray, which is not installed: pip install "dietnerf-ns[ray]".') from error
+    return ray
+
+
+def run_cell_process(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
+    """On a worker: run the cell's process to its end; end it when the task is cancelled."""
+    process = start_cell(cell, out, command, os.environ)
+    try:
+        process.wait()
+    finally:
+        end_process(process)
+
+
+def note_in_log(cell: Cell, out: Path, words: str) -> None:
+    """Add why the cell ended to its log."""
+    log = out / CELLS / cell.id / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        file.write(f"{words}\n")

@@ -1,0 +1,147 @@
+"""One Markdown page with plots and tables, and the same numbers as JSON and CSV; from the result files alone."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from dietnerf_ns.bench.files import write_json
+from dietnerf_ns.bench.plots import draw_plots
+from dietnerf_ns.bench.published import paper_tables
+from dietnerf_ns.bench.summary import COST, METRICS, Metric, Results, over_seeds, paired_difference, read_results
+from dietnerf_ns.bench.tables import NOTHING, difference_in_words, spread_in_words, table
+
+REPORT = "report.md"
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.md, plots/, results.json and results.csv into the folder of the results.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        UserError: there are no results in the folder.
+    """
+    results = read_results(folder)
+    write_json(folder / "results.json", as_json(results))
+    write_csv(results, folder / "results.csv")
+    plots = draw_plots(results, folder / "plots")
+    pictures = [f"![{caption}]({path.relative_to(folder)})\n\n{caption}\n" for caption, path in plots]
+    sections = [f"# {results.name}\n", state(results), *pictures, *tables(results), *notes(results)]
+    (folder / REPORT).write_text("\n".join(sections))
+    return folder / REPORT
+
+
+def as_json(results: Results) -> dict:
+    """Everything, down to single images; learning curves stay in the cells' files."""
+    cells = [
+        {"id": row.id, "scene": row.scene, "views": row.views, "method": row.method, "seed": row.seed}
+        | {name: value for name, value in row.result.items() if name != "curves"}
+        for row in results.rows
+    ]
+    return {"name": results.name, "experiment": results.experiment, "cells": cells, "pooled": results.pooled}
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """A line per finished cell: what it is, the means over its images, and what it cost."""
+    names = list(dict.fromkeys(name for row in results.rows for name in row.values))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scene", "views", "method", "seed", *names])
+        for row in results.rows:
+            values = [row.values.get(name, "") for name in names]
+            writer.writerow([row.scene, row.views, row.method, row.seed, *values])
+
+
+def state(results: Results) -> str:
+    """How much of the experiment is there, and on what it was evaluated."""
+    split = {"test": "test frames", "val": "frames of the validation split"}[results.experiment["evaluate"]]
+    images = sum(len(row.result["images"]) for row in results.rows)
+    sizes = sorted({"x".join(map(str, row.result["resolution"])) for row in results.rows})
+    return (
+        f"{len(results.rows)} of {len(results.cells)} cells (scene x views x method x seed), {images} {split} at "
+        f"{', '.join(sizes)} pixels.\n"
+    )
+
+
+def tables(results: Results) -> list[str]:
+    """The sections of numbers."""
+    sections = [
+        "## Metrics as nerfstudio computes them\n",
+        "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS with "
+        "AlexNet; similarity: cosine of the embeddings of render and photo.\n",
+        by_method(results, METRICS),
+        f"## Difference to {results.baseline}\n",
+        "Mean over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval (n pairs).\n",
+        differences(results),
+    ]
+    for factor, title in (("scene", "scenes"), ("views", "views")):
+        if len({cell[factor] for cell in results.cells}) > 1:
+            sections += [f"## By {title}: PSNR (dB)\n", by_factor(results, factor)]
+    return [*sections, *paper_tables(results), "## Cost\n", "Of training alone.\n", by_method(results, COST)]
+
+
+def by_method(results: Results, metrics: tuple[Metric, ...]) -> str:
+    """A row per method, a column per metric."""
+    rows = []
+    for method in results.methods:
+        cells, planned = results.of(method=method), [cell for cell in results.cells if cell["method"] == method]
+        spreads = [spread_in_words(over_seeds(cells, metric.name), metric.digits) for metric in metrics]
+        rows.append([method, f"{len(cells)} of {len(planned)}", *spreads])
+    return table(["method", "cells", *(metric.title for metric in metrics)], rows)
+
+
+def differences(results: Results) -> str:
+    """A row per method but the baseline, a column per metric."""
+    baseline = results.of(method=results.baseline)
+    rows = [
+        [method]
+        + [
+            difference_in_words(paired_difference(results.of(method=method), baseline, metric.name), metric.digits)
+            for metric in METRICS
+        ]
+        for method in results.methods
+        if method != results.baseline
+    ]
+    return table(["method", *(metric.title for metric in METRICS)], rows)
+
+
+def by_factor(results: Results, factor: str) -> str:
+    """PSNR of every method for every value of a factor."""
+    metric = METRICS[0]
+    values = list(dict.fromkeys(cell[factor] for cell in results.cells))
+    rows = [
+        [method]
+        + [
+            spread_in_words(over_seeds(results.of(method=method, **{factor: value}), metric.name), metric.digits)
+            for value in values
+        ]
+        for method in results.methods
+    ]
+    return table(["method", *values], rows)
+
+
+def notes(results: Results) -> list[str]:
+    """What is missing and why, and the machines."""
+    left_out = {}
+    for row in results.rows:
+        left_out |= row.result["left_out"]
+    left_out |= results.pooled["left_out"]
+    finished = {row.id for row in results.rows}
+    missing = [cell["id"] for cell in results.cells if cell["id"] not in finished]
+    machines = [dict(pairs) for pairs in dict.fromkeys(tuple(row.result["machine"].items()) for row in results.rows)]
+    sections = []
+    if missing:
+        cells = "".join(f"- {name} (cells/{name}/log.txt)\n" for name in missing)
+        sections += ["## Cells without a result\n", "Means above are over the other cells.\n", cells]
+    if left_out:
+        why = "URLError: the metric's network could not be downloaded; docs/benchmark.md says where its file goes.\n"
+        sections += [
+            "## Metrics left out\n",
+            why,
+            "".join(f"- {name}: {reason}\n" for name, reason in left_out.items()),
+        ]
+    keys = list(dict.fromkeys(key for machine in machines for key in machine))
+    rows = [[str(machine.get(key, NOTHING)) for key in keys] for machine in machines]
+    return [*sections, "## Machine\n", table([key.replace("_", " ") for key in keys], rows)]

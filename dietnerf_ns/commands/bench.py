@@ -1,0 +1,109 @@
+"""dietnerf-bench: compare methods on scenes, few views and seeds, and report what came out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass
+class Run:
+    """Train and evaluate every cell (scene x views x method x seed) that has no result yet, then write the report.
+
+    Written under --out: scenes/ (few-shot copies that every method reads), cells/ID/ (log.txt, nerfstudio's run,
+    photos/, renders/, result.json when finished), pooled.json (FID, KID), experiment.json, and what `report` writes.
+    Finished cells are never run again: start the same command again to go on after Ctrl-C or a crash.
+    Ends with status 1 if a cell crashed.
+    """
+
+    experiment: tyro.conf.Positional[Path]
+    """YAML file that says what is compared, as in configs/."""
+    out: Path
+    """Folder of the results; in use with several machines they must all see it under this path."""
+    data: Path | None = None
+    """Folder that holds the scenes' folders; the scene `tiny` needs none."""
+    jobs: int = 1
+    """Cells at once on a machine; they share its processors and GPUs."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes on this machine. ray: on all machines of a Ray cluster."""
+    ray_address: str | None = None
+    """Address of the Ray cluster's head, as HOST:PORT; when not given this machine becomes a cluster of its own."""
+
+    def main(self) -> None:
+        """Check everything, run the missing cells, write the report."""
+        from dietnerf_ns.bench.cells import plan_cells
+        from dietnerf_ns.bench.experiment import read_experiment
+        from dietnerf_ns.bench.files import write_json
+        from dietnerf_ns.bench.pooled import POOLED, pooled_metrics
+        from dietnerf_ns.bench.report import write_report
+        from dietnerf_ns.bench.runner import is_finished, run_missing
+        from dietnerf_ns.bench.summary import EXPERIMENT
+
+        experiment = read_experiment(self.experiment)
+        engine = self._engine()
+        self.out.mkdir(parents=True, exist_ok=True)
+        cells = plan_cells(experiment, self.data, self.out)
+        description = {"name": self.experiment.stem, "experiment": asdict(experiment), "cells": [*map(asdict, cells)]}
+        write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is a Ctrl-C
+        try:
+            crashed = run_missing(cells, self.out, engine)
+        except KeyboardInterrupt:
+            done = sum(is_finished(cell, self.out) for cell in cells)
+            print(
+                f"Interrupted: {done} of {len(cells)} cells are finished and kept; the same command runs the rest.",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+        write_json(self.out / POOLED, pooled_metrics(experiment, cells, self.data, self.out))
+        print(f"Report: {write_report(self.out)}")
+        if crashed:
+            sys.exit(f"{len(crashed)} of {len(cells)} cells crashed; the same command tries them again.")
+
+    def _engine(self):
+        from dietnerf_ns.bench.ray_engine import RayEngine, import_ray
+        from dietnerf_ns.bench.runner import LocalEngine
+        from dietnerf_ns.errors import UserError
+
+        if self.jobs < 1:
+            raise UserError(f"--jobs {self.jobs}: must be at least 1.")
+        if self.engine == "local":
+            return LocalEngine(self.jobs)
+        import_ray()
+        return RayEngine(self.jobs, self.ray_address)
+
+
+@dataclass
+class Report:
+    """Write the report of the cells that are finished.
+
+    Written into the folder: report.md with its plots/, results.json (everything, per image) and results.csv (a line per
+    cell).
+    """
+
+    results: tyro.conf.Positional[Path]
+    """Folder that `dietnerf-bench run` wrote."""
+
+    def main(self) -> None:
+        """Write it and say where it is."""
+        from dietnerf_ns.bench.report import write_report
+
+        print(f"Report: {write_report(self.results)}")
+
+
+def main() -> None:
+    """Entry point of dietnerf-bench."""
+    warnings.simplefilter(
+        "ignore", FutureWarning
+    )  # of nerfstudio and torchmetrics about themselves; nothing to do here
+    tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report}, description=__doc__).main()
+
+
+if __name__ == "__main__":
+    main()
