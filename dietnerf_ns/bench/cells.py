@@ -15,36 +15,12 @@ import yaml
 from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
+from dietnerf_ns.bench.cell import CELLS, Cell
 from dietnerf_ns.bench.experiment import AS_IS, Experiment, Method, Scene, Settings, Views
 from dietnerf_ns.bench.scenes import SPLITS, chosen_splits, find_scene, transforms_file, write_few_shot_copy
 from dietnerf_ns.errors import UserError
 
 FEW_SHOT_COPIES = "scenes"
-CELLS = "cells"
-SPECIFICATION = "cell.json"
-RESULT = "result.json"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run and its evaluation."""
-
-    id: str
-    """A readable part and a hash of everything that defines the cell; the name of its folder."""
-    scene: str
-    views: str
-    method: str
-    """Label of the method."""
-    seed: int
-    train_arguments: tuple[str, ...]
-    """Arguments of ns-train; paths in them are relative to the results folder."""
-    similarity: Settings
-    """The encoder that renders are compared with."""
-
-    @property
-    def config_file(self) -> Path:
-        """Where nerfstudio keeps the run's configuration, relative to the results folder."""
-        return Path(CELLS, self.id, self.train_arguments[0], "run", "config.yml")
 
 
 def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cell]:

@@ -58,19 +58,16 @@ def _panels(results: Results):
 
 
 def draw_bars(results: Results):
-    """A panel per metric, a bar per method."""
+    """A panel per metric, a bar per method, from zero; the differences have a plot of their own."""
     figure, panels = _panels(results)
     for axis, metric in panels:
-        values = [row.values[metric.name] for row in results.rows if metric.name in row.values]
         for position, method in enumerate(results.methods):
-            rows = results.of(method=method)
+            rows = [row for row in results.of(method=method) if metric.name in row.values]
             spread = over_seeds(rows, metric.name)
-            if spread is None:
-                continue
-            axis.barh(position, spread.mean, xerr=spread.deviation, color=f"C{position % 10}", alpha=0.6, capsize=3)
-            _dots(axis, [row.values[metric.name] for row in rows if metric.name in row.values], position)
-        margin = 0.3 * (max(values) - min(values)) or 0.05 * abs(max(values))
-        axis.set_xlim(min(values) - margin, max(values) + margin)
+            if spread is not None:
+                axis.barh(position, spread.mean, xerr=spread.deviation, color=f"C{position % 10}", alpha=0.6, capsize=3)
+                axis.text(0, position, f" {spread.mean:.{metric.digits}f}", va="center", fontsize=9)
+                _dots(axis, [row.values[metric.name] for row in rows], position + 0.25)
         axis.set_xlabel(metric.title)
     return figure
 
@@ -157,7 +154,8 @@ def draw_contact_sheet(results: Results):
 def _sheet_lines(results: Results, scene: str, views: str, count: int) -> list[tuple[str, dict[str, Path]]]:
     firsts = {row.method: row for row in reversed(results.of(scene=scene, views=views))}
     names = [image["name"] for image in next(iter(firsts.values())).result["images"]]
-    chosen = [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(min(count, len(names)))]
+    count = min(count, len(names))
+    chosen = [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
     lines = []
     for name in chosen:
         folders = {method: results.folder / "cells" / row.id for method, row in firsts.items()}

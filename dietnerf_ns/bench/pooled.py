@@ -10,7 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch.utils.data import Dataset
 
-from dietnerf_ns.bench.cells import CELLS, Cell
+from dietnerf_ns.bench.cell import CELLS, Cell
 from dietnerf_ns.bench.experiment import Experiment
 from dietnerf_ns.bench.files import in_one_line
 from dietnerf_ns.bench.metrics import PAPER

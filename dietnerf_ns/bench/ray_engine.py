@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dietnerf_ns.bench.cells import CELLS, Cell
-from dietnerf_ns.bench.runner import CELL_COMMAND, LOG, SECONDS_TO_END, end_process, start_cell
+from dietnerf_ns.bench.cell import CELLS, Cell
+from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, SECONDS_TO_END, run_to_its_end
 from dietnerf_ns.errors import UserError
 
 
@@ -33,7 +32,7 @@ class RayEngine:
             ray.init(address=self.address, log_to_driver=False, logging_level="warning", ignore_reinit_error=True)
         except ConnectionError as error:
             raise UserError(f"--ray-address {self.address}: there is no Ray cluster: {error}") from error
-        task = ray.remote(run_cell_process).options(max_retries=0, **self._share_of(ray.nodes()))
+        task = ray.remote(run_to_its_end).options(max_retries=0, **self._share_of(ray.nodes()))
         running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
         try:
             while running:
@@ -68,15 +67,6 @@ def import_ray():
     except ImportError as error:
         raise UserError('--engine ray needs ray, which is not installed: pip install "dietnerf-ns[ray]".') from error
     return ray
-
-
-def run_cell_process(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
-    """On a worker: run the cell's process to its end; end it when the task is cancelled."""
-    process = start_cell(cell, out, command, os.environ)
-    try:
-        process.wait()
-    finally:
-        end_process(process)
 
 
 def note_in_log(cell: Cell, out: Path, words: str) -> None:

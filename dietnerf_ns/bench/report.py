@@ -69,8 +69,8 @@ def tables(results: Results) -> list[str]:
     """The sections of numbers."""
     sections = [
         "## Metrics as nerfstudio computes them\n",
-        "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS with "
-        "AlexNet; similarity: cosine of the embeddings of render and photo.\n",
+        "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS "
+        "with AlexNet; similarity: cosine of the embeddings of render and photo.\n",
         by_method(results, METRICS),
         f"## Difference to {results.baseline}\n",
         "Mean over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval (n pairs).\n",

@@ -21,7 +21,7 @@ from nerfstudio.scripts.train import entrypoint
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
-from dietnerf_ns.bench.cells import RESULT, SPECIFICATION, Cell
+from dietnerf_ns.bench.cell import RESULT, SPECIFICATION, Cell
 from dietnerf_ns.bench.curves import read_curves
 from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.machine import describe_machine

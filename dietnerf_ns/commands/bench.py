@@ -99,9 +99,8 @@ class Report:
 
 def main() -> None:
     """Entry point of dietnerf-bench."""
-    warnings.simplefilter(
-        "ignore", FutureWarning
-    )  # of nerfstudio and torchmetrics about themselves; nothing to do here
+    # What nerfstudio and torchmetrics say about themselves when they are imported; a user can do nothing about it.
+    warnings.simplefilter("ignore", FutureWarning)
     tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report}, description=__doc__).main()
 
 

@@ -1,0 +1,53 @@
+"""The same on a Ray cluster of two workers on this machine. The cells are fake."""
+
+import contextlib
+import json
+import sys
+
+import pytest
+
+from dietnerf_ns.bench.ray_engine import RayEngine
+from dietnerf_ns.bench.runner import run_missing
+from dietnerf_ns.errors import UserError
+from tests.bench.conftest import cell, started
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    """Address of a cluster whose head runs nothing and whose two workers run one cell each."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_cells_run_on_the_cluster_and_crash_alone(two_workers, tmp_path, fake_cell_command, capsys):
+    cells = [cell("good"), cell("crash"), cell("better")]
+    engine = RayEngine(1, two_workers, fake_cell_command)
+    assert run_missing(cells, tmp_path, engine) == [cells[1]]
+    assert sorted(started(tmp_path)) == ["better", "crash", "good"]
+    assert json.loads((tmp_path / "cells" / "good" / "result.json").read_text()) == {"threads": "1"}
+    assert "no such luck" in capsys.readouterr().err
+
+
+def test_interruption_ends_the_cells_on_the_cluster(two_workers, tmp_path, fake_cell_command):
+    import psutil
+
+    def sleeping():
+        return [p for p in psutil.process_iter(["cmdline"]) if str(p.info["cmdline"]).endswith("'cells/sleep']")]
+
+    cells = [cell("good"), cell("sleep")]
+    with contextlib.closing(RayEngine(1, two_workers, fake_cell_command).run(cells, tmp_path)) as ended:
+        next(ended)
+        assert sleeping()
+    assert not sleeping()
+
+
+def test_without_ray_the_message_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r'pip install "dietnerf-ns\[ray\]"'):
+        next(RayEngine(1).run([cell("one")], tmp_path))

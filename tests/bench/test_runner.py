@@ -1,0 +1,79 @@
+"""Cells in their own processes: some at once, resumed, crashing, interrupted. The cells are fake."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dietnerf_ns.bench.processes import cell_environment
+from dietnerf_ns.bench.runner import LocalEngine, run_missing
+from tests.bench.conftest import cell, started
+
+
+@pytest.fixture(autouse=True)
+def no_thread_setting(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+
+
+def test_finished_cells_are_never_run_again(tmp_path, fake_cell_command, capsys):
+    cells = [cell("one"), cell("two"), cell("three")]
+    engine = LocalEngine(2, fake_cell_command)
+    assert run_missing(cells[:2], tmp_path, engine) == []
+    assert run_missing(cells, tmp_path, engine) == []
+    assert sorted(started(tmp_path)) == ["one", "three", "two"]
+    assert "3 cells: 2 finished before, 1 to run." in capsys.readouterr().out
+
+
+def test_a_crash_is_shown_and_the_rest_goes_on(tmp_path, fake_cell_command, capsys):
+    cells = [cell("crash"), cell("good")]
+    crashed = run_missing(cells, tmp_path, LocalEngine(1, fake_cell_command))
+    assert crashed == cells[:1]
+    assert (tmp_path / "cells" / "good" / "result.json").is_file()
+    said = capsys.readouterr().err
+    assert "crash crashed:" in said and "no such luck" in said and "2/2" in said
+    assert run_missing(cells, tmp_path, LocalEngine(1, fake_cell_command)) == cells[:1], "it is tried again"
+
+
+def test_interruption_ends_the_processes_and_keeps_what_is_finished(tmp_path, fake_cell_command):
+    cells = [cell("good"), cell("sleep")]
+    with contextlib.closing(LocalEngine(2, fake_cell_command).run(cells, tmp_path)) as ended:
+        assert next(ended) == cells[0]
+        deadline = time.monotonic() + 20
+        while "sleep" not in started(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [child for child in psutil.Process().children() if child.is_running()]
+    assert not psutil.Process().children(), "no process is left"
+    assert (tmp_path / "cells" / "good" / "result.json").is_file()
+    assert not (tmp_path / "cells" / "sleep" / "result.json").exists()
+
+
+def test_a_restarted_cell_starts_in_a_clean_folder(tmp_path, fake_cell_command):
+    leftover = tmp_path / "cells" / "one" / "run" / "events"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    run_missing([cell("one")], tmp_path, LocalEngine(1, fake_cell_command))
+    assert not leftover.exists()
+    assert json.loads(Path(tmp_path / "cells" / "one" / "cell.json").read_text())["scene"] == "tiny"
+
+
+def test_cells_share_the_processors_unless_the_user_said_how(tmp_path, fake_cell_command, monkeypatch):
+    def threads(identity):
+        run_missing([cell(identity)], tmp_path, LocalEngine(2, fake_cell_command))
+        return json.loads((tmp_path / "cells" / identity / "result.json").read_text())["threads"]
+
+    assert threads("shared") == "4", "8 cores, 2 jobs"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads("own") == "3"
+    assert cell_environment(0, 100, {})["OMP_NUM_THREADS"] == "1"
+
+
+def test_every_job_gets_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [cell_environment(slot, 4, {})["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["0", "1", "0", "1"]
+    assert cell_environment(1, 2, {"CUDA_VISIBLE_DEVICES": "5,7"})["CUDA_VISIBLE_DEVICES"] == "7"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert "CUDA_VISIBLE_DEVICES" not in cell_environment(0, 2, {})

@@ -1,0 +1,84 @@
+"""Few-shot copies: which frames, at which size."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dietnerf_ns.bench.experiment import Scene, Views
+from dietnerf_ns.bench.scenes import chosen_splits, evenly_spaced, find_scene, write_few_shot_copy
+from dietnerf_ns.dataset import downscale_by_area
+from dietnerf_ns.errors import UserError
+from tests.bench.conftest import experiment
+from tests.conftest import shared_scene
+
+
+def frames(splits, name):
+    return [frame["file_path"] for frame in splits[name].frames]
+
+
+def test_copy_holds_the_chosen_frames_at_the_chosen_size(tmp_path, tiny_scene):
+    splits = chosen_splits(tiny_scene, Views(indices=(5, 2)), experiment(tmp_path))
+    write_few_shot_copy(splits, tmp_path / "copy", width=50)
+    train = json.loads((tmp_path / "copy" / "transforms_train.json").read_text())
+    original = json.loads((tiny_scene / "transforms_train.json").read_text())
+    assert train["frames"] == [original["frames"][5], original["frames"][2]], "in the order of choice"
+    assert train["camera_angle_x"] == original["camera_angle_x"]
+    assert sorted(path.name for path in (tmp_path / "copy" / "train").iterdir()) == ["r_2.png", "r_5.png"]
+    copied = np.asarray(Image.open(tmp_path / "copy" / "train" / "r_5.png"))
+    source = np.asarray(Image.open(tiny_scene / "train" / "r_5.png"))
+    np.testing.assert_array_equal(copied, downscale_by_area(source, (50, 50)))
+    assert copied.shape == (50, 50, 4)
+
+
+def test_test_frames_follow_the_stride_and_val_replaces_them(tmp_path, tiny_scene):
+    test = chosen_splits(tiny_scene, Views(), experiment(tmp_path))
+    assert frames(test, "test") == ["./test/r_0", "./test/r_8", "./test/r_16", "./test/r_24"]
+    assert len(frames(test, "train")) == 8 and len(frames(test, "val")) == 4
+    tuning = chosen_splits(tiny_scene, Views(), experiment(tmp_path, evaluate="val", val_frames=2))
+    assert frames(tuning, "test") == frames(tuning, "val") == ["./val/r_0", "./val/r_3"]
+
+
+def test_a_protocol_on_a_real_scene(tmp_path):
+    splits = chosen_splits(shared_scene("lego"), Views(protocol="blender-4"), experiment(tmp_path, test_stride=1))
+    assert frames(splits, "train") == ["./train/r_26", "./train/r_86", "./train/r_2", "./train/r_55"]
+    assert frames(splits, "test") == [f"./test/r_{index}" for index in range(0, 200, 8)]
+
+
+def test_a_finished_copy_is_kept_and_a_half_written_one_is_not(tmp_path, tiny_scene):
+    splits = chosen_splits(tiny_scene, Views(count=1), experiment(tmp_path))
+    (tmp_path / "copy.unfinished").mkdir()
+    (tmp_path / "copy.unfinished" / "leftover").touch()
+    write_few_shot_copy(splits, tmp_path / "copy", width=8)
+    assert {path.name for path in tmp_path.glob("copy*/*")} >= {"train", "val", "test", "transforms_val.json"}
+    assert not (tmp_path / "copy" / "leftover").exists() and not (tmp_path / "copy.unfinished").exists()
+    before = (tmp_path / "copy").stat().st_mtime_ns
+    write_few_shot_copy(splits, tmp_path / "copy", width=8)
+    assert (tmp_path / "copy").stat().st_mtime_ns == before
+
+
+def test_images_are_never_enlarged(tmp_path, tiny_scene):
+    splits = chosen_splits(tiny_scene, Views(count=1), experiment(tmp_path))
+    with pytest.raises(UserError, match="only 100 pixels wide"):
+        write_few_shot_copy(splits, tmp_path / "copy", width=101)
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("available, wanted, expected", [(10, 3, [0, 4, 9]), (2, 5, [0, 1]), (100, 1, [0])])
+def test_evenly_spaced(available, wanted, expected):
+    assert evenly_spaced(available, wanted) == expected
+
+
+def test_scenes_that_are_not_there(tmp_path, tiny_scene):
+    assert find_scene(Scene("tiny"), None) == tiny_scene
+    (tmp_path / "lego").mkdir()
+    with pytest.raises(UserError, match="'lego' needs --data"):
+        find_scene(Scene("lego"), None)
+    with pytest.raises(UserError, match="no such folder"):
+        find_scene(Scene("lego"), tmp_path / "nowhere")
+    with pytest.raises(UserError, match="'leggo': did you mean lego"):
+        find_scene(Scene("leggo"), tmp_path)
+    with pytest.raises(UserError, match="no transforms_train.json.*name its `dataparser`"):
+        find_scene(Scene("lego"), tmp_path)
+    assert find_scene(Scene("lego", dataparser="colmap"), tmp_path) == tmp_path / "lego"
