@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import pyplot
 from PIL import Image
 
-from dietnerf_ns.bench.summary import METRICS, Metric, Results, Row, over_seeds, paired_difference
+from dietnerf_ns.bench.summary import METRICS, Results, Row, over_seeds, paired_difference
 
 matplotlib.use("Agg")
 PHOTOS_SHOWN = 4
@@ -44,22 +44,18 @@ def draw_plots(results: Results, folder: Path) -> list[tuple[str, Path]]:
     return drawn
 
 
-def _measured(results: Results) -> list[Metric]:
-    return [metric for metric in METRICS if any(metric.name in row.values for row in results.rows)]
-
-
-def _panels(results: Results):
-    metrics = _measured(results)
-    height = 1.2 + 0.45 * len(results.methods)
-    figure, axes = pyplot.subplots(1, len(metrics), figsize=(4 * len(metrics), height), sharey=True, squeeze=False)
-    axes[0, 0].set_yticks(range(len(results.methods)), results.methods)
-    axes[0, 0].invert_yaxis()
+def _panels(results: Results, methods: list[str]):
+    metrics = [metric for metric in METRICS if any(metric.name in row.values for row in results.rows)]
+    size = (4 * len(metrics), 1.2 + 0.45 * len(methods))
+    figure, axes = pyplot.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    axes[0, 0].set_yticks(range(len(methods)), methods)
+    axes[0, 0].set_ylim(len(methods) - 0.5, -0.5)
     return figure, list(zip(axes[0], metrics, strict=True))
 
 
 def draw_bars(results: Results):
     """A panel per metric, a bar per method, from zero; the differences have a plot of their own."""
-    figure, panels = _panels(results)
+    figure, panels = _panels(results, results.methods)
     for axis, metric in panels:
         for position, method in enumerate(results.methods):
             rows = [row for row in results.of(method=method) if metric.name in row.values]
@@ -78,23 +74,18 @@ def draw_differences(results: Results):
     others = [method for method in results.methods if method != results.baseline]
     if not any(paired_difference(results.of(method=method), baseline, METRICS[0].name) for method in others):
         return None
-    figure, panels = _panels(results)
+    figure, panels = _panels(results, others)
     for axis, metric in panels:
         axis.axvline(0, color="0.6", linewidth=1)
-        reference = {row.pair: row.values.get(metric.name) for row in baseline}
-        for position, method in enumerate(results.methods):
-            rows = [row for row in results.of(method=method) if metric.name in row.values]
-            difference = paired_difference(rows, baseline, metric.name) if method in others else None
-            if difference is None:
-                continue
-            axis.errorbar(
-                difference.mean, position, xerr=difference.half_width, fmt="D", color=f"C{position % 10}", capsize=4
-            )
-            pairs = [
-                row.values[metric.name] - reference[row.pair] for row in rows if reference.get(row.pair) is not None
-            ]
-            _dots(axis, pairs, position + 0.2)
         axis.set_xlabel(f"difference in {metric.title}")
+        reference = {row.pair: row.values[metric.name] for row in baseline if metric.name in row.values}
+        for position, method in enumerate(others):
+            rows = [row for row in results.of(method=method) if metric.name in row.values and row.pair in reference]
+            difference = paired_difference(rows, baseline, metric.name)
+            if difference is not None:
+                color = f"C{results.methods.index(method) % 10}"
+                axis.errorbar(difference.mean, position, xerr=difference.half_width, fmt="D", color=color, capsize=4)
+                _dots(axis, [row.values[metric.name] - reference[row.pair] for row in rows], position + 0.25)
     return figure
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,8 @@ def run_to_its_end(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
     """Run a cell's process; end it when this is interrupted."""
     process = start_cell(cell, out, command, os.environ)
     try:
-        process.wait()
+        while process.poll() is None:  # a cancelled Ray task notices it between two statements only
+            time.sleep(0.2)
     finally:
         end_process(process)
 

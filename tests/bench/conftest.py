@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,15 @@ def cell(identity: str, **values) -> Cell:
 
 def started(out: Path) -> list[str]:
     """Ids of the fake cells that were started, in order."""
-    return (out / "started.txt").read_text().split()
+    log = out / "started.txt"
+    return log.read_text().split() if log.exists() else []
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
 
 
 def experiment(tmp_path: Path, **content) -> Experiment:

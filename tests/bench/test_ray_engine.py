@@ -9,7 +9,7 @@ import pytest
 from dietnerf_ns.bench.ray_engine import RayEngine
 from dietnerf_ns.bench.runner import run_missing
 from dietnerf_ns.errors import UserError
-from tests.bench.conftest import cell, started
+from tests.bench.conftest import cell, started, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_interruption_ends_the_cells_on_the_cluster(two_workers, tmp_path, fake_
     cells = [cell("good"), cell("sleep")]
     with contextlib.closing(RayEngine(1, two_workers, fake_cell_command).run(cells, tmp_path)) as ended:
         next(ended)
-        assert sleeping()
+        wait_until(sleeping)
     assert not sleeping()
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from pathlib import Path
 
 import psutil
@@ -10,7 +9,7 @@ import pytest
 
 from dietnerf_ns.bench.processes import cell_environment
 from dietnerf_ns.bench.runner import LocalEngine, run_missing
-from tests.bench.conftest import cell, started
+from tests.bench.conftest import cell, started, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +41,8 @@ def test_interruption_ends_the_processes_and_keeps_what_is_finished(tmp_path, fa
     cells = [cell("good"), cell("sleep")]
     with contextlib.closing(LocalEngine(2, fake_cell_command).run(cells, tmp_path)) as ended:
         assert next(ended) == cells[0]
-        deadline = time.monotonic() + 20
-        while "sleep" not in started(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert [child for child in psutil.Process().children() if child.is_running()]
+        wait_until(lambda: "sleep" in started(tmp_path))
+        assert psutil.Process().children()
     assert not psutil.Process().children(), "no process is left"
     assert (tmp_path / "cells" / "good" / "result.json").is_file()
     assert not (tmp_path / "cells" / "sleep" / "result.json").exists()

@@ -1,0 +1,100 @@
+"""dietnerf-bench as a user types it."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from dietnerf_ns.bench.runner import LocalEngine
+from dietnerf_ns.bench.train_cell import TrainingClock
+from dietnerf_ns.commands.bench import Run
+from dietnerf_ns.errors import UserError
+from tests.conftest import ns
+
+FEW_STEPS = {"max-num-iterations": 8, "steps-per-eval-batch": 4, "pipeline.datamanager.train-num-rays-per-batch": 64}
+PLAIN = {"name": "dietnerf-tiny", "label": "plain", "overrides": {"pipeline.semantic.weight": 0}}
+BROKEN = {"name": "dietnerf-tiny", "label": "broken", "overrides": {"pipeline.semantic.encoder": "no-such-encoder"}}
+
+
+def experiment_file(folder, **content):
+    shared = {"scenes": ["tiny"], "resolution": 40, "test_stride": 12, "overrides": FEW_STEPS}
+    path = folder / "few.yaml"
+    path.write_text(yaml.safe_dump(shared | content))
+    return path
+
+
+def test_run_resume_and_report(tmp_path):
+    """Two real cells, one crashing; then the finished one alone, which runs nothing; ns-eval gives the same means."""
+    out = tmp_path / "out"
+    both = experiment_file(tmp_path, methods=[PLAIN, BROKEN])
+    first = ns("dietnerf-bench", "run", both, "--out", out, "--jobs", 2, cwd=tmp_path, check=False)
+    assert first.returncode == 1, first.stdout
+    assert "broken-s0" in first.stdout and "no-such-encoder" in first.stdout, "the crashed cell's last lines"
+    assert "1 of 2 cells crashed" in first.stdout.splitlines()[-1]
+
+    (result_file,) = out.glob("cells/*/result.json")
+    result, written = json.loads(result_file.read_text()), result_file.stat().st_mtime_ns
+    assert [image["name"] for image in result["images"]] == ["r_0", "r_12", "r_24"] and result["resolution"] == [40, 40]
+    assert result["training"]["steps"] == 8 and result["training"]["seconds"] > 0
+    assert result["training"]["peak_memory_mib"] > 100
+    assert [step for step, _ in result["curves"]["unseen views"]] == [4]
+    report = (out / "report.md").read_text()
+    assert f"| plain | 1 of 1 | {result['metrics']['nerfstudio/psnr']:.2f} |" in report
+    assert "| broken | 0 of 1 |" in report and "(plots/contact_sheet.png)" in report.split("##")[0]
+    assert str(tmp_path) not in report
+
+    alone = experiment_file(tmp_path, methods=[PLAIN])
+    second = ns("dietnerf-bench", "run", alone, "--out", out, cwd=tmp_path)
+    assert "1 cells: 1 finished before, 0 to run." in second.stdout
+    assert result_file.stat().st_mtime_ns == written
+
+    config = result_file.relative_to(out).with_name("dietnerf-tiny") / "run" / "config.yml"
+    ns("ns-eval", "--load-config", config, "--output-path", tmp_path / "eval.json", cwd=out)
+    evaluated = json.loads((tmp_path / "eval.json").read_text())["results"]
+    assert result["metrics"]["nerfstudio/psnr"] == evaluated["psnr"]
+    assert result["metrics"]["nerfstudio/ssim"] == evaluated["ssim"]
+
+
+def test_ctrl_c_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    def interrupted(self, cells, out):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(LocalEngine, "run", interrupted)
+    with pytest.raises(SystemExit) as exit_:
+        Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()
+    assert exit_.value.code == 130
+    assert "Interrupted: 0 of 1 cells are finished and kept" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments, content, words",
+    [
+        ({}, {"scenes": ["lego"]}, "'lego' needs --data"),
+        ({"jobs": 0}, {}, "--jobs 0: must be at least 1"),
+        ({"engine": "ray"}, {}, "pip install"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_runs(tmp_path, monkeypatch, arguments, content, words):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    experiment = experiment_file(tmp_path, **({"methods": [PLAIN]} | content))
+    with pytest.raises(UserError, match=words):
+        Run(experiment, out=tmp_path / "out", **arguments).main()
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_help_explains_every_setting(tmp_path):
+    said = ns("dietnerf-bench", "run", "--help", cwd=tmp_path).stdout
+    for words in ("--jobs", "Cells at once", "--ray-address", "result.json when finished", "--data"):
+        assert words in said
+
+
+def test_the_clock_measures_the_training_loop_alone():
+    class FakeTrainer:
+        class config:
+            max_num_iterations = 5
+
+    clock, calls = TrainingClock(), []
+    clock.timed(calls.append)(FakeTrainer)
+    assert calls == [FakeTrainer] and clock.steps == 5 and 0 <= clock.seconds < 1

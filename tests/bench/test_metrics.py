@@ -1,0 +1,95 @@
+"""The two conventions, metrics that cannot be computed, and what models return."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from skimage.metrics import structural_similarity
+
+from dietnerf_ns.bench import metrics
+from dietnerf_ns.bench.metrics import Judge, judges, mean, nerfstudio_metrics, photo_and_render
+from dietnerf_ns.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photo():
+    return torch.rand(64, 48, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_paper_psnr_and_ssim(photo):
+    render = (photo + 0.1).clamp(0, 1)
+    mse = float(((photo - render) ** 2).mean())
+    assert metrics.paper_psnr(photo, render) == pytest.approx(-10 * np.log10(mse), abs=1e-4)
+    by_channel = [
+        structural_similarity(photo[..., c].numpy(), render[..., c].numpy(), win_size=7, data_range=1) for c in range(3)
+    ]
+    assert metrics.paper_ssim(photo, render) == pytest.approx(np.mean(by_channel), abs=1e-6)
+    assert metrics.paper_ssim(photo, photo) == pytest.approx(1)
+
+
+def test_paper_lpips_is_vgg_on_images_that_are_not_rescaled(photo, monkeypatch):
+    """With random weights, for VGG's cannot be downloaded here: only which images reach the network is tested."""
+    torch.manual_seed(0)
+    random_vgg = torchvision.models.vgg16(weights=None)
+    monkeypatch.setattr(torchvision.models, "vgg16", lambda weights: random_vgg)
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    render = photo.flip(0)
+    score = metrics.paper_lpips(CPU)(photo, render)
+    network = LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=True)
+    images = [metrics.as_batch(image, CPU) for image in (photo, render)]
+    assert score != pytest.approx(float(network(*images)), rel=1e-3)
+    assert score == pytest.approx(float(network(*((image + 1) / 2 for image in images))), rel=1e-5)
+
+
+def test_similarity_of_an_image_with_itself_is_one(photo):
+    compare = metrics.semantic_similarity({"encoder": "embedded"}, CPU)
+    assert compare(photo, photo) == pytest.approx(1, abs=1e-5)
+    assert compare(photo, torch.zeros_like(photo)) < 0.9
+
+
+def test_a_metric_without_its_network_is_left_out_with_the_reason(photo):
+    attempts = []
+
+    def load():
+        attempts.append(1)
+        raise OSError("no\nnetwork")
+
+    judge = Judge("paper/lpips", load)
+    assert judge(photo, photo) == judge(photo, photo) == {}
+    assert judge.left_out == {"paper/lpips": "OSError: no network"} and len(attempts) == 1
+
+
+def test_an_encoder_without_weights_is_left_out_and_the_rest_is_there(photo, monkeypatch):
+    def no_weights(config, device):
+        raise UserError(f"no weights {config.clip_pretrained}")
+
+    monkeypatch.setattr(metrics, "make_encoder", no_weights)
+    psnr, ssim, _, similarity = judges({"encoder": "open-clip", "clip_pretrained": "nowhere.pt"}, CPU)
+    assert set(psnr(photo, photo.flip(0)) | ssim(photo, photo.flip(0))) == {"paper/psnr", "paper/ssim"}
+    assert similarity(photo, photo) == {}
+    assert similarity.left_out == {"semantic/similarity": "UserError: no weights nowhere.pt"}
+
+
+def test_a_models_own_metrics_keep_their_values_and_lose_those_that_are_no_number():
+    left_out = {}
+    model = SimpleNamespace(lpips=SimpleNamespace(missing_because="no network"))
+    numbers = {"psnr": torch.tensor(20.0), "ssim": 0.5, "lpips": float("nan")}
+    assert nerfstudio_metrics(numbers, model, left_out) == {"nerfstudio/psnr": 20.0, "nerfstudio/ssim": 0.5}
+    assert left_out == {"nerfstudio/lpips": "no network"}
+
+
+@pytest.mark.parametrize("panels", [2, 3])
+def test_photo_is_the_first_panel_and_the_final_render_the_last(panels):
+    picture = torch.cat([torch.full((4, 6, 3), 0.2 * (1 + panel)) for panel in range(panels)], dim=1)
+    photo, render = photo_and_render(picture, width=6)
+    assert photo.shape == render.shape == (4, 6, 3)
+    assert float(photo.max()) == pytest.approx(0.2) and float(render.min()) == pytest.approx(0.2 * panels)
+
+
+def test_mean_over_the_images():
+    assert mean([{"name": "a", "psnr": 1.0}, {"name": "b", "psnr": 2.0}]) == {"psnr": 1.5}

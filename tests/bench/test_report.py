@@ -1,0 +1,64 @@
+"""The report, from made-up result files."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from dietnerf_ns.bench.report import write_report
+from tests.bench.conftest import write_fake_results
+
+PSNR = {
+    ("lego", "8 random 0", "plain", 0): 20.0,
+    ("lego", "8 random 1", "plain", 0): 21.0,
+    ("lego", "8 random 0", "diet", 0): 21.0,
+    ("lego", "8 random 1", "diet", 0): 23.0,
+    ("lego", "8 random 0", "broken", 0): 0.0,
+}
+
+
+@pytest.fixture
+def report(tmp_path):
+    write_fake_results(tmp_path, PSNR, missing=[("lego", "8 random 0", "broken", 0)])
+    return write_report(tmp_path)
+
+
+def test_it_opens_with_its_plots(report):
+    beginning = report.read_text().split("## ")[0]
+    for name in ("bars", "differences", "curves", "contact_sheet"):
+        assert f"(plots/{name}.png)" in beginning
+        assert min(Image.open(report.parent / "plots" / f"{name}.png").size) > 100
+
+
+def test_its_numbers_are_those_of_the_result_files(report):
+    text = report.read_text()
+    assert "4 of 5 cells" in text
+    assert "| plain | 2 of 2 | 20.50 | 0.205 |" in text
+    assert "| diet | +1.50 [-4.85, +7.85] (n = 2) |" in text, "t with one degree of freedom 12.706, deviation 0.7071"
+    assert "| diet | 21.00 | 23.00 |" in text, "by views"
+    assert "| broken | 0 of 1 | – |" in text
+    assert "| diet | 2 of 2 | 10 | 10.0 | 900 |" in text, "seconds, steps/s, MiB"
+
+
+def test_it_says_what_is_missing_and_where_it_was_measured(report):
+    text = report.read_text()
+    assert "- cell4 (cells/cell4/log.txt)" in text
+    assert "- paper/lpips: URLError: no network" in text
+    assert "| Linux x86_64 | 2 | none | 2.9.0 |" in text
+    assert str(report.parent) not in text
+
+
+def test_csv_and_json_hold_every_cell(report):
+    rows = list(csv.DictReader((report.parent / "results.csv").open()))
+    assert [float(row["nerfstudio/psnr"]) for row in rows] == [20, 21, 21, 23]
+    assert rows[3]["method"] == "diet" and rows[3]["views"] == "8 random 1"
+    results = json.loads((report.parent / "results.json").read_text())
+    assert results["cells"][0]["images"] == [
+        {"name": "r_0", "nerfstudio/psnr": 20.0, "nerfstudio/ssim": 0.2, "paper/psnr": 20.0, "paper/ssim": 0.1}
+    ]
+
+
+def test_one_method_has_no_differences(tmp_path):
+    write_fake_results(tmp_path, {("lego", "v", "plain", 0): 20.0})
+    assert "differences.png" not in write_report(tmp_path).read_text()

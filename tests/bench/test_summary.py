@@ -1,0 +1,57 @@
+"""Means, deviations and intervals against numbers worked out by hand."""
+
+import pytest
+
+from dietnerf_ns.bench.summary import over_seeds, paired_difference, read_results
+from dietnerf_ns.errors import UserError
+from tests.bench.conftest import write_fake_results
+
+PSNR = {
+    ("lego", "v", "plain", 0): 20.0,
+    ("lego", "v", "plain", 1): 21.0,
+    ("ship", "v", "plain", 0): 10.0,
+    ("ship", "v", "plain", 1): 12.0,
+    ("lego", "v", "diet", 0): 21.0,
+    ("lego", "v", "diet", 1): 23.0,
+    ("ship", "v", "diet", 0): 13.0,
+    ("ship", "v", "diet", 1): 99.0,
+}
+METRIC = "nerfstudio/psnr"
+
+
+@pytest.fixture
+def results(tmp_path):
+    return read_results(write_fake_results(tmp_path, PSNR, missing=[("ship", "v", "diet", 1)]))
+
+
+def test_mean_over_cells_and_deviation_of_the_seeds_means(results):
+    spread = over_seeds(results.of(method="plain"), METRIC)
+    assert spread.mean == pytest.approx(15.75)
+    assert spread.deviation == pytest.approx(1.06066, abs=1e-5), "of 15 and 16.5"
+
+
+def test_one_seed_has_no_deviation(results):
+    assert over_seeds(results.of(method="plain", seed=0), METRIC).deviation is None
+    assert over_seeds(results.of(method="plain"), "nerfstudio/lpips") is None, "not measured"
+
+
+def test_paired_difference_over_what_both_have(results):
+    """Differences 1, 2 and 3: standard deviation 1, Student's t with two degrees of freedom 4.30265."""
+    difference = paired_difference(results.of(method="diet"), results.of(method="plain"), METRIC)
+    assert (difference.mean, difference.n) == (pytest.approx(2), 3)
+    assert difference.half_width == pytest.approx(4.30265 / 3**0.5, abs=1e-4)
+
+
+def test_no_interval_from_one_pair_and_nothing_from_none(results):
+    plain, diet = results.of(method="plain", seed=0), results.of(method="diet", scene="ship")
+    one = paired_difference(diet, plain, METRIC)
+    assert (one.mean, one.half_width, one.n) == (pytest.approx(3), None, 1)
+    assert paired_difference(diet, results.of(method="plain", seed=1), METRIC) is None
+
+
+def test_folders_without_results(tmp_path):
+    with pytest.raises(UserError, match="no results here"):
+        read_results(tmp_path)
+    write_fake_results(tmp_path, PSNR, missing=PSNR)
+    with pytest.raises(UserError, match="none of the 8 cells is finished"):
+        read_results(tmp_path)
