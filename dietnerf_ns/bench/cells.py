@@ -16,7 +16,7 @@ from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
 from dietnerf_ns.bench.cell import CELLS, Cell
-from dietnerf_ns.bench.experiment import AS_IS, Experiment, Method, Scene, Settings, Views
+from dietnerf_ns.bench.experiment import AS_IS, Experiment, Method, Scene, Views, as_flags
 from dietnerf_ns.bench.scenes import SPLITS, chosen_splits, find_scene, transforms_file, write_few_shot_copy
 from dietnerf_ns.errors import UserError
 
@@ -75,7 +75,7 @@ def _prepare(experiment: Experiment, scene: Scene, views: Views | None, folder: 
 def _cell(experiment: Experiment, scene: Scene, views: Views | None, method: Method, seed: int, data: _Data) -> Cell:
     settings = {"machine.device-type": "cuda" if torch.cuda.is_available() else "cpu"}
     settings |= experiment.overrides | method.overrides | {"machine.seed": seed}
-    dataparser = [scene.dataparser or "blender-data", *as_flags(scene.arguments)]
+    dataparser = [scene.parser, *as_flags(scene.arguments)]
     similarity = asdict(experiment.similarity)
     defining = short_hash(data.content, settings, dataparser, similarity, default_settings(method.name))
     label = AS_IS if views is None else views.label
@@ -90,14 +90,6 @@ def default_settings(method: str) -> str:
     config = copy.deepcopy(all_methods[method])
     config.pipeline.datamanager.dataparser.data = None
     return yaml.dump(config)
-
-
-def as_flags(settings: Settings) -> list[str]:
-    """Settings as nerfstudio's command line takes them: `--name value`, or `--name value value` for a list."""
-    flags = []
-    for name, value in settings.items():
-        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return flags
 
 
 def short_hash(*parts: object) -> str:

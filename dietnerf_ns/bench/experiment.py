@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 import yaml
 from nerfstudio.configs.dataparser_configs import all_dataparsers
-from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_methods
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dietnerf_ns.errors import UserError
@@ -36,6 +40,11 @@ class Scene:
     NeRF-Synthetic, and every method gets the same small copy of it."""
     arguments: Settings = field(default_factory=dict)
     """Settings of the dataparser."""
+
+    @property
+    def parser(self) -> str:
+        """The dataparser that methods read the scene, or its copy, with."""
+        return self.dataparser or "blender-data"
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ def _in_words(error: Mapping[str, Any]) -> str:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Refuse methods, settings, dataparsers and a baseline that do not exist.
+    """Refuse methods, settings, values, dataparsers and a baseline that do not exist.
 
     Raises:
         UserError: with the value and what is allowed.
@@ -166,8 +175,19 @@ def check_names(experiment: Experiment) -> None:
         for setting in experiment.overrides | method.overrides:
             _check_setting(setting, method.name)
     for scene in experiment.scenes:
-        if scene.dataparser is not None:
-            check_known("dataparser", scene.dataparser, all_dataparsers)
+        check_known("dataparser", scene.parser, all_dataparsers)
+    read_by = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)
+    for method in experiment.methods:
+        for dataparser in read_by:
+            _check_arguments([method.name, *as_flags(experiment.overrides | method.overrides), *dataparser])
+
+
+def as_flags(settings: Settings) -> list[str]:
+    """Settings as nerfstudio's command line takes them: `--name value`, or `--name value value` for a list."""
+    flags = []
+    for name, value in settings.items():
+        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
 
 
 def check_known(kind: str, value: str, allowed: Iterable[str]) -> None:
@@ -187,6 +207,19 @@ def _check_setting(setting: str, method: str) -> None:
         children = _children(node)
         check_known(f"setting of {method} in {setting}:", part, children)
         node = children[part]
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Let nerfstudio's own parser look at the arguments of ns-train."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            tyro.cli(AnnotatedBaseConfigUnion, args=arguments)
+    except SystemExit as error:
+        frames_and_rules = r"[\u2500-\u257f]|-{5,}"
+        words = " ".join(re.sub(frames_and_rules, " ", said.getvalue()).split())
+        reason = re.split("Argument helptext|For full helptext", words)[0].strip()
+        raise UserError(f"ns-train {arguments[0]} refuses these settings: {reason}") from error
 
 
 def _children(config: Any) -> Mapping[str, Any]:

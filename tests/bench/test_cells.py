@@ -2,7 +2,8 @@
 
 import pytest
 
-from dietnerf_ns.bench.cells import as_flags, plan_cells
+from dietnerf_ns.bench.cells import plan_cells
+from dietnerf_ns.bench.experiment import as_flags
 from dietnerf_ns.errors import UserError
 from tests.bench.conftest import experiment
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import yaml
+from nerfstudio.scripts.eval import ComputePSNR
 
 from dietnerf_ns.bench.runner import LocalEngine
 from dietnerf_ns.bench.train_cell import TrainingClock
@@ -14,7 +15,7 @@ from tests.conftest import ns
 
 FEW_STEPS = {"max-num-iterations": 8, "steps-per-eval-batch": 4, "pipeline.datamanager.train-num-rays-per-batch": 64}
 PLAIN = {"name": "dietnerf-tiny", "label": "plain", "overrides": {"pipeline.semantic.weight": 0}}
-BROKEN = {"name": "dietnerf-tiny", "label": "broken", "overrides": {"pipeline.semantic.encoder": "no-such-encoder"}}
+BROKEN = {"name": "dietnerf-tiny", "label": "broken", "overrides": {"pipeline.semantic.every": 0}}
 
 
 def experiment_file(folder, **content):
@@ -24,13 +25,13 @@ def experiment_file(folder, **content):
     return path
 
 
-def test_run_resume_and_report(tmp_path):
-    """Two real cells, one crashing; then the finished one alone, which runs nothing; ns-eval gives the same means."""
+def test_run_resume_and_report(tmp_path, monkeypatch):
+    """Two real cells, one crashing; then the finished one alone, which runs nothing; ns-eval's code gives the same means."""
     out = tmp_path / "out"
     both = experiment_file(tmp_path, methods=[PLAIN, BROKEN])
     first = ns("dietnerf-bench", "run", both, "--out", out, "--jobs", 2, cwd=tmp_path, check=False)
     assert first.returncode == 1, first.stdout
-    assert "broken-s0" in first.stdout and "no-such-encoder" in first.stdout, "the crashed cell's last lines"
+    assert "broken-s0" in first.stdout and "semantic.every 0: must be" in first.stdout, "the crashed cell's last lines"
     assert "1 of 2 cells crashed" in first.stdout.splitlines()[-1]
 
     (result_file,) = out.glob("cells/*/result.json")
@@ -50,7 +51,8 @@ def test_run_resume_and_report(tmp_path):
     assert result_file.stat().st_mtime_ns == written
 
     config = result_file.relative_to(out).with_name("dietnerf-tiny") / "run" / "config.yml"
-    ns("ns-eval", "--load-config", config, "--output-path", tmp_path / "eval.json", cwd=out)
+    monkeypatch.chdir(out)
+    ComputePSNR(load_config=config, output_path=tmp_path / "eval.json").main()
     evaluated = json.loads((tmp_path / "eval.json").read_text())["results"]
     assert result["metrics"]["nerfstudio/psnr"] == evaluated["psnr"]
     assert result["metrics"]["nerfstudio/ssim"] == evaluated["ssim"]

@@ -51,6 +51,8 @@ def test_labels_of_views(views, label):
         ({"methods": ["nerfacto", "nerfacto"]}, ["same label", "`label`"]),
         ({"baseline": "plain"}, ["Unknown baseline 'plain'", "dietnerf-tiny"]),
         ({"overrides": {"pipeline.model.neer-plane": 1}}, ["pipeline.model.neer-plane", "near_plane"]),
+        ({"overrides": {"pipeline.semantic.encoder": "clip"}}, ["ns-train dietnerf-tiny", "'clip'", "'open-clip'"]),
+        ({"scenes": [{"name": "tiny", "arguments": {"colour": "red"}}]}, ["Unrecognized options: --colour"]),
         ({"overrides": {"machine.seed": 1}}, ["machine.seed is set by the benchmark"]),
         ({"scenes": [{"name": "fern", "dataparser": "colnap"}]}, ["Unknown dataparser 'colnap'", "colmap"]),
     ],
