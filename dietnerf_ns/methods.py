@@ -81,6 +81,7 @@ dietnerf = _method(
     optimizers={
         "proposal_networks": _adam(1e-2, 1e-4, steps=10_000),
         "fields": _adam(1e-2, 1e-4, steps=10_000),
+        "plane_generator": _adam(2e-3, 1e-4, steps=10_000),
         "camera_opt": _adam(1e-3, 1e-4, steps=5_000),
     },
     steps=10_000,
@@ -128,6 +129,7 @@ dietnerf_tiny = _method(
     optimizers={
         "proposal_networks": _adam(2e-2, 6e-4, steps=TINY_STEPS),
         "fields": _adam(2e-2, 6e-4, steps=TINY_STEPS),
+        "plane_generator": _adam(2e-3, 1e-4, steps=TINY_STEPS),
         "camera_opt": _adam(1e-3, 1e-4, steps=TINY_STEPS),
     },
     steps=TINY_STEPS,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -14,6 +16,7 @@ from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerC
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.models.metrics import left_out
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.restarts import CollapseDetector, photo_variance
 from dietnerf_ns.seeding import seed_everything
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 
@@ -29,6 +32,8 @@ class DietNeRFPipelineConfig(VanillaPipelineConfig):
     """specifies the model config"""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """The semantic consistency loss."""
+    max_restarts: int = 2
+    """How often a run whose training collapses early starts again from a new initialisation; 0 turns that off."""
 
 
 class DietNeRFPipeline(VanillaPipeline):
@@ -52,28 +57,56 @@ class DietNeRFPipeline(VanillaPipeline):
             config = replace(config, model=config.model.fitted_to(config.datamanager.dataparser))
         super().__init__(config, device, world_size=world_size, **kwargs)
         self.semantic = SemanticConsistency(config.semantic, device)
+        self.register_buffer("restarts", torch.zeros((), dtype=torch.long))
         self._seed = 0
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """Called once before training: the encoder and the photos' embeddings are made ready here."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
         trainer = training_callback_attributes.trainer
-        if trainer is not None:
-            self._seed = trainer.config.machine.seed
-            total_steps = trainer.config.max_num_iterations
-            self.semantic.prepare(
-                self.datamanager.train_dataset,
-                blend=self.model.renderer_rgb.blend_background,
-                total_steps=total_steps,
-                seed=self._seed,
-            )
-        return super().get_training_callbacks(training_callback_attributes)
+        if trainer is None:
+            return callbacks
+        self._seed = trainer.config.machine.seed
+        total_steps = trainer.config.max_num_iterations
+        photos, blend = self.datamanager.train_dataset, self.model.renderer_rgb.blend_background
+        self.semantic.prepare(photos, blend=blend, total_steps=total_steps, seed=self._seed)
+        if self.config.max_restarts > 0:
+            self.collapse_detector = CollapseDetector(total_steps, photo_variance(photos, blend))
+            after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
+            callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, args=[trainer.optimizers]))
+        return callbacks
+
+    def _restart_if_collapsed(self, optimizers: Optimizers, step: int) -> None:
+        collapse = self.collapse_detector.update(step, **self._fit_to_photos)
+        if collapse is None:
+            return
+        if self.restarts >= self.config.max_restarts:
+            CONSOLE.print(f"[bold red]Training has collapsed again at step {step}: {collapse}. It goes on as it is.")
+            self.collapse_detector.watching = False
+            return
+        self.restarts += 1
+        CONSOLE.print(
+            f"[bold yellow]Training has collapsed at step {step}: {collapse}. "
+            f"Restart {int(self.restarts)} of {self.config.max_restarts} from a new initialisation."
+        )
+        fresh = self.model.config.setup(
+            scene_box=self.model.scene_box, num_train_data=self.model.num_train_data, **self.model.kwargs
+        )
+        self.model.load_state_dict(fresh.state_dict())
+        for optimizer in optimizers.optimizers.values():
+            optimizer.state.clear()
+        self.collapse_detector.first_step = step + 1
 
     def get_train_loss_dict(self, step: int):
         """One training step's losses, already weighted; nerfstudio sums them."""
         seed_everything(self._seed, step)
         outputs, losses, metrics = super().get_train_loss_dict(step)
+        self._fit_to_photos = {
+            "mse": losses[self.model.photometric_loss].detach(),
+            "opacity": outputs["accumulation"].detach().mean(),
+        }
         if self.semantic.is_due(step):
             losses["semantic_loss"] = self.semantic.loss(self.model, step)
         # Between semantic steps the last values again, so that the logged curves have no gaps.

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dietnerf_ns.errors import UserError
+from dietnerf_ns.restarts import CollapseDetector
 from tests.conftest import FakeEncoder
 
 
@@ -51,3 +52,29 @@ def test_checkpoints_of_another_model_are_refused(pipeline):
 def test_several_processes_are_refused(tiny_pipeline_config):
     with pytest.raises(UserError, match="--machine.num-devices 1"):
         tiny_pipeline_config.setup(device="cpu", world_size=2)
+
+
+def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(pipeline):
+    parameters = list(pipeline.model.field.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizers = FakeOptimizers(torch.optim.Adam(parameters))
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizers.optimizers["fields"].step()
+    pipeline.collapse_detector = CollapseDetector(total_steps=400, photo_variance=0.1)
+    pipeline._fit_to_photos = {"mse": torch.tensor(0.2), "opacity": torch.tensor(0.0)}
+    for step in range(100):
+        pipeline._restart_if_collapsed(optimizers, step)
+    assert int(pipeline.restarts) == 1 and "restarts" in pipeline.state_dict()
+    assert not optimizers.optimizers["fields"].state
+    assert all(a is b for a, b in zip(parameters, pipeline.model.field.parameters(), strict=True))
+    random = [(a, b) for a, b in zip(parameters, before, strict=True) if b.std() > 0]
+    assert random and not any(torch.equal(a, b) for a, b in random)
+    assert max(float(a.abs().max()) for a in parameters) < 2, "an initialisation, not where the optimiser was"
+
+
+class FakeOptimizers:
+    """nerfstudio's collection of optimisers, by parameter group."""
+
+    def __init__(self, fields):
+        self.optimizers = {"fields": fields}

@@ -1,4 +1,4 @@
-"""A radiance field on feature planes: fast without CUDA, and smooth where few photos say little."""
+"""Feature planes: fast without CUDA, and smooth where few photos say little."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from nerfstudio.field_components.encodings import TriplaneEncoding
-from nerfstudio.field_components.mlp import MLP
 from nerfstudio.fields.density_fields import HashMLPDensityField
-from nerfstudio.fields.nerfacto_field import NerfactoField
 from torch import Tensor, nn
+
+from dietnerf_ns.fields.encoded import two_layer_mlp
+from dietnerf_ns.fields.generator import PlaneGenerator
 
 INITIAL_SCALE = 0.1
 
@@ -28,7 +29,11 @@ class MultiResolutionTriplanes(nn.Module):
         self.levels = nn.ModuleList(
             TriplaneEncoding(resolution, channels, init_scale=INITIAL_SCALE) for resolution in resolutions
         )
-        self.out_dim = channels * len(resolutions)
+        self.channels = channels
+
+    def get_out_dim(self) -> int:
+        """Features per position."""
+        return self.channels * len(self.levels)
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch out_dim"]:
         """Features at positions in the unit cube [0, 1]^3."""
@@ -48,35 +53,53 @@ class MultiResolutionTriplanes(nn.Module):
         return sum(plane.diff(dim=2).square().mean() + plane.diff(dim=3).square().mean() for plane in planes)
 
 
-class PlaneField(NerfactoField):
-    """nerfacto's field on tri-planes instead of a hash grid.
+class GeneratedTriplanes(MultiResolutionTriplanes):
+    """The same tri-planes as the output of a network that is optimised in their place; see `PlaneGenerator`.
+
+    They are generated at their first use after `forget`, and shared by all uses until then.
 
     Args:
-        resolutions: see `MultiResolutionTriplanes`.
-        channels: see `MultiResolutionTriplanes`.
-        nerfacto_arguments: everything else `NerfactoField` takes.
+        resolution: of the finest planes, see `PlaneGenerator`.
+        num_levels: how many tri-planes.
+        channels: features per resolution.
     """
 
-    def __init__(
-        self,
-        *args,
-        resolutions: Sequence[int],
-        channels: int,
-        hidden_dim: int = 64,
-        implementation: str,
-        **nerfacto_arguments,
-    ):
-        smallest_hash = {"num_levels": 1, "log2_hashmap_size": 1}
-        super().__init__(
-            *args, hidden_dim=hidden_dim, implementation=implementation, **smallest_hash, **nerfacto_arguments
-        )
-        planes = MultiResolutionTriplanes(resolutions, channels)
-        self.mlp_base = _planes_then_mlp(planes, hidden_dim, 1 + self.geo_feat_dim, implementation)
+    def __init__(self, resolution: int, num_levels: int, channels: int):
+        generator = PlaneGenerator(resolution=resolution, levels=num_levels, channels=channels)
+        super().__init__(generator.resolutions, channels)
+        self.generator = generator
+        for level in self.levels:
+            del level.plane_coef
+        self.forget()
 
-    @property
-    def planes(self) -> MultiResolutionTriplanes:
-        """The feature planes."""
-        return self.mlp_base[0]
+    def forget(self) -> None:
+        """The generator has changed: generate the planes anew when they are needed next."""
+        self._generated = self._differentiable = False
+
+    def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch out_dim"]:
+        """Features at positions in the unit cube [0, 1]^3."""
+        self._generate()
+        return super().forward(positions)
+
+    def total_variation(self) -> Float[Tensor, ""]:
+        """See `MultiResolutionTriplanes.total_variation`."""
+        self._generate()
+        return super().total_variation()
+
+    def _generate(self) -> None:
+        if self._generated and (self._differentiable or not torch.is_grad_enabled()):
+            return
+        for level, planes in zip(self.levels, self.generator(), strict=True):
+            level.plane_coef = planes
+        self._generated, self._differentiable = True, torch.is_grad_enabled()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Take the checkpoint's resolutions, as the free planes do; they follow from the noise."""
+        saved = state_dict.get(f"{prefix}generator.noise")
+        if saved is not None:
+            self.generator.noise = torch.empty_like(saved, device=self.generator.noise.device)
+        self.forget()
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
 
 class PlaneDensityField(HashMLPDensityField):
@@ -96,18 +119,5 @@ class PlaneDensityField(HashMLPDensityField):
             *args, hidden_dim=hidden_dim, implementation=implementation, **smallest_hash, **density_arguments
         )
         planes = MultiResolutionTriplanes([resolution], channels)
-        self.mlp_base = _planes_then_mlp(planes, hidden_dim, 1, implementation)
+        self.mlp_base = nn.Sequential(planes, two_layer_mlp(planes.get_out_dim(), hidden_dim, 1, implementation))
         del self.encoding
-
-
-def _planes_then_mlp(planes: MultiResolutionTriplanes, width: int, out_dim: int, implementation: str) -> nn.Sequential:
-    mlp = MLP(
-        in_dim=planes.out_dim,
-        num_layers=2,
-        layer_width=width,
-        out_dim=out_dim,
-        activation=nn.ReLU(),
-        out_activation=None,
-        implementation=implementation,
-    )
-    return nn.Sequential(planes, mlp)

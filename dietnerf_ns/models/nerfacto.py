@@ -11,6 +11,8 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
@@ -19,9 +21,11 @@ from dietnerf_ns.compat import lpips_replaced_by
 from dietnerf_ns.datamanager import TRAIN_CAMERAS
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
-from dietnerf_ns.fields.planes import PlaneDensityField, PlaneField
+from dietnerf_ns.fields.encoded import EncodedField
+from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.models.implementation import usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+from dietnerf_ns.priors.coarse_to_fine import level_weights
 
 MAX_PLANE_RESOLUTION = 512
 BLENDER_PRESET = {
@@ -40,8 +44,9 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """nerfacto for few photos with known poses."""
 
     _target: type = dataclasses.field(default_factory=lambda: DietNeRFModel)
-    field: Literal["hash", "free-planes"] = "hash"
-    """What holds the scene: nerfacto's hash grid; or feature planes, smoothed, which are fast without CUDA."""
+    field: Literal["hash", "free-planes", "generated-planes"] = "hash"
+    """What holds the scene: nerfacto's hash grid; feature planes, which are fast without CUDA; or feature planes that
+    an untrained network puts out, which keeps unseen parts natural."""
     plane_resolution: int | None = None
     """Cells along the side of the finest feature planes; when not given the shorter side of the training images, at
     most 512."""
@@ -51,6 +56,9 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """Features per set of planes."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
+    coarse_to_fine: float = 0.5
+    """Part of the run over which finer levels of the hash grid or of the planes are let in one after the other; 0
+    lets all in from the start."""
     proposal_plane_resolution: int = 32
     """Cells along the side of the proposal network's feature planes."""
     contraction: Literal["auto", "around", "front-facing"] = "auto"
@@ -88,6 +96,7 @@ class DietNeRFModel(NerfactoModel):
 
     config: DietNeRFModelConfig
     semantic_outputs = ("rgb",)
+    photometric_loss = "rgb_loss"
 
     def populate_modules(self) -> None:
         """Build nerfacto, then put in the field that was asked for."""
@@ -97,8 +106,9 @@ class DietNeRFModel(NerfactoModel):
             super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space before the near plane untrained.
         self.collider.reset_near_plane = False
-        if self.config.field == "free-planes":
-            self._put_in_plane_fields()
+        self._put_in_field()
+        if self.config.field != "hash":
+            self._put_in_plane_proposals()
         if not self.config.disable_scene_contraction:
             self._fit_contraction()
 
@@ -121,49 +131,95 @@ class DietNeRFModel(NerfactoModel):
             f"Scene: {self.config.contraction} contraction is front-facing, near plane {self.collider.near_plane:.2f}."
         )
 
-    def _plane_resolutions(self) -> list[int]:
-        finest = self.config.plane_resolution
-        if finest is None:
-            cameras = self._train_cameras
-            finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
-        return [max(2, finest // 2**level) for level in reversed(range(self.config.plane_levels))]
-
-    def _put_in_plane_fields(self) -> None:
-        if self.config.predict_normals:
-            raise UserError("--pipeline.model.predict-normals True needs --pipeline.model.field hash.")
-        shared = {
-            "spatial_distortion": self.field.spatial_distortion,
-            "average_init_density": self.config.average_init_density,
-            "implementation": self.config.implementation,
-        }
-        self.field = PlaneField(
+    def _put_in_field(self) -> None:
+        encoding, num_levels = self._hash_grid() if self.config.field == "hash" else self._planes()
+        self.field = EncodedField(
             self.scene_box.aabb,
             self.num_train_data,
-            resolutions=self._plane_resolutions(),
-            channels=self.config.plane_channels,
+            encoding=encoding,
+            num_levels=num_levels,
             hidden_dim=self.config.hidden_dim,
             hidden_dim_color=self.config.hidden_dim_color,
             appearance_embedding_dim=self.config.appearance_embed_dim if self.config.use_appearance_embedding else 0,
             use_average_appearance_embedding=self.config.use_average_appearance_embedding,
-            **shared,
+            use_pred_normals=self.config.predict_normals,
+            **self._shared_by_fields(),
         )
+
+    def _shared_by_fields(self) -> dict:
+        return {
+            "spatial_distortion": self.field.spatial_distortion,
+            "average_init_density": self.config.average_init_density,
+            "implementation": self.config.implementation,
+        }
+
+    def _hash_grid(self) -> tuple[HashEncoding, int]:
+        encoding = HashEncoding(
+            num_levels=self.config.num_levels,
+            min_res=self.config.base_res,
+            max_res=self.config.max_res,
+            log2_hashmap_size=self.config.log2_hashmap_size,
+            features_per_level=self.config.features_per_level,
+            implementation=self.config.implementation,
+        )
+        return encoding, self.config.num_levels
+
+    def _planes(self) -> tuple[MultiResolutionTriplanes, int]:
+        finest, levels, channels = self.config.plane_resolution, self.config.plane_levels, self.config.plane_channels
+        if finest is None:
+            cameras = self._train_cameras
+            finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
+        if self.config.field == "generated-planes":
+            return GeneratedTriplanes(finest, levels, channels), levels
+        resolutions = [max(2, finest // 2**level) for level in reversed(range(levels))]
+        return MultiResolutionTriplanes(resolutions, channels), levels
+
+    def _put_in_plane_proposals(self) -> None:
+        if self.config.predict_normals:
+            raise UserError("--pipeline.model.predict-normals True needs --pipeline.model.field hash.")
         self.proposal_networks = nn.ModuleList(
             PlaneDensityField(
                 self.scene_box.aabb,
                 resolution=self.config.proposal_plane_resolution,
                 channels=self.config.plane_channels,
-                **shared,
+                **self._shared_by_fields(),
             )
             for _ in self.proposal_networks
         )
         rounds_per_network = self.config.num_proposal_iterations // len(self.proposal_networks)
         self.density_fns = [network.density_fn for network in self.proposal_networks] * rounds_per_network
 
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """nerfacto's groups; the network that generates planes has a learning rate of its own."""
+        groups = super().get_param_groups()
+        if self.config.field == "generated-planes":
+            groups["plane_generator"] = list(self.field.encoding.generator.parameters())
+            own = {id(parameter) for parameter in groups["plane_generator"]}
+            groups["fields"] = [parameter for parameter in groups["fields"] if id(parameter) not in own]
+        return groups
+
+    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes):
+        """nerfacto's callbacks; finer levels are let in, and generated planes are out of date after every step."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        trainer = training_callback_attributes.trainer
+        if self.config.coarse_to_fine > 0 and trainer is not None:
+            steps = self.config.coarse_to_fine * trainer.config.max_num_iterations
+            before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
+            callbacks.append(TrainingCallback(before_step, lambda step: self._let_in_levels(step / steps), 1))
+        if self.config.field == "generated-planes":
+            after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
+            callbacks.append(TrainingCallback(after_step, lambda step: self.field.encoding.forget(), 1))
+        return callbacks
+
+    def _let_in_levels(self, progress: float) -> None:
+        weights = self.field.level_mask.weights
+        weights.copy_(level_weights(progress, len(weights)))
+
     def get_loss_dict(self, outputs, batch, metrics_dict=None):
         """nerfacto's losses, and the smoothness of the feature planes."""
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
-        if self.training and self.config.field == "free-planes" and self.config.plane_smoothness > 0:
-            losses["plane_smoothness_loss"] = self.config.plane_smoothness * self.field.planes.total_variation()
+        if self.training and self.config.field != "hash" and self.config.plane_smoothness > 0:
+            losses["plane_smoothness_loss"] = self.config.plane_smoothness * self.field.encoding.total_variation()
         return losses
 
     def get_image_metrics_and_images(self, outputs, batch):

@@ -29,6 +29,7 @@ class DietVanillaModel(NeRFModel):
     """
 
     config: DietVanillaModelConfig
+    photometric_loss = "rgb_loss_fine"
 
     @property
     def semantic_outputs(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from dietnerf_ns.datamanager import TRAIN_CAMERAS
 from dietnerf_ns.fields.contraction import FrontFacingContraction
-from dietnerf_ns.fields.planes import PlaneField
+from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.models import implementation
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from tests.conftest import pinhole_cameras, ring_of_poses
@@ -50,11 +50,11 @@ def test_other_cameras_keep_nerfactos_contraction():
 
 def test_the_finest_planes_have_a_cell_per_pixel():
     model = unbounded_model(cameras_side_by_side())  # 40 x 30 pixels
-    assert isinstance(model.field, PlaneField)
-    assert [level.resolution for level in model.field.planes.levels] == [7, 15, 30]
+    assert isinstance(model.field.encoding, MultiResolutionTriplanes)
+    assert [level.resolution for level in model.field.encoding.levels] == [7, 15, 30]
     huge = cameras_side_by_side()
     huge.rescale_output_resolution(100)
-    assert unbounded_model(huge).field.planes.levels[-1].resolution == 512
+    assert unbounded_model(huge).field.encoding.levels[-1].resolution == 512
 
 
 def test_evaluation_keeps_the_near_plane():

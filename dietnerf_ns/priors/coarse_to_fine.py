@@ -1,0 +1,22 @@
+"""Coarse to fine: a field learns the scene's shape before finer levels of features may explain the photos away."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def level_weights(progress: float, num_levels: int) -> Float[Tensor, "num_levels"]:
+    """How much of each level's features is let in: the coarsest always, the others one after the other.
+
+    The linear schedule of FreeNeRF (Yang et al., CVPR 2023, equation 5) with levels in place of frequencies.
+
+    Args:
+        progress: how far the schedule has come; all levels are in from 1 on.
+        num_levels: from coarse to fine.
+
+    Returns:
+        Weights in [0, 1].
+    """
+    return (progress * num_levels + 1 - torch.arange(num_levels)).clamp(0, 1)

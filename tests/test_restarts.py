@@ -1,0 +1,70 @@
+"""Collapsed training is noticed and started again."""
+
+import math
+
+import pytest
+import torch
+from nerfstudio.data.datasets.base_dataset import InputDataset
+
+from dietnerf_ns.restarts import CollapseDetector, photo_variance
+from tests.conftest import ns
+
+
+class FakePhotos(InputDataset):
+    """Not a dataset: two photos of 2 x 1 pixels."""
+
+    def __init__(self):
+        self.images = [torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]), torch.tensor([[[1.0, 0, 0], [1, 1, 0]]])]
+
+    def __len__(self):
+        return len(self.images)
+
+    def get_image_float32(self, image_idx):
+        return self.images[image_idx]
+
+
+def watch(detector, steps, *, psnr, opacity, first=0):
+    """The first message with its step, or None."""
+    mse = torch.tensor(10 ** (-psnr / 10))
+    for step in range(first, first + steps):
+        message = detector.update(step, mse=mse, opacity=torch.tensor(opacity))
+        if message:
+            return step, message
+    return None
+
+
+def test_photo_variance_by_hand():
+    # channels over the four pixels: (0, 1, 1, 1), (0, 1, 0, 1), (0, 1, 0, 0)
+    assert photo_variance(FakePhotos(), lambda image: image) == pytest.approx((3 / 16 + 1 / 4 + 3 / 16) / 3)
+
+
+def test_a_field_no_better_than_one_colour_has_collapsed():
+    detector = CollapseDetector(total_steps=4000, photo_variance=0.1)  # one colour: 10 dB
+    step, message = watch(detector, 4000, psnr=9.4, opacity=0.0)
+    assert step == 199, "the first window of 100 steps is left to the start"
+    assert "empty" in message and "PSNR 9.4" in message and "10.0 dB" in message
+    assert "opaque" in watch(CollapseDetector(4000, 0.1), 4000, psnr=10.4, opacity=1.0)[1]
+
+
+def test_training_that_gets_anywhere_is_left_alone():
+    assert watch(CollapseDetector(4000, 0.1), 4000, psnr=10.6, opacity=1.0) is None
+
+
+def test_only_the_first_third_is_watched():
+    detector = CollapseDetector(4000, 0.1)
+    assert watch(detector, 1400, psnr=20, opacity=0.5) is None
+    assert watch(detector, 2600, psnr=5, opacity=0, first=1400) is None
+
+
+def test_a_perfect_fit_is_no_error():
+    assert watch(CollapseDetector(400, 0.1), 400, psnr=math.inf, opacity=0.5) is None
+
+
+def test_ns_train_restarts_a_collapsed_run_at_most_twice(tmp_path):
+    """A density that starts at 1e-30 stays empty whatever the initialisation."""
+    arguments = ["--vis", "tensorboard", "--max-num-iterations", 420, "--pipeline.semantic.weight", 0]
+    arguments += ["--pipeline.model.average-init-density", 1e-30]
+    arguments += ["--pipeline.datamanager.train-num-rays-per-batch", 64]
+    output = " ".join(ns("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path).stdout.split())
+    assert output.count("collapsed at step") == 2 and output.count("collapsed again") == 1
+    assert "Restart 1 of 2" in output and "Restart 2 of 2" in output and "the scene is empty" in output
