@@ -11,6 +11,8 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+from torch.amp import GradScaler
 
 from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerConfig
 from dietnerf_ns.errors import UserError
@@ -18,6 +20,7 @@ from dietnerf_ns.models.metrics import left_out
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.restarts import CollapseDetector, photo_variance
 from dietnerf_ns.seeding import seed_everything
+from dietnerf_ns.semantic.balance import limit_gradient
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 
 
@@ -50,15 +53,23 @@ class DietNeRFPipeline(VanillaPipeline):
 
     config: DietNeRFPipelineConfig
 
-    def __init__(self, config: DietNeRFPipelineConfig, device: str, world_size: int = 1, **kwargs):
+    def __init__(
+        self,
+        config: DietNeRFPipelineConfig,
+        device: str,
+        world_size: int = 1,
+        grad_scaler: GradScaler | None = None,
+        **kwargs,
+    ):
         if world_size > 1:
             raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
         if isinstance(config.model, DietNeRFModelConfig):
             config = replace(config, model=config.model.fitted_to(config.datamanager.dataparser))
-        super().__init__(config, device, world_size=world_size, **kwargs)
+        super().__init__(config, device, world_size=world_size, grad_scaler=grad_scaler, **kwargs)
         self.semantic = SemanticConsistency(config.semantic, device)
         self.register_buffer("restarts", torch.zeros((), dtype=torch.long))
         self._seed = 0
+        self._grad_scaler = grad_scaler
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -108,12 +119,24 @@ class DietNeRFPipeline(VanillaPipeline):
             "opacity": outputs["accumulation"].detach().mean(),
         }
         if self.semantic.is_due(step):
-            losses["semantic_loss"] = self.semantic.loss(self.model, step)
+            losses["semantic_loss"] = self._semantic_loss(step, sum(losses.values()))
         # Between semantic steps the last values again, so that the logged curves have no gaps.
         if self.semantic.is_active(step) and self.semantic.last is not None:
             metrics["semantic_loss"] = self.semantic.last.loss
             metrics["semantic_similarity"] = self.semantic.last.similarity
         return outputs, losses, metrics
+
+    def _semantic_loss(self, step: int, photometric_loss: Tensor) -> Tensor:
+        loss = self.semantic.loss(self.model, step)
+        ratio = self.config.semantic.max_gradient_ratio
+        if ratio == 0:
+            return loss
+        groups = self.model.get_param_groups()
+        field_parameters = [
+            p for name in ("fields", "plane_generator") for p in groups.get(name, []) if p.requires_grad
+        ]
+        loss_scale = self._grad_scaler.get_scale() if self._grad_scaler is not None else 1.0
+        return limit_gradient(loss, photometric_loss, field_parameters, ratio=ratio, loss_scale=loss_scale)
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

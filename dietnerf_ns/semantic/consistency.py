@@ -31,6 +31,9 @@ class SemanticConfig:
 
     weight: float = 0.1
     """lambda, per render of a view. 0 turns the loss off: the plain baseline, without loading an encoder."""
+    max_gradient_ratio: float = 0.3
+    """The semantic gradient on the field is made at most this many times as long as the photometric one; keeps feature
+    grids from painting texture that pleases the encoder alone. 0: no limit, as in the paper."""
     every: int = 10
     """A semantic view is rendered every so many steps."""
     start: float = 0
@@ -228,6 +231,7 @@ def embed_photos(
 def _check(config: SemanticConfig) -> None:
     limits = {
         "weight": (config.weight >= 0, "at least 0"),
+        "max_gradient_ratio": (config.max_gradient_ratio >= 0, "at least 0"),
         "every": (config.every >= 1, "at least 1"),
         "start": (config.start >= 0, "at least 0"),
         "stop": (config.stop >= 0, "at least 0"),
