@@ -1,5 +1,7 @@
 """The pipeline on the shipped scene, in this process."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,11 +11,28 @@ from tests.conftest import FakeEncoder
 
 
 @pytest.fixture
-def pipeline(monkeypatch, tiny_pipeline_config):
+def make_pipeline(monkeypatch, tiny_pipeline_config):
     from dietnerf_ns.semantic import consistency
 
     monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
-    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+
+    def make(*, model=None, semantic=None):
+        config = replace(
+            tiny_pipeline_config,
+            model=replace(tiny_pipeline_config.model, **(model or {})),
+            semantic=replace(tiny_pipeline_config.semantic, **(semantic or {})),
+        )
+        return ready_to_train(config.setup(device="cpu", test_mode="val"))
+
+    return make
+
+
+@pytest.fixture
+def pipeline(make_pipeline):
+    return make_pipeline()
+
+
+def ready_to_train(pipeline):
     pipeline.semantic.prepare(
         pipeline.datamanager.train_dataset,
         blend=pipeline.model.renderer_rgb.blend_background,
@@ -39,6 +58,38 @@ def test_photometric_batches_do_not_depend_on_the_semantic_loss(pipeline):
     pipeline.semantic.encoder = None
     assert torch.equal(pipeline.get_train_loss_dict(20)[1]["rgb_loss"], with_semantics)
     assert not torch.equal(pipeline.get_train_loss_dict(21)[1]["rgb_loss"], with_semantics)
+
+
+def field_gradient(loss, pipeline):
+    parameters = [p for p in pipeline.model.field.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return torch.cat([g.flatten() for g in gradients if g is not None])
+
+
+def test_the_semantic_gradient_is_a_limited_part_of_the_photometric_one(make_pipeline):
+    limited = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": 0.3})
+    _, losses, _ = limited.get_train_loss_dict(20)
+    semantic = losses.pop("semantic_loss")
+    ratio = field_gradient(semantic, limited).norm() / field_gradient(sum(losses.values()), limited).norm()
+    assert float(ratio) == pytest.approx(0.3, rel=1e-3)
+    assert float(semantic) > 1, "the logged value is the whole loss"
+    free = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": 0})
+    _, losses, _ = free.get_train_loss_dict(20)
+    semantic = losses.pop("semantic_loss")
+    assert field_gradient(semantic, free).norm() > field_gradient(sum(losses.values()), free).norm()
+
+
+def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
+    pipeline = make_pipeline(model={"field": "generated-planes"})
+    calls = []
+    pipeline.model.field.encoding.generator.register_forward_hook(lambda *_: calls.append(None))
+    _, losses, _ = pipeline.get_train_loss_dict(20)
+    assert len(calls) == 1
+    generator = list(pipeline.model.field.encoding.generator.parameters())
+    for name in ("rgb_loss", "semantic_loss"):
+        gradients = torch.autograd.grad(losses[name], generator, retain_graph=True)
+        assert all(gradient.abs().sum() > 0 for gradient in gradients), name
+    sum(losses.values()).backward()
 
 
 def test_checkpoints_of_another_model_are_refused(pipeline):
