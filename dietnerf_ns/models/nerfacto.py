@@ -26,7 +26,6 @@ from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplan
 from dietnerf_ns.models.implementation import usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.priors.coarse_to_fine import level_weights
-from dietnerf_ns.priors.opacity import opacity_entropy
 
 MAX_PLANE_RESOLUTION = 512
 BLENDER_PRESET = {
@@ -60,8 +59,6 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     coarse_to_fine: float = 0.5
     """Part of the run over which finer levels of the hash grid or of the planes are let in one after the other; 0
     lets all in from the start."""
-    opacity_entropy_mult: float = 5e-3
-    """Weight of the entropy of the training rays' opacity, which drives fog away; 0 turns it off."""
     proposal_plane_resolution: int = 32
     """Cells along the side of the proposal network's feature planes."""
     contraction: Literal["auto", "around", "front-facing"] = "auto"
@@ -221,11 +218,7 @@ class DietNeRFModel(NerfactoModel):
     def get_loss_dict(self, outputs, batch, metrics_dict=None):
         """nerfacto's losses, and the priors that are on, already weighted."""
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
-        if not self.training:
-            return losses
-        if self.config.opacity_entropy_mult > 0:
-            losses["opacity_entropy_loss"] = self.config.opacity_entropy_mult * opacity_entropy(outputs["accumulation"])
-        if self.config.field != "hash" and self.config.plane_smoothness > 0:
+        if self.training and self.config.field != "hash" and self.config.plane_smoothness > 0:
             losses["plane_smoothness_loss"] = self.config.plane_smoothness * self.field.encoding.total_variation()
         return losses
 
