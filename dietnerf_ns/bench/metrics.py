@@ -119,9 +119,10 @@ def photo_and_render(picture: Float[Tensor, "height wide 3"], width: int) -> tup
 
 
 def mean(images: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of every metric over the images, in float32 as nerfstudio takes it."""
+    """Mean of every metric over the images; by `std_mean` in float32, which ns-eval uses and `mean` may differ from."""
     names = [name for name in images[0] if name != "name"]
-    return {name: float(torch.tensor([image[name] for image in images]).mean()) for name in names}
+    values = {name: torch.tensor([image[name] for image in images]) for name in names}
+    return {name: float(torch.std_mean(of_images, correction=0)[1]) for name, of_images in values.items()}
 
 
 def as_batch(image: Image, device: torch.device) -> Float[Tensor, "1 3 height width"]:

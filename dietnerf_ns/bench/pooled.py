@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch.utils.data import Dataset
 
 from dietnerf_ns.bench.cell import CELLS, Cell
+from dietnerf_ns.bench.cells import short_hash
 from dietnerf_ns.bench.experiment import Experiment
 from dietnerf_ns.bench.files import in_one_line
 from dietnerf_ns.bench.metrics import PAPER
@@ -18,6 +19,7 @@ from dietnerf_ns.bench.runner import is_finished
 from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, find_scene, read_image
 
 POOLED = "pooled.json"
+FEATURES = "fidelity"
 KID_SUBSET_SIZE = 200
 
 
@@ -59,7 +61,7 @@ def pooled_metrics(experiment: Experiment, cells: list[Cell], data: Path | None,
         renders = ImagesOnWhite(images_of(pool, "renders", out), width=None)
         photos = ImagesOnWhite(reference_files(experiment, pool, data, out), experiment.resolution)
         try:
-            scores = fid_and_kid(renders, photos)
+            scores = fid_and_kid(renders, photos, out / FEATURES)
         except Exception as error:  # no network, no weights: metrics are no reason to lose a run
             reason = in_one_line(error)
             return {"pools": pools, "left_out": {f"{PAPER}/fid": reason, f"{PAPER}/kid": reason}}
@@ -68,13 +70,20 @@ def pooled_metrics(experiment: Experiment, cells: list[Cell], data: Path | None,
     return {"pools": pools, "left_out": {}}
 
 
-def fid_and_kid(renders: Dataset, photos: Dataset) -> dict[str, float]:
-    """FID and KID (mean over subsets) with torch-fidelity's Inception network."""
+def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -> dict[str, float]:
+    """FID and KID (mean over subsets) with torch-fidelity's Inception network.
+
+    Args:
+        renders: what is judged.
+        photos: what it is compared with; its features are kept in the folder `features` for the next method.
+    """
     from torch_fidelity import calculate_metrics
 
     scores = calculate_metrics(
         input1=renders,
         input2=photos,
+        input2_cache_name=short_hash(list(map(str, photos.files)), photos.width),
+        cache_root=str(features),
         cuda=torch.cuda.is_available(),
         fid=True,
         kid=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ from dietnerf_ns.errors import UserError
 
 @dataclass
 class RayEngine:
-    """Cells on the machines of a Ray cluster."""
+    """Cells on the machines of a Ray cluster.
+
+    Raises:
+        UserError: ray is not installed, or there is no cluster at the address.
+    """
 
     jobs: int
     """So many at once on each machine; they share its processors and GPUs."""
@@ -21,17 +26,15 @@ class RayEngine:
     """Of the cluster; when not given that of RAY_ADDRESS, else this machine becomes one."""
     command: tuple[str, ...] = CELL_COMMAND
 
-    def run(self, cells: list[Cell], out: Path) -> Iterator[Cell]:
-        """See `Engine.run`.
+    def __post_init__(self):
+        self._ray = import_ray()
+        if self.address is not None:
+            check_address(self.address)
 
-        Raises:
-            UserError: ray is not installed, or there is no cluster at the address.
-        """
-        ray = import_ray()
-        try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="warning", ignore_reinit_error=True)
-        except ConnectionError as error:
-            raise UserError(f"--ray-address {self.address}: there is no Ray cluster: {error}") from error
+    def run(self, cells: list[Cell], out: Path) -> Iterator[Cell]:
+        """See `Engine.run`."""
+        ray = self._ray
+        ray.init(address=self.address, log_to_driver=False, logging_level="warning", ignore_reinit_error=True)
         task = ray.remote(run_to_its_end).options(max_retries=0, **self._share_of(ray.nodes()))
         running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
         try:
@@ -67,6 +70,21 @@ def import_ray():
     except ImportError as error:
         raise UserError('--engine ray needs ray, which is not installed: pip install "dietnerf-ns[ray]".') from error
     return ray
+
+
+def check_address(address: str) -> None:
+    """Find out in seconds what Ray itself takes minutes for.
+
+    Raises:
+        UserError: nothing answers at the address.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--ray-address {address}: nothing answers there ({error}); give HOST:PORT as `ray start --head` prints it."
+        ) from error
 
 
 def note_in_log(cell: Cell, out: Path, words: str) -> None:

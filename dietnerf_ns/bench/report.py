@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.plots import draw_plots
@@ -40,7 +41,17 @@ def as_json(results: Results) -> dict:
         | {name: value for name, value in row.result.items() if name != "curves"}
         for row in results.rows
     ]
-    return {"name": results.name, "experiment": results.experiment, "cells": cells, "pooled": results.pooled}
+    experiment = without_folders(results.experiment)
+    return {"name": results.name, "experiment": experiment, "cells": cells, "pooled": results.pooled}
+
+
+def without_folders(content: Any) -> Any:
+    """The same settings, with files by their names alone: folders are of one machine."""
+    if isinstance(content, dict):
+        return {key: without_folders(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_folders(value) for value in content]
+    return Path(content).name if isinstance(content, str) and Path(content).is_absolute() else content
 
 
 def write_csv(results: Results, path: Path) -> None:
@@ -86,6 +97,16 @@ def tables(results: Results) -> list[str]:
         "Of the training loop, with nerfstudio's own evaluations in between.\n",
         by_method(results, COST),
     ]
+
+
+def methods(results: Results) -> str:
+    """What every label stands for."""
+    rows = []
+    for method in without_folders(results.experiment["methods"]):
+        settings = results.experiment["overrides"] | method["overrides"]
+        words = ", ".join(f"{name} {value}" for name, value in settings.items())
+        rows.append([method["label"] or method["name"], method["name"], words or NOTHING])
+    return table(["label", "method", "changed settings"], rows)
 
 
 def by_method(results: Results, metrics: tuple[Metric, ...]) -> str:
@@ -142,7 +163,7 @@ def notes(results: Results) -> list[str]:
         cells = "".join(f"- {name} (cells/{name}/log.txt)\n" for name in missing)
         sections += ["## Cells without a result\n", "Means above are over the other cells.\n", cells]
     if left_out:
-        why = "URLError: the metric's network could not be downloaded; docs/benchmark.md says where its file goes.\n"
+        why = "urlopen error: a metric's weights could not be downloaded; docs/benchmark.md says where the files go.\n"
         sections += [
             "## Metrics left out\n",
             why,
@@ -150,4 +171,10 @@ def notes(results: Results) -> list[str]:
         ]
     keys = list(dict.fromkeys(key for machine in machines for key in machine))
     rows = [[str(machine.get(key, NOTHING)) for key in keys] for machine in machines]
-    return [*sections, "## Machine\n", table([key.replace("_", " ") for key in keys], rows)]
+    return [
+        *sections,
+        "## Methods\n",
+        methods(results),
+        "## Machine\n",
+        table([key.replace("_", " ") for key in keys], rows),
+    ]

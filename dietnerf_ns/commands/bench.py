@@ -17,9 +17,9 @@ class Run:
     """Train and evaluate every cell (scene x views x method x seed) that has no result yet, then write the report.
 
     Written under --out: scenes/ (few-shot copies that every method reads), cells/ID/ (log.txt, nerfstudio's run,
-    photos/, renders/, result.json when finished), pooled.json (FID, KID), experiment.json, and what `report` writes.
-    Finished cells are never run again: start the same command again to go on after Ctrl-C or a crash.
-    Ends with status 1 if a cell crashed.
+    photos/, renders/, result.json when finished), pooled.json (FID, KID), fidelity/ (features of the reference
+    images), experiment.json, and what `report` writes. Finished cells are never run again: start the same command
+    again to go on after Ctrl-C or a crash. Ends with status 1 if a cell crashed.
     """
 
     experiment: tyro.conf.Positional[Path]
@@ -51,9 +51,10 @@ class Run:
         cells = plan_cells(experiment, self.data, self.out)
         description = {"name": self.experiment.stem, "experiment": asdict(experiment), "cells": [*map(asdict, cells)]}
         write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is a Ctrl-C
         try:
             crashed = run_missing(cells, self.out, engine)
+            write_json(self.out / POOLED, pooled_metrics(experiment, cells, self.data, self.out))
+            print(f"Report: {write_report(self.out)}")
         except KeyboardInterrupt:
             done = sum(is_finished(cell, self.out) for cell in cells)
             print(
@@ -61,22 +62,17 @@ class Run:
                 file=sys.stderr,
             )
             sys.exit(130)
-        write_json(self.out / POOLED, pooled_metrics(experiment, cells, self.data, self.out))
-        print(f"Report: {write_report(self.out)}")
         if crashed:
             sys.exit(f"{len(crashed)} of {len(cells)} cells crashed; the same command tries them again.")
 
     def _engine(self):
-        from dietnerf_ns.bench.ray_engine import RayEngine, import_ray
+        from dietnerf_ns.bench.ray_engine import RayEngine
         from dietnerf_ns.bench.runner import LocalEngine
         from dietnerf_ns.errors import UserError
 
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1.")
-        if self.engine == "local":
-            return LocalEngine(self.jobs)
-        import_ray()
-        return RayEngine(self.jobs, self.ray_address)
+        return LocalEngine(self.jobs) if self.engine == "local" else RayEngine(self.jobs, self.ray_address)
 
 
 @dataclass
@@ -99,6 +95,7 @@ class Report:
 
 def main() -> None:
     """Entry point of dietnerf-bench."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is a Ctrl-C
     # What nerfstudio and torchmetrics say about themselves when they are imported; a user can do nothing about it.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report}, description=__doc__).main()

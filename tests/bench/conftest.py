@@ -90,6 +90,9 @@ def write_fake_results(
         }
         (folder / "result.json").write_text(json.dumps(result))
     baseline = cells[0]["method"]
-    content = {"name": "made up", "baseline": baseline, "experiment": {"evaluate": evaluate}, "cells": cells}
+    methods = [{"name": "dietnerf", "label": name, "overrides": {}} for name in dict.fromkeys(m for _, _, m, _ in psnr)]
+    methods[0]["overrides"] = {"pipeline.semantic.clip-pretrained": "/somewhere/clip.pt"}
+    described = {"evaluate": evaluate, "methods": methods, "overrides": {"max-num-iterations": 5}}
+    content = {"name": "made up", "baseline": baseline, "experiment": described, "cells": cells}
     (out / "experiment.json").write_text(json.dumps(content))
     return out

@@ -26,7 +26,7 @@ def experiment_file(folder, **content):
 
 
 def test_run_resume_and_report(tmp_path, monkeypatch):
-    """Two real cells, one crashing; then the finished one alone, which runs nothing; ns-eval's code gives the same means."""
+    """Two real cells, one crashing; then the finished one alone, which runs nothing; the means are ns-eval's."""
     out = tmp_path / "out"
     both = experiment_file(tmp_path, methods=[PLAIN, BROKEN])
     first = ns("dietnerf-bench", "run", both, "--out", out, "--jobs", 2, cwd=tmp_path, check=False)

@@ -93,3 +93,4 @@ def test_photo_is_the_first_panel_and_the_final_render_the_last(panels):
 
 def test_mean_over_the_images():
     assert mean([{"name": "a", "psnr": 1.0}, {"name": "b", "psnr": 2.0}]) == {"psnr": 1.5}
+    assert mean([{"name": "a", "psnr": 3.0}]) == {"psnr": 3.0}

@@ -30,7 +30,7 @@ def test_images_are_put_on_white(tmp_path):
 def test_renders_of_all_seeds_against_every_image_of_the_scene(tmp_path, monkeypatch):
     cells = [finished_cell(tmp_path, f"a{seed}", seed=seed) for seed in (0, 1)]
     cells += [finished_cell(tmp_path, "b", method="b"), cell("not finished", method="c")]
-    monkeypatch.setattr(pooled, "fid_and_kid", lambda renders, photos: {"paper/fid": float(len(renders))})
+    monkeypatch.setattr(pooled, "fid_and_kid", lambda renders, photos, features: {"paper/fid": float(len(renders))})
     result = pooled_metrics(experiment(tmp_path, resolution=8), cells, None, tmp_path)
     every_image = 8 + 4 + 25
     assert result["pools"] == [
@@ -41,14 +41,14 @@ def test_renders_of_all_seeds_against_every_image_of_the_scene(tmp_path, monkeyp
 
 def test_scenes_used_as_they_are_are_compared_with_their_evaluated_photos(tmp_path, monkeypatch):
     read = experiment(tmp_path, scenes=[{"name": "fern", "dataparser": "colmap"}])
-    monkeypatch.setattr(pooled, "fid_and_kid", lambda renders, photos: {})
+    monkeypatch.setattr(pooled, "fid_and_kid", lambda renders, photos, features: {})
     cells = [finished_cell(tmp_path, f"a{seed}", seed=seed, scene="fern", renders=3) for seed in (0, 1)]
     (pool,) = pooled_metrics(read, cells, None, tmp_path)["pools"]
     assert pool["renders"] == 6 and pool["references"] == 3
 
 
 def test_without_the_network_both_are_left_out(tmp_path, monkeypatch):
-    def offline(renders, photos):
+    def offline(*_):
         raise OSError("no network")
 
     monkeypatch.setattr(pooled, "fid_and_kid", offline)
@@ -67,6 +67,8 @@ def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
     for index in range(3):
         Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"{index}.png")
     files = [tmp_path / f"{index}.png" for index in range(3)]
-    same = pooled.fid_and_kid(ImagesOnWhite(files, None), ImagesOnWhite(files, None))
+    photos = ImagesOnWhite(files, None)
+    same = pooled.fid_and_kid(photos, photos, tmp_path / "features")
     assert set(same) == {"paper/fid", "paper/kid"}
     assert same["paper/fid"] == pytest.approx(0, abs=1e-3)
+    assert [path for path in (tmp_path / "features").rglob("*") if path.is_file()], "kept for the next method"

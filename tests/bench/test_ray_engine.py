@@ -47,7 +47,13 @@ def test_interruption_ends_the_cells_on_the_cluster(two_workers, tmp_path, fake_
     assert not sleeping()
 
 
-def test_without_ray_the_message_says_how_to_get_it(monkeypatch, tmp_path):
+def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'pip install "dietnerf-ns\[ray\]"'):
-        next(RayEngine(1).run([cell("one")], tmp_path))
+        RayEngine(1)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_an_address_without_a_cluster_is_refused_at_once(address):
+    with pytest.raises(UserError, match=f"--ray-address {address}: nothing answers there"):
+        RayEngine(1, address)

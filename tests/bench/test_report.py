@@ -46,7 +46,9 @@ def test_it_says_what_is_missing_and_where_it_was_measured(report):
     assert "- cell4 (cells/cell4/log.txt)" in text
     assert "- paper/lpips: URLError: no network" in text
     assert "| Linux x86_64 | 2 | none | 2.9.0 |" in text
-    assert str(report.parent) not in text
+    assert "| plain | dietnerf | max-num-iterations 5, pipeline.semantic.clip-pretrained clip.pt |" in text
+    for written in (text, (report.parent / "results.json").read_text()):
+        assert str(report.parent) not in written and "/somewhere" not in written
 
 
 def test_csv_and_json_hold_every_cell(report):
