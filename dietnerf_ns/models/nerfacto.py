@@ -44,9 +44,9 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """nerfacto for few photos with known poses."""
 
     _target: type = dataclasses.field(default_factory=lambda: DietNeRFModel)
-    field: Literal["hash", "free-planes", "generated-planes"] = "hash"
-    """What holds the scene: nerfacto's hash grid; feature planes, which are fast without CUDA; or feature planes that
-    an untrained network puts out, which keeps unseen parts natural."""
+    field: Literal["free-planes", "generated-planes", "hash"] = "free-planes"
+    """What holds the scene: feature planes; feature planes that an untrained network puts out, a prior of its own that
+    needs many more steps; or nerfacto's hash grid."""
     plane_resolution: int | None = None
     """Cells along the side of the finest feature planes; when not given the shorter side of the training images, at
     most 512."""
