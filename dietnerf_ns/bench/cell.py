@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 CELLS = "cells"
 SPECIFICATION = "cell.json"
@@ -24,6 +24,8 @@ class Cell:
     seed: int
     train_arguments: tuple[str, ...]
     """Arguments of ns-train; paths in them are relative to the results folder."""
+    split: Literal["test", "val"]
+    """The split that is evaluated, as the dataparser names it; a few-shot copy holds the right frames under `test`."""
     similarity: dict[str, Any]
     """The encoder that renders are compared with."""
 

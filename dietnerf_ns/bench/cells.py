@@ -77,12 +77,13 @@ def _cell(experiment: Experiment, scene: Scene, views: Views | None, method: Met
     settings |= experiment.overrides | method.overrides | {"machine.seed": seed}
     dataparser = [scene.parser, *as_flags(scene.arguments)]
     similarity = asdict(experiment.similarity)
-    defining = short_hash(data.content, settings, dataparser, similarity, default_settings(method.name))
+    split = experiment.evaluate if views is None else "test"
+    defining = short_hash(data.content, settings, dataparser, split, similarity, default_settings(method.name))
     label = AS_IS if views is None else views.label
     identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
     places = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
     arguments = [method.name, *as_flags({"vis": "tensorboard"} | places | settings), *dataparser]
-    return Cell(identity, scene.name, label, method.title, seed, tuple(arguments), similarity)
+    return Cell(identity, scene.name, label, method.title, seed, tuple(arguments), split, similarity)
 
 
 def default_settings(method: str) -> str:

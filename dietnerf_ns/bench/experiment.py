@@ -36,7 +36,7 @@ class Scene:
     __pydantic_config__ = NO_OTHER_KEYS
     name: str
     dataparser: str | None = None
-    """Reads the folder as it is; `views`, `resolution` and `evaluate` do not apply. When not given the scene is
+    """Reads the folder as it is; `views` and `resolution` do not apply. When not given the scene is
     NeRF-Synthetic, and every method gets the same small copy of it."""
     arguments: Settings = field(default_factory=dict)
     """Settings of the dataparser."""

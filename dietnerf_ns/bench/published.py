@@ -8,7 +8,7 @@ from importlib.resources import files
 import yaml
 
 from dietnerf_ns.bench.summary import PAPER_METRICS, POOLED_METRICS, Results, Row, over_seeds
-from dietnerf_ns.bench.tables import number, spread_in_words, table
+from dietnerf_ns.bench.tables import count, number, spread_in_words, table
 
 EIGHT_SCENES = frozenset({"chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship"})
 MEAN_OF_EIGHT = "mean of 8 scenes"
@@ -81,7 +81,7 @@ def _our_rows(results: Results, views: str, place: str, rows: list[Row]) -> list
             numbers = [spread_in_words(over_seeds(cells, column.name), column.digits) for column in PAPER_METRICS]
             pool = _pool(results, views, method) if whole_pool else {}
             numbers += [number(pool.get(column.name), column.digits) for column in POOLED_METRICS]
-            lines.append([place, f"**{method}**", *numbers, f"this run, {len(cells)} cells"])
+            lines.append([place, f"**{method}**", *numbers, f"this run, {count(len(cells), 'cell')}"])
     return lines
 
 

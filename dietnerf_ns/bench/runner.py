@@ -37,7 +37,7 @@ def run_missing(cells: list[Cell], out: Path, engine: Engine) -> list[Cell]:
     """
     missing = [cell for cell in cells if not is_finished(cell, out)]
     done = len(cells) - len(missing)
-    print(f"{len(cells)} cells: {done} finished before, {len(missing)} to run.")
+    print(f"Cells: {len(cells)}, {done} finished before, {len(missing)} to run.")
     crashed = []
     # Without smoothing the time left is that of the average cell, however long ago one ended.
     bar = tqdm(total=len(cells), initial=done, unit="cell", smoothing=0)

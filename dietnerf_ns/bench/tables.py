@@ -17,6 +17,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def count(n: int, thing: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def number(value: float | None, digits: int) -> str:
     """The number, or a dash for none."""
     return NOTHING if value is None else f"{value:.{digits}f}"

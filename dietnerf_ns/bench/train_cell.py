@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
     """Train and evaluate the cell that `folder/cell.json` describes; write `folder/result.json`."""
     cell = Cell(**json.loads((folder / SPECIFICATION).read_text()))
     training = train(cell)
-    evaluation = evaluate(cell.config_file, cell.similarity, folder)
+    evaluation = evaluate(cell, folder)
     curves = read_curves(cell.config_file.parent)
     write_json(folder / RESULT, evaluation | {"training": training, "curves": curves, "machine": describe_machine()})
 
@@ -76,12 +76,11 @@ class TrainingClock:
 
 
 @torch.no_grad()
-def evaluate(config_file: Path, similarity: dict, folder: Path) -> dict:
+def evaluate(cell: Cell, folder: Path) -> dict:
     """Judge every evaluation image; the first metrics equal ns-eval's. Renders and photos are written as PNG files.
 
     Args:
-        config_file: of the trained run.
-        similarity: the encoder's settings.
+        cell: trained.
         folder: where `renders/` and `photos/` go.
 
     Returns:
@@ -89,8 +88,8 @@ def evaluate(config_file: Path, similarity: dict, folder: Path) -> dict:
         what could not be computed, and why.
     """
     with lpips_replaced_by(LazyLPIPS):
-        _, pipeline, _, _ = eval_setup(config_file)
-    ours = judges(similarity, pipeline.device)
+        _, pipeline, _, _ = eval_setup(cell.config_file, test_mode=cell.split)
+    ours = judges(cell.similarity, pipeline.device)
     images, left_out = [], {}
     names = [path.stem for path in pipeline.datamanager.eval_dataset.image_filenames]
     for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:

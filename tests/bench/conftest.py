@@ -39,7 +39,7 @@ def fake_cell_command() -> tuple[str, ...]:
 
 def cell(identity: str, **values) -> Cell:
     defaults = {"scene": "tiny", "views": "all views", "method": "a", "seed": 0}
-    return Cell(**{"id": identity, "train_arguments": ("a",), "similarity": {}} | defaults | values)
+    return Cell(**{"id": identity, "train_arguments": ("a",), "split": "test", "similarity": {}} | defaults | values)
 
 
 def started(out: Path) -> list[str]:

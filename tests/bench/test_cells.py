@@ -30,6 +30,7 @@ def test_every_combination_once_in_the_order_of_the_file(plan):
 
 def test_arguments_of_ns_train(plan):
     (cell,) = plan(methods=TWO[1:], overrides={"max-num-iterations": 5, "mixed-precision": False})
+    assert cell.split == "test", "where a few-shot copy holds what is evaluated"
     arguments = cell.train_arguments
     assert arguments[0] == "nerfacto" and arguments[-1] == "blender-data"
     settings = dict(zip(arguments[1:-1:2], arguments[2:-1:2], strict=True))
@@ -76,9 +77,10 @@ def test_the_id_changes_with_the_methods_defaults(plan, monkeypatch):
 def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path):
     (tmp_path / "data" / "fern").mkdir(parents=True)
     scene = {"name": "fern", "dataparser": "nerfstudio-data", "arguments": {"eval-mode": "interval"}}
-    read = experiment(tmp_path, scenes=[scene], views=[{"count": 2}, {"count": 3}])
+    read = experiment(tmp_path, scenes=[scene], views=[{"count": 2}, {"count": 3}], evaluate="val")
     (cell,) = plan_cells(read, tmp_path / "data", tmp_path)
     assert cell.views == "as is", "once, whatever the views of other scenes are"
+    assert cell.split == "val"
     assert cell.train_arguments[-3:] == ("nerfstudio-data", "--eval-mode", "interval")
     assert cell.train_arguments[cell.train_arguments.index("--data") + 1] == str(tmp_path / "data" / "fern")
 

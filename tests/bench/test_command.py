@@ -47,7 +47,7 @@ def test_run_resume_and_report(tmp_path, monkeypatch):
 
     alone = experiment_file(tmp_path, methods=[PLAIN])
     second = ns("dietnerf-bench", "run", alone, "--out", out, cwd=tmp_path)
-    assert "1 cells: 1 finished before, 0 to run." in second.stdout
+    assert "Cells: 1, 1 finished before, 0 to run." in second.stdout
     assert result_file.stat().st_mtime_ns == written
 
     config = result_file.relative_to(out).with_name("dietnerf-tiny") / "run" / "config.yml"

@@ -24,7 +24,7 @@ def test_finished_cells_are_never_run_again(tmp_path, fake_cell_command, capsys)
     assert run_missing(cells[:2], tmp_path, engine) == []
     assert run_missing(cells, tmp_path, engine) == []
     assert sorted(started(tmp_path)) == ["one", "three", "two"]
-    assert "3 cells: 2 finished before, 1 to run." in capsys.readouterr().out
+    assert "Cells: 3, 2 finished before, 1 to run." in capsys.readouterr().out
 
 
 def test_a_crash_is_shown_and_the_rest_goes_on(tmp_path, fake_cell_command, capsys):
