@@ -79,6 +79,8 @@ class Method:
     label: str = ""
     """Its row in the tables; the method's name when not given."""
     overrides: Settings = field(default_factory=dict)
+    against: str = ""
+    """Label of a method that this one is compared with besides the baseline, such as the row that it adds a part to."""
 
     @property
     def title(self) -> str:
@@ -171,6 +173,8 @@ def check_names(experiment: Experiment) -> None:
         raise UserError(f"methods: {', '.join(titles)}: two have the same label; give each its own `label`.")
     check_known("baseline", experiment.baseline_title, titles)
     for method in experiment.methods:
+        if method.against:
+            check_known(f"`against` of {method.title}", method.against, titles)
         check_known("method", method.name, all_methods)
         for setting in experiment.overrides | method.overrides:
             _check_setting(setting, method.name)

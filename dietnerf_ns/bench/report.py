@@ -83,13 +83,14 @@ def tables(results: Results) -> list[str]:
         "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS "
         "with AlexNet; similarity: cosine of the embeddings of render and photo.\n",
         by_method(results, METRICS),
-        f"## Difference to {results.baseline}\n",
-        "Mean over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval (n pairs).\n",
-        differences(results),
+        *difference_sections(results),
     ]
-    for factor, title in (("scene", "scenes"), ("views", "views")):
-        if len({cell[factor] for cell in results.cells}) > 1:
-            sections += [f"## By {title}: PSNR (dB)\n", by_factor(results, factor)]
+    if len({cell["scene"] for cell in results.cells}) > 1:
+        sections += ["## By scenes: PSNR (dB)\n", by_scene(results)]
+    choices = list(dict.fromkeys(cell["views"] for cell in results.cells))
+    for views in choices if len(choices) > 1 else ():
+        part = results.only(views=views)
+        sections += [f"## {views} alone\n", by_method(part, METRICS), *difference_sections(part, f", {views}")]
     return [
         *sections,
         *paper_tables(results),
@@ -119,34 +120,44 @@ def by_method(results: Results, metrics: tuple[Metric, ...]) -> str:
     return table(["method", "cells", *(metric.title for metric in metrics)], rows)
 
 
-def differences(results: Results) -> str:
-    """A row per method but the baseline, a column per metric."""
-    baseline = results.of(method=results.baseline)
-    rows = [
-        [method]
-        + [
-            difference_in_words(paired_difference(results.of(method=method), baseline, metric.name), metric.digits)
-            for metric in METRICS
-        ]
-        for method in results.methods
-        if method != results.baseline
+def difference_sections(results: Results, where: str = "") -> list[str]:
+    """Every method beside the baseline, and those that name another method beside that one."""
+    others = [(method, results.baseline) for method in results.methods if method != results.baseline]
+    labels = {method["label"] or method["name"]: method["against"] for method in results.experiment["methods"]}
+    parts = [(label, against) for label, against in labels.items() if against]
+    sections = [
+        f"## Difference to {results.baseline}{where}\n",
+        "Mean over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval (n pairs).\n",
+        differences(results, others),
     ]
-    return table(["method", *(metric.title for metric in METRICS)], rows)
+    if parts:
+        sections += [f"## Difference that each part makes{where}\n", differences(results, parts)]
+    return sections
 
 
-def by_factor(results: Results, factor: str) -> str:
-    """PSNR of every method for every value of a factor."""
+def differences(results: Results, pairs: list[tuple[str, str]]) -> str:
+    """A row per pair of a method and what it is compared with, a column per metric."""
+    rows = []
+    for method, reference in pairs:
+        cells = results.of(method=method), results.of(method=reference)
+        compared = [difference_in_words(paired_difference(*cells, metric.name), metric.digits) for metric in METRICS]
+        rows.append([method, reference, *compared])
+    return table(["method", "compared with", *(metric.title for metric in METRICS)], rows)
+
+
+def by_scene(results: Results) -> str:
+    """PSNR of every method on every scene."""
     metric = METRICS[0]
-    values = list(dict.fromkeys(cell[factor] for cell in results.cells))
+    scenes = list(dict.fromkeys(cell["scene"] for cell in results.cells))
     rows = [
         [method]
         + [
-            spread_in_words(over_seeds(results.of(method=method, **{factor: value}), metric.name), metric.digits)
-            for value in values
+            spread_in_words(over_seeds(results.of(method=method, scene=scene), metric.name), metric.digits)
+            for scene in scenes
         ]
         for method in results.methods
     ]
-    return table(["method", *values], rows)
+    return table(["method", *scenes], rows)
 
 
 def notes(results: Results) -> list[str]:

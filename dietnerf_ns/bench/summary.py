@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,11 @@ class Results:
     def methods(self) -> list[str]:
         """Labels in the order of the report."""
         return list(dict.fromkeys(cell["method"] for cell in self.cells))
+
+    def only(self, **wanted: Any) -> Results:
+        """The same experiment, cut down to the cells with these values."""
+        cells = [cell for cell in self.cells if all(cell[name] == value for name, value in wanted.items())]
+        return replace(self, cells=cells, rows=self.of(**wanted))
 
     def of(self, **wanted: Any) -> list[Row]:
         """The finished cells with these values, such as `method="nerfacto"`."""

@@ -90,7 +90,11 @@ def write_fake_results(
         }
         (folder / "result.json").write_text(json.dumps(result))
     baseline = cells[0]["method"]
-    methods = [{"name": "dietnerf", "label": name, "overrides": {}} for name in dict.fromkeys(m for _, _, m, _ in psnr)]
+    labels = list(dict.fromkeys(method for _, _, method, _ in psnr))
+    methods = [
+        {"name": "dietnerf", "label": label, "overrides": {}, "against": previous}
+        for label, previous in zip(labels, ["", *labels], strict=False)
+    ]
     methods[0]["overrides"] = {"pipeline.semantic.clip-pretrained": "/somewhere/clip.pt"}
     described = {"evaluate": evaluate, "methods": methods, "overrides": {"max-num-iterations": 5}}
     content = {"name": "made up", "baseline": baseline, "experiment": described, "cells": cells}

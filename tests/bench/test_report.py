@@ -35,10 +35,24 @@ def test_its_numbers_are_those_of_the_result_files(report):
     text = report.read_text()
     assert "4 of 5 cells" in text
     assert "| plain | 2 of 2 | 20.50 | 0.205 |" in text
-    assert "| diet | +1.50 [-4.85, +7.85] (n = 2) |" in text, "t with one degree of freedom 12.706, deviation 0.7071"
-    assert "| diet | 21.00 | 23.00 |" in text, "by views"
+    assert "| diet | plain | +1.50 [-4.85, +7.85] (n = 2) |" in text, (
+        "t with one degree of freedom 12.706, deviation 0.7071"
+    )
+    assert "| diet | plain | +2.00 (n = 1) |" in section(text, "## Difference to plain, 8 random 1")
+    assert "| diet | 1 of 1 | 23.00 | 0.230 |" in section(text, "## 8 random 1 alone")
     assert "| broken | 0 of 1 | – |" in text
     assert "| diet | 2 of 2 | 10 | 10.0 | 900 |" in text, "seconds, steps/s, MiB"
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading."""
+    return text.split(f"{heading}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
+def test_a_part_is_compared_with_the_row_it_is_added_to(report):
+    parts = section(report.read_text(), "## Difference that each part makes")
+    assert "| diet | plain | +1.50" in parts
+    assert "| broken | diet | – |" in parts, "each with the row before it, not with the baseline"
 
 
 def test_it_says_what_is_missing_and_where_it_was_measured(report):
