@@ -17,7 +17,7 @@ SMOOTHED_POINTS = 60
 """Points of a learning curve that are drawn; each is the mean of its neighbours."""
 
 
-def draw_plots(results: Results, folder: Path) -> list[tuple[str, Path]]:
+def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) -> list[tuple[str, Path]]:
     """Draw every plot that the results allow.
 
     Returns:
@@ -31,8 +31,9 @@ def draw_plots(results: Results, folder: Path) -> list[tuple[str, Path]]:
             draw_differences,
         ),
         "curves": ("PSNR of rays while training, mean over the cells; thin: the training photos.", draw_curves),
-        "contact_sheet": ("Photo and renders of evaluated views, first seed.", draw_contact_sheet),
     }
+    if contact_sheet:
+        plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
     drawn = []
     for name, (caption, draw) in plots.items():
         figure = draw(results)

@@ -15,8 +15,13 @@ from dietnerf_ns.bench.tables import NOTHING, difference_in_words, spread_in_wor
 REPORT = "report.md"
 
 
-def write_report(folder: Path) -> Path:
-    """Write report.md, plots/, results.json and results.csv into the folder of the results.
+def write_report(folder: Path, *, to: Path | None = None, contact_sheet: bool = True) -> Path:
+    """Write report.md, plots/, results.json and results.csv.
+
+    Args:
+        folder: of the results.
+        to: where to write; into the folder of the results when None.
+        contact_sheet: whether the report shows photos and renders.
 
     Returns:
         The report's path.
@@ -24,14 +29,15 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: there are no results in the folder.
     """
-    results = read_results(folder)
-    write_json(folder / "results.json", as_json(results))
-    write_csv(results, folder / "results.csv")
-    plots = draw_plots(results, folder / "plots")
-    pictures = [f"![{caption}]({path.relative_to(folder)})\n\n{caption}\n" for caption, path in plots]
+    results, to = read_results(folder), to or folder
+    to.mkdir(parents=True, exist_ok=True)
+    write_json(to / "results.json", as_json(results))
+    write_csv(results, to / "results.csv")
+    plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet)
+    pictures = [f"![{caption}]({path.relative_to(to)})\n\n{caption}\n" for caption, path in plots]
     sections = [f"# {results.name}\n", state(results), *pictures, *tables(results), *notes(results)]
-    (folder / REPORT).write_text("\n".join(sections))
-    return folder / REPORT
+    (to / REPORT).write_text("\n".join(sections))
+    return to / REPORT
 
 
 def as_json(results: Results) -> dict:

@@ -79,18 +79,22 @@ class Run:
 class Report:
     """Write the report of the cells that are finished.
 
-    Written into the folder: report.md with its plots/, results.json (everything, per image) and results.csv (a line per
+    Written: report.md with its plots/, results.json (everything, per image) and results.csv (a line per
     cell).
     """
 
     results: tyro.conf.Positional[Path]
     """Folder that `dietnerf-bench run` wrote."""
+    to: Path | None = None
+    """Folder that the report is written to, such as docs/benchmarks/NAME; that of the results when not given."""
+    contact_sheet: bool = True
+    """Show photos and renders; leave them out when the photos are not yours to pass on."""
 
     def main(self) -> None:
         """Write it and say where it is."""
         from dietnerf_ns.bench.report import write_report
 
-        print(f"Report: {write_report(self.results)}")
+        print(f"Report: {write_report(self.results, to=self.to, contact_sheet=self.contact_sheet)}")
 
 
 def main() -> None:

@@ -78,3 +78,15 @@ def test_csv_and_json_hold_every_cell(report):
 def test_one_method_has_no_differences(tmp_path):
     write_fake_results(tmp_path, {("lego", "v", "plain", 0): 20.0})
     assert "differences.png" not in write_report(tmp_path).read_text()
+
+
+def test_it_can_be_written_elsewhere_and_without_photos(tmp_path):
+    write_fake_results(tmp_path / "results", PSNR)
+    report = write_report(tmp_path / "results", to=tmp_path / "docs" / "it", contact_sheet=False)
+    assert report == tmp_path / "docs" / "it" / "report.md" and "contact_sheet" not in report.read_text()
+    assert sorted(path.name for path in (report.parent / "plots").iterdir()) == [
+        "bars.png",
+        "curves.png",
+        "differences.png",
+    ]
+    assert (report.parent / "results.json").is_file() and not (tmp_path / "results" / "report.md").exists()
