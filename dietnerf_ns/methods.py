@@ -9,6 +9,7 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
@@ -20,6 +21,7 @@ from dietnerf_ns.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
+from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 
 allow_numpy_scalars_in_checkpoints()
@@ -47,11 +49,15 @@ def _method(
     steps_per_save: int = 2000,
     steps_per_eval_image: int = 500,
     viewer: ViewerConfig | None = None,
+    pixel_sampler: PixelSamplerConfig | None = None,
 ) -> MethodSpecification:
     """What all methods share: few-shot data, the DietNeRF pipeline, the machine's best device, the viewer."""
     pipeline = DietNeRFPipelineConfig(
         datamanager=FewShotDataManagerConfig(
-            dataparser=dataparser, train_num_rays_per_batch=rays, eval_num_rays_per_batch=rays
+            dataparser=dataparser,
+            train_num_rays_per_batch=rays,
+            eval_num_rays_per_batch=rays,
+            pixel_sampler=pixel_sampler or PixelSamplerConfig(),
         ),
         model=model,
         semantic=semantic,
@@ -102,6 +108,7 @@ dietnerf_vanilla = _method(
         radius_range=(3.5, 4.5),
     ),
     dataparser=BlenderDataParserConfig(),
+    pixel_sampler=OnePhotoPixelSamplerConfig(),
     optimizers={"fields": _adam(5e-4, 5e-5, steps=500_000), "temporal_distortion": _adam(5e-4, 5e-5, steps=500_000)},
     steps=250_000,
     rays=1024,
