@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dietnerf_ns.errors import UserError
+
 UPSAMPLINGS = 3
+MAX_LEVELS = UPSAMPLINGS + 1
 NOISE_CHANNELS = 64
 
 
@@ -24,19 +27,24 @@ class PlaneGenerator(nn.Module):
         levels: how many resolutions come out, each half the next finer one, at most 4.
         channels: features per plane.
         width: channels at the coarse end of the network; the fine end has a quarter.
+
+    Raises:
+        UserError: more than 4 levels.
     """
 
     def __init__(self, *, resolution: int, levels: int, channels: int, width: int = 64):
         super().__init__()
+        if levels > MAX_LEVELS:
+            raise UserError(f"--pipeline.model.plane-levels {levels}: generated-planes have at most {MAX_LEVELS}.")
         coarsest = -(-resolution // 2**UPSAMPLINGS)
         self.register_buffer("noise", torch.randn(3, NOISE_CHANNELS, coarsest, coarsest))
-        widths = [round(width * 4 ** (-stage / UPSAMPLINGS) / 8) * 8 for stage in range(UPSAMPLINGS + 1)]
+        widths = [round(width * 4 ** (-stage / UPSAMPLINGS) / 8) * 8 for stage in range(MAX_LEVELS)]
         ins = [NOISE_CHANNELS, *widths[:-1]]
         self.stages = nn.ModuleList(
             _stage(i, o, upsample=number > 0) for number, (i, o) in enumerate(zip(ins, widths, strict=True))
         )
         self.heads = nn.ModuleList(nn.Conv2d(w, channels, kernel_size=1) for w in widths[-levels:])
-        self.resolutions = [coarsest * 2**stage for stage in range(UPSAMPLINGS + 1)][-levels:]
+        self.resolutions = [coarsest * 2**stage for stage in range(MAX_LEVELS)][-levels:]
 
     def forward(self) -> list[Float[Tensor, "3 channels side side"]]:
         """Tri-planes from coarse to fine."""
@@ -44,8 +52,7 @@ class PlaneGenerator(nn.Module):
         for stage in self.stages:
             features = stage(features)
             outputs.append(features)
-        heads_inputs = outputs[-len(self.heads) :]
-        return [head(features) for head, features in zip(self.heads, heads_inputs, strict=True)]
+        return [head(features) for head, features in zip(self.heads, outputs[-len(self.heads) :], strict=True)]
 
 
 def _stage(channels_in: int, channels_out: int, *, upsample: bool) -> nn.Sequential:

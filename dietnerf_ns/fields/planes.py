@@ -89,7 +89,9 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
     def _generate(self) -> None:
         if self._generated and (self._differentiable or not torch.is_grad_enabled()):
             return
-        for level, planes in zip(self.levels, self.generator(), strict=True):
+        with torch.autocast(self.generator.noise.device.type, enabled=False):  # features in full precision
+            generated = self.generator()
+        for level, planes in zip(self.levels, generated, strict=True):
             level.plane_coef = planes
         self._generated, self._differentiable = True, torch.is_grad_enabled()
 

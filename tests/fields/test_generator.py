@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.generator import PlaneGenerator
 from dietnerf_ns.fields.planes import GeneratedTriplanes
 
@@ -8,6 +10,17 @@ def test_planes_come_out_from_coarse_to_fine_and_large_enough():
     generator = PlaneGenerator(resolution=30, levels=3, channels=5)
     assert generator.resolutions == [8, 16, 32]
     assert [planes.shape for planes in generator()] == [(3, 5, side, side) for side in (8, 16, 32)]
+
+
+def test_more_levels_than_the_network_has_are_refused():
+    with pytest.raises(UserError, match="plane-levels 5: generated-planes have at most 4"):
+        PlaneGenerator(resolution=30, levels=5, channels=5)
+
+
+def test_planes_are_in_full_precision_under_autocast():
+    planes = GeneratedTriplanes(resolution=16, num_levels=2, channels=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert planes(torch.rand(3, 3)).dtype == torch.float32
 
 
 def test_the_network_is_small_and_its_noise_is_no_parameter():
