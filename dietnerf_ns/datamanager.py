@@ -61,11 +61,6 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         except (OSError, AssertionError, RuntimeError) as error:  # how nerfstudio's dataparsers refuse what users give
             raise UserError(f"The dataparser cannot read {data}: {' '.join(str(error).split())}") from error
 
-    def next_train(self, step: int):
-        """Rays and pixels of a training step."""
-        self.train_pixel_sampler.step = step
-        return super().next_train(step)
-
     def create_train_dataset(self) -> AreaDownscaledDataset:
         """Cut the training split down to the chosen views; called by nerfstudio with the full split in place."""
         self.all_train_outputs = self.train_dataparser_outputs

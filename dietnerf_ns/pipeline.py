@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.base_model import ModelConfig
@@ -67,7 +66,7 @@ class DietNeRFPipeline(VanillaPipeline):
             config = replace(config, model=config.model.fitted_to(config.datamanager.dataparser))
         super().__init__(config, device, world_size=world_size, grad_scaler=grad_scaler, **kwargs)
         self.semantic = SemanticConsistency(config.semantic, device)
-        self.register_buffer("restarts", torch.zeros((), dtype=torch.long))
+        self.collapse_detector = CollapseDetector()
         self._seed = 0
         self._grad_scaler = grad_scaler
 
@@ -84,23 +83,25 @@ class DietNeRFPipeline(VanillaPipeline):
         photos, blend = self.datamanager.train_dataset, self.model.renderer_rgb.blend_background
         self.semantic.prepare(photos, blend=blend, total_steps=total_steps, seed=self._seed)
         if self.config.max_restarts > 0:
-            self.collapse_detector = CollapseDetector(total_steps, photo_variance(photos, blend))
+            known = {"total_steps": total_steps, "photo_variance": photo_variance(photos, blend)}
             after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
-            callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, args=[trainer.optimizers]))
+            arguments = {"optimizers": trainer.optimizers} | known
+            callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, kwargs=arguments))
         return callbacks
 
-    def _restart_if_collapsed(self, optimizers: Optimizers, step: int) -> None:
-        collapse = self.collapse_detector.update(step, **self._fit_to_photos)
+    def _restart_if_collapsed(self, step: int, *, optimizers: Optimizers, **known: float) -> None:
+        detector, limit = self.collapse_detector, self.config.max_restarts
+        collapse = detector.update(step, **self._fit_to_photos, **known)
         if collapse is None:
             return
-        if self.restarts >= self.config.max_restarts:
+        if detector.restarts == limit:
             CONSOLE.print(f"[bold red]Training has collapsed again at step {step}: {collapse}. It goes on as it is.")
-            self.collapse_detector.watching = False
+            detector.given_up = True
             return
-        self.restarts += 1
+        detector.restart(step + 1)
         CONSOLE.print(
             f"[bold yellow]Training has collapsed at step {step}: {collapse}. "
-            f"Restart {int(self.restarts)} of {self.config.max_restarts} from a new initialisation."
+            f"Restart {detector.restarts} of {limit} from a new initialisation."
         )
         fresh = self.model.config.setup(
             scene_box=self.model.scene_box, num_train_data=self.model.num_train_data, **self.model.kwargs
@@ -108,11 +109,21 @@ class DietNeRFPipeline(VanillaPipeline):
         self.model.load_state_dict(fresh.state_dict())
         for optimizer in optimizers.optimizers.values():
             optimizer.state.clear()
-        self.collapse_detector.first_step = step + 1
+        self.model.first_step = detector.first_step
+
+    def get_extra_state(self) -> dict[str, int | float]:
+        """What the collapse detector has seen, so that a resumed run goes on exactly as it would have."""
+        return self.collapse_detector.state()
+
+    def set_extra_state(self, state: dict[str, int | float]) -> None:
+        """Restore what `get_extra_state` saved."""
+        self.collapse_detector = CollapseDetector(**state)
+        self.model.first_step = self.collapse_detector.first_step
 
     def get_train_loss_dict(self, step: int):
         """One training step's losses, already weighted; nerfstudio sums them."""
         seed_everything(self._seed, step)
+        self.datamanager.train_pixel_sampler.step = step - self.collapse_detector.first_step
         outputs, losses, metrics = super().get_train_loss_dict(step)
         self._fit_to_photos = {
             "mse": losses[self.model.photometric_loss].detach(),

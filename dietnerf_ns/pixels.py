@@ -30,8 +30,8 @@ class OnePhotoPixelSampler(PixelSampler):
     """
 
     config: OnePhotoPixelSamplerConfig
-    step: int = 0
-    """Training step; set by the datamanager."""
+    step: int | None = None
+    """Training steps since the initialisation; None outside of training, where whole photos count."""
 
     def sample_method(
         self,
@@ -46,7 +46,7 @@ class OnePhotoPixelSampler(PixelSampler):
         if mask is not None:
             return super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
         indices = super().sample_method(batch_size, 1, image_height, image_width, device=device)
-        if self.step < self.config.centre_steps:
+        if self.step is not None and self.step < self.config.centre_steps:
             size = torch.tensor([image_height, image_width], device=indices.device)
             start = size * (1 - self.config.centre_fraction) / 2
             indices[:, 1:] = (start + indices[:, 1:] * self.config.centre_fraction).long()

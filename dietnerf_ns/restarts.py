@@ -36,49 +36,64 @@ class CollapseDetector:
     A collapsed field shows one colour everywhere: opacity is 0 or 1 on all rays and no gradient brings it back. The
     best that one colour can do is the photos' mean colour, whose squared error is their variance. Training has
     collapsed when, over a whole window after the first, the training rays are not 0.5 dB better than that.
+
+    All fields are numbers, to be saved with a run and restored, so that a resumed run decides as it would have.
     """
 
-    total_steps: int
-    """Of the run."""
-    photo_variance: float
-    """See `photo_variance`."""
+    restarts: int = 0
+    """How often training has started again."""
+    given_up: bool = False
+    """Training collapsed after the last restart; nothing is watched any more."""
     first_step: int = 0
     """Where this attempt started."""
-    watching: bool = True
-    """Off when no restart is left."""
+    steps: int = 0
+    """Steps in the current window."""
+    squared_error: float | Float[Tensor, ""] = 0.0
+    """Sum of the steps' mean squared errors in the current window."""
+    opacity: float | Float[Tensor, ""] = 0.0
+    """Sum of the steps' mean opacities in the current window."""
 
-    def __post_init__(self):
-        self._start_window()
+    def state(self) -> dict[str, int | float]:
+        """The fields, with tensors read."""
+        return vars(self) | {"squared_error": float(self.squared_error), "opacity": float(self.opacity)}
 
-    @property
-    def window(self) -> int:
-        """Steps per window."""
-        return max(MIN_WINDOW_STEPS, self.total_steps // WINDOWS_PER_RUN)
-
-    def update(self, step: int, *, mse: Float[Tensor, ""], opacity: Float[Tensor, ""]) -> str | None:
+    def update(
+        self,
+        step: int,
+        *,
+        mse: Float[Tensor, ""],
+        opacity: Float[Tensor, ""],
+        total_steps: int,
+        photo_variance: float,
+    ) -> str | None:
         """Take in a step; at the end of a window say what is wrong, else None.
 
         Args:
             step: of the run.
             mse: mean squared error of the step's training rays, RGB in [0, 1].
             opacity: their mean accumulation, in [0, 1].
+            total_steps: of the run.
+            photo_variance: see `photo_variance`.
         """
-        attempt_steps = step - self.first_step
-        if not self.watching or attempt_steps >= max(2 * self.window, self.total_steps * CHECKED_PART_OF_RUN):
+        attempt_steps, window = step - self.first_step, max(MIN_WINDOW_STEPS, total_steps // WINDOWS_PER_RUN)
+        if self.given_up or attempt_steps >= max(2 * window, total_steps * CHECKED_PART_OF_RUN):
             return None
-        self._mse, self._opacity, self._steps = self._mse + mse, self._opacity + opacity, self._steps + 1
-        if self._steps < self.window:
+        # Sums stay tensors until the window ends: reading them would make a GPU wait at every step.
+        self.squared_error, self.opacity, self.steps = self.squared_error + mse, self.opacity + opacity, self.steps + 1
+        if self.steps < window:
             return None
-        psnr, opacity = _psnr(float(self._mse) / self._steps), float(self._opacity) / self._steps
-        self._start_window()
-        one_colour = _psnr(self.photo_variance)
-        if attempt_steps < self.window or psnr >= one_colour + MIN_GAIN_DB:
+        psnr, seen = _psnr(float(self.squared_error) / window), float(self.opacity) / window
+        self.squared_error, self.opacity, self.steps = 0.0, 0.0, 0
+        one_colour = _psnr(photo_variance)
+        if attempt_steps < window or psnr >= one_colour + MIN_GAIN_DB:
             return None
-        state = "empty" if opacity < 0.01 else "opaque" if opacity > 0.99 else f"of opacity {opacity:.2f}"
+        state = "empty" if seen < 0.01 else "opaque" if seen > 0.99 else f"of opacity {seen:.2f}"
         return f"the scene is {state}; training rays have PSNR {psnr:.1f} dB, a single colour {one_colour:.1f} dB"
 
-    def _start_window(self) -> None:
-        self._mse, self._opacity, self._steps = 0.0, 0.0, 0
+    def restart(self, step: int) -> None:
+        """A new attempt starts at a step."""
+        self.restarts += 1
+        self.first_step = step
 
 
 def _psnr(mse: float) -> float:

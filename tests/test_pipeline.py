@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dietnerf_ns.errors import UserError
-from dietnerf_ns.restarts import CollapseDetector
 from tests.conftest import FakeEncoder
 
 
@@ -112,16 +111,23 @@ def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(pipeline):
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizers.optimizers["fields"].step()
-    pipeline.collapse_detector = CollapseDetector(total_steps=400, photo_variance=0.1)
     pipeline._fit_to_photos = {"mse": torch.tensor(0.2), "opacity": torch.tensor(0.0)}
     for step in range(100):
-        pipeline._restart_if_collapsed(optimizers, step)
-    assert int(pipeline.restarts) == 1 and "restarts" in pipeline.state_dict()
+        pipeline._restart_if_collapsed(step, optimizers=optimizers, total_steps=400, photo_variance=0.1)
+    assert pipeline.collapse_detector.restarts == 1 and pipeline.model.first_step == 100
     assert not optimizers.optimizers["fields"].state
     assert all(a is b for a, b in zip(parameters, pipeline.model.field.parameters(), strict=True))
     random = [(a, b) for a, b in zip(parameters, before, strict=True) if b.std() > 0]
     assert random and not any(torch.equal(a, b) for a, b in random)
     assert max(float(a.abs().max()) for a in parameters) < 2, "an initialisation, not where the optimiser was"
+
+
+def test_a_checkpoint_remembers_restarts(make_pipeline):
+    pipeline, resumed = make_pipeline(), make_pipeline()
+    pipeline.collapse_detector.restart(100)
+    resumed.load_pipeline(pipeline.state_dict(), step=150)
+    assert resumed.collapse_detector == pipeline.collapse_detector
+    assert resumed.model.first_step == 100
 
 
 class FakeOptimizers:

@@ -1,5 +1,6 @@
 """Collapsed training is noticed and started again."""
 
+import json
 import math
 
 import pytest
@@ -24,10 +25,10 @@ class FakePhotos(InputDataset):
 
 
 def watch(detector, steps, *, psnr, opacity, first=0):
-    """The first message with its step, or None."""
-    mse = torch.tensor(10 ** (-psnr / 10))
+    """The first message with its step, or None; one colour everywhere would have 10 dB."""
+    seen = {"mse": torch.tensor(10 ** (-psnr / 10)), "opacity": torch.tensor(opacity)}
     for step in range(first, first + steps):
-        message = detector.update(step, mse=mse, opacity=torch.tensor(opacity))
+        message = detector.update(step, **seen, total_steps=4000, photo_variance=0.1)
         if message:
             return step, message
     return None
@@ -39,25 +40,40 @@ def test_photo_variance_by_hand():
 
 
 def test_a_field_no_better_than_one_colour_has_collapsed():
-    detector = CollapseDetector(total_steps=4000, photo_variance=0.1)  # one colour: 10 dB
-    step, message = watch(detector, 4000, psnr=9.4, opacity=0.0)
+    step, message = watch(CollapseDetector(), 4000, psnr=9.4, opacity=0.0)
     assert step == 199, "the first window of 100 steps is left to the start"
     assert "empty" in message and "PSNR 9.4" in message and "10.0 dB" in message
-    assert "opaque" in watch(CollapseDetector(4000, 0.1), 4000, psnr=10.4, opacity=1.0)[1]
+    assert "opaque" in watch(CollapseDetector(), 4000, psnr=10.4, opacity=1.0)[1]
 
 
 def test_training_that_gets_anywhere_is_left_alone():
-    assert watch(CollapseDetector(4000, 0.1), 4000, psnr=10.6, opacity=1.0) is None
+    assert watch(CollapseDetector(), 4000, psnr=10.6, opacity=1.0) is None
 
 
 def test_only_the_first_third_is_watched():
-    detector = CollapseDetector(4000, 0.1)
+    detector = CollapseDetector()
     assert watch(detector, 1400, psnr=20, opacity=0.5) is None
     assert watch(detector, 2600, psnr=5, opacity=0, first=1400) is None
 
 
 def test_a_perfect_fit_is_no_error():
-    assert watch(CollapseDetector(400, 0.1), 400, psnr=math.inf, opacity=0.5) is None
+    assert watch(CollapseDetector(), 4000, psnr=math.inf, opacity=0.5) is None
+
+
+def test_a_new_attempt_is_watched_from_its_start_and_a_hopeless_one_no_more():
+    detector = CollapseDetector()
+    detector.restart(1000)
+    assert watch(detector, 4000, psnr=5, opacity=0, first=1000)[0] == 1199
+    detector.given_up = True
+    assert watch(detector, 4000, psnr=5, opacity=0, first=1200) is None
+
+
+def test_a_resumed_run_decides_as_it_would_have():
+    whole, stopped = CollapseDetector(), CollapseDetector()
+    whole_message = watch(whole, 4000, psnr=5, opacity=0)
+    assert watch(stopped, 130, psnr=5, opacity=0) is None
+    state = json.loads(json.dumps(stopped.state()))  # numbers alone
+    assert watch(CollapseDetector(**state), 4000, psnr=5, opacity=0, first=130) == whole_message
 
 
 def test_ns_train_restarts_a_collapsed_run_at_most_twice(tmp_path):

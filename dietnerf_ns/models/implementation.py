@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from nerfstudio.utils.external import TCNN_EXISTS
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import nn
 
 Implementation = Literal["tcnn", "torch"]
 
@@ -21,3 +22,16 @@ def usable_implementation(requested: Implementation, device: torch.device | str)
     reason = "tinycudann is not installed (see the README)" if on_cuda else "this device is no CUDA GPU"
     CONSOLE.print(f"Networks: nerfstudio's torch implementation, because {reason}.")
     return "torch"
+
+
+def draw_tcnn_parameters(model: nn.Module) -> None:
+    """Initialise tinycudann's modules from torch's random numbers.
+
+    nerfstudio leaves tinycudann's own constant seed in place: every seed of a run, and every restart, would begin with
+    the same networks and hash grids.
+    """
+    for module in model.modules():
+        native = getattr(module, "native_tcnn_module", None)
+        if native is not None:
+            seed = int(torch.randint(2**31, ()))
+            module.params.data = native.initial_params(seed).to(module.params)

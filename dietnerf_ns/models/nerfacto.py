@@ -23,7 +23,7 @@ from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
-from dietnerf_ns.models.implementation import usable_implementation
+from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.priors.coarse_to_fine import level_weights
 
@@ -56,7 +56,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """Features per set of planes."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
-    coarse_to_fine: float = 0.5
+    coarse_to_fine: float = 1 / 3
     """Part of the run over which finer levels of the hash grid or of the planes are let in one after the other; 0
     lets all in from the start."""
     proposal_plane_resolution: int = 32
@@ -97,6 +97,8 @@ class DietNeRFModel(NerfactoModel):
     config: DietNeRFModelConfig
     semantic_outputs = ("rgb",)
     photometric_loss = "rgb_loss"
+    first_step = 0
+    """Where the current initialisation started to train; set by the pipeline."""
 
     def populate_modules(self) -> None:
         """Build nerfacto, then put in the field that was asked for."""
@@ -111,6 +113,7 @@ class DietNeRFModel(NerfactoModel):
             self._put_in_plane_proposals()
         if not self.config.disable_scene_contraction:
             self._fit_contraction()
+        draw_tcnn_parameters(self)
 
     @property
     def _train_cameras(self) -> Cameras | None:
@@ -205,15 +208,15 @@ class DietNeRFModel(NerfactoModel):
         if self.config.coarse_to_fine > 0 and trainer is not None:
             steps = self.config.coarse_to_fine * trainer.config.max_num_iterations
             before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-            callbacks.append(TrainingCallback(before_step, lambda step: self._let_in_levels(step / steps), 1))
+            callbacks.append(TrainingCallback(before_step, self._let_in_levels, 1, args=[steps]))
         if self.config.field == "generated-planes":
             after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
             callbacks.append(TrainingCallback(after_step, lambda step: self.field.encoding.forget(), 1))
         return callbacks
 
-    def _let_in_levels(self, progress: float) -> None:
+    def _let_in_levels(self, steps: float, step: int) -> None:
         weights = self.field.level_mask.weights
-        weights.copy_(level_weights(progress, len(weights)))
+        weights.copy_(level_weights((step - self.first_step) / steps, len(weights)))
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None):
         """nerfacto's losses, and the priors that are on, already weighted."""

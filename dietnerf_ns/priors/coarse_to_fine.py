@@ -13,10 +13,10 @@ def level_weights(progress: float, num_levels: int) -> Float[Tensor, "num_levels
     The linear schedule of FreeNeRF (Yang et al., CVPR 2023, equation 5) with levels in place of frequencies.
 
     Args:
-        progress: how far the schedule has come; all levels are in from 1 on.
+        progress: how far the schedule has come, 0 at its start; at 1 the last level is fully in.
         num_levels: from coarse to fine.
 
     Returns:
         Weights in [0, 1].
     """
-    return (progress * num_levels + 1 - torch.arange(num_levels)).clamp(0, 1)
+    return (progress * (num_levels - 1) + 1 - torch.arange(num_levels)).clamp(0, 1)

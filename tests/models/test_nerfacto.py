@@ -86,3 +86,29 @@ def test_tinycudann_is_used_only_where_it_can_run(monkeypatch, capsys):
     monkeypatch.setattr(implementation, "TCNN_EXISTS", False)
     assert implementation.usable_implementation("tcnn", "cuda:0") == "torch"
     assert "not installed" in " ".join(capsys.readouterr().out.split())
+
+
+class FakeTcnnModule(torch.nn.Module):
+    """Like tinycudann's modules: parameters from the native module, by a seed that nerfstudio never sets."""
+
+    class native_tcnn_module:
+        @staticmethod
+        def initial_params(seed):
+            return torch.rand(5, generator=torch.Generator().manual_seed(seed))
+
+    def __init__(self):
+        super().__init__()
+        self.params = torch.nn.Parameter(self.native_tcnn_module.initial_params(1337))
+
+
+def test_tinycudanns_modules_follow_the_seed_of_the_run():
+    def drawn(seed):
+        model = torch.nn.ModuleList([FakeTcnnModule(), FakeTcnnModule()])
+        parameter = model[0].params
+        torch.manual_seed(seed)
+        implementation.draw_tcnn_parameters(model)
+        assert model[0].params is parameter, "an optimiser keeps hold of it"
+        return model[0].params.tolist(), model[1].params.tolist()
+
+    assert drawn(0) == drawn(0) and drawn(0) != drawn(1)
+    assert drawn(0)[0] != drawn(0)[1]

@@ -9,7 +9,8 @@ from tests.semantic.test_rendering import tiny_model
 
 def test_levels_come_in_one_after_the_other():
     assert level_weights(0, 4).tolist() == [1, 0, 0, 0]
-    assert level_weights(0.375, 4).tolist() == [1, 1, 0.5, 0]
+    assert level_weights(0.5, 4).tolist() == [1, 1, 0.5, 0]
+    assert level_weights(0.75, 3).tolist() == [1, 1, 0.5], "the last one takes until the end"
     assert level_weights(1, 4).tolist() == level_weights(3, 4).tolist() == [1, 1, 1, 1]
 
 
@@ -40,5 +41,6 @@ def test_training_lets_levels_in_over_the_given_part_of_the_run(field):
         return model.field.level_mask.weights.tolist()
 
     assert weights_at(0) == [1, 0, 0]
-    assert weights_at(25) == [1, 1, 0.5]
+    assert weights_at(25) == [1, 1, 0]
+    assert weights_at(40) == pytest.approx([1, 1, 0.6])
     assert weights_at(50) == weights_at(99) == [1, 1, 1]
