@@ -10,7 +10,7 @@ from torch import Tensor
 def level_weights(progress: float, num_levels: int) -> Float[Tensor, "num_levels"]:
     """How much of each level's features is let in: the coarsest always, the others one after the other.
 
-    The linear schedule of FreeNeRF (Yang et al., CVPR 2023, equation 5) with levels in place of frequencies.
+    The linear schedule of FreeNeRF (Yang et al., CVPR 2023, arXiv 2303.07418) with levels in place of frequencies.
 
     Args:
         progress: how far the schedule has come, 0 at its start; at 1 the last level is fully in.
