@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -163,14 +164,16 @@ def _in_words(error: Mapping[str, Any]) -> str:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Refuse methods, settings, values, dataparsers and a baseline that do not exist.
+    """Refuse methods, settings, values, dataparsers and a baseline that do not exist, and what is given twice.
 
     Raises:
         UserError: with the value and what is allowed.
     """
     titles = [method.title for method in experiment.methods]
-    if len(set(titles)) < len(titles):
-        raise UserError(f"methods: {', '.join(titles)}: two have the same label; give each its own `label`.")
+    _check_unique("methods", titles, "have the same label; give each its own `label`")
+    _check_unique("scenes", [scene.name for scene in experiment.scenes], "have the same name; each can be given once")
+    _check_unique("views", [views.label for views in experiment.views], "are the same choice; each can be given once")
+    _check_unique("seeds", experiment.seeds, "are the same; each can be given once")
     check_known("baseline", experiment.baseline_title, titles)
     for method in experiment.methods:
         if method.against:
@@ -201,6 +204,12 @@ def check_known(kind: str, value: str, allowed: Iterable[str]) -> None:
         near = difflib.get_close_matches(value, allowed, n=5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(allowed) or 'none'}."
         raise UserError(f"Unknown {kind} {value!r}: {hint}")
+
+
+def _check_unique(key: str, values: Sequence[str | int], why: str) -> None:
+    repeated = [str(value) for value, times in Counter(values).items() if times > 1]
+    if repeated:
+        raise UserError(f"{key}: {', '.join(repeated)}: two {why}.")
 
 
 def _check_setting(setting: str, method: str) -> None:
