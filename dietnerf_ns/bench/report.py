@@ -133,7 +133,8 @@ def difference_sections(results: Results, where: str = "") -> list[str]:
     parts = [(label, against) for label, against in labels.items() if against]
     sections = [
         f"## Difference to {results.baseline}{where}\n",
-        "Mean over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval (n pairs).\n",
+        "Mean difference over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval. n "
+        "counts scenes, each with the mean of its differences; where both have one scene only, its (views, seed).\n",
         differences(results, others),
     ]
     if parts:

@@ -43,7 +43,7 @@ COST = (
     Metric("training/seconds", "training (s)", 0),
     Metric("training/steps_per_second", "steps/s", 1),
     Metric("training/peak_memory_mib", "peak memory (MiB)", 0),
-    Metric("training/peak_gpu_memory_mib", "peak GPU memory (MiB)", 0),
+    Metric("training/peak_gpu_memory_mib", "peak GPU memory by torch (MiB)", 0),
 )
 
 
@@ -140,15 +140,19 @@ class Spread:
 
 
 def over_seeds(rows: Iterable[Row], metric: str) -> Spread | None:
-    """Mean over the cells, and the deviation of the seeds' means; cells without the metric are left out."""
-    by_seed: dict[int, list[float]] = {}
+    """Mean over the cells, and the deviation of the seeds' means; cells without the metric are left out.
+
+    Seeds that lack a (scene, views) of the fullest one do not count for the deviation: scenes differ more than seeds.
+    """
+    by_seed: dict[int, dict[tuple[str, str], float]] = {}
     for row in rows:
         if metric in row.values:
-            by_seed.setdefault(row.seed, []).append(row.values[metric])
-    seeds = Spread.of(map(statistics.fmean, by_seed.values()))
-    if seeds is None:
+            by_seed.setdefault(row.seed, {})[row.scene, row.views] = row.values[metric]
+    if not by_seed:
         return None
-    return Spread(statistics.fmean(value for values in by_seed.values() for value in values), seeds.deviation)
+    fullest = max(by_seed.values(), key=len).keys()
+    whole = Spread.of(statistics.fmean(values.values()) for values in by_seed.values() if values.keys() == fullest)
+    return Spread(statistics.fmean(value for values in by_seed.values() for value in values.values()), whole.deviation)
 
 
 @dataclass(frozen=True)
@@ -157,21 +161,27 @@ class Difference:
 
     mean: float
     half_width: float | None
-    """Half of the 95 % Student-t interval; None below two pairs."""
+    """Half of the 95 % Student-t interval; None below two units."""
     n: int
-    """Pairs."""
+    """Independent units: the scenes, or the pairs if all are of one scene."""
 
 
 def paired_difference(rows: Iterable[Row], baseline: Iterable[Row], metric: str) -> Difference | None:
-    """Difference to the baseline over the (scene, views, seed) that both have; None if there is no such pair."""
+    """Difference to the baseline over the (scene, views, seed) that both have; None if there is no such pair.
+
+    Pairs of one scene are not independent: with several scenes each counts once, with the mean of its differences.
+    """
     reference = {row.pair: row.values[metric] for row in baseline if metric in row.values}
-    differences = [
-        row.values[metric] - reference[row.pair] for row in rows if metric in row.values and row.pair in reference
-    ]
-    if not differences:
+    by_scene: dict[str, list[float]] = {}
+    for row in rows:
+        if metric in row.values and row.pair in reference:
+            by_scene.setdefault(row.scene, []).append(row.values[metric] - reference[row.pair])
+    units = [*map(statistics.fmean, by_scene.values())] if len(by_scene) > 1 else sum(by_scene.values(), [])
+    difference = Spread.of(units)
+    if difference is None:
         return None
-    n = len(differences)
-    if n < 2:
-        return Difference(differences[0], None, n)
+    n = len(units)
+    if difference.deviation is None:
+        return Difference(difference.mean, None, n)
     quantile = student_t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    return Difference(statistics.fmean(differences), float(quantile * statistics.stdev(differences) / n**0.5), n)
+    return Difference(difference.mean, float(quantile * difference.deviation / n**0.5), n)

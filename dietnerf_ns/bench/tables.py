@@ -35,7 +35,7 @@ def spread_in_words(spread: Spread | None, digits: int) -> str:
 
 
 def difference_in_words(difference: Difference | None, digits: int) -> str:
-    """Mean difference with its interval, and the number of pairs."""
+    """Mean difference with its interval, and the number of independent units."""
     if difference is None:
         return NOTHING
     mean, n = f"{difference.mean:+.{digits}f}", f"n = {difference.n}"

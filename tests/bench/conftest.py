@@ -84,7 +84,8 @@ def write_fake_results(
             "images": [{"name": "r_0"} | scores],
             "metrics": scores,
             "left_out": {"paper/lpips": "URLError: no network"},
-            "training": {"seconds": 10.0, "steps": 100, "steps_per_second": 10.0, "peak_memory_mib": 900.0},
+            "training": {"seconds": 10.0, "steps": 100, "steps_per_second": 10.0}
+            | {"peak_memory_mib": 900.0, "peak_gpu_memory_mib": 700.0},
             "curves": {"photos": [[0, 10.0], [10, 20.0]], "unseen views": [[0, 9.0], [10, 15.0]]},
             "machine": MACHINE,
         }

@@ -38,10 +38,12 @@ def test_its_numbers_are_those_of_the_result_files(report):
     assert "| diet | plain | +1.50 [-4.85, +7.85] (n = 2) |" in text, (
         "t with one degree of freedom 12.706, deviation 0.7071"
     )
+    assert "n counts scenes, each with the mean of its differences; where both have one scene only" in text
     assert "| diet | plain | +2.00 (n = 1) |" in section(text, "## Difference to plain, 8 random 1")
     assert "| diet | 1 of 1 | 23.00 | 0.230 |" in section(text, "## 8 random 1 alone")
     assert "| broken | 0 of 1 | – |" in text
-    assert "| diet | 2 of 2 | 10 | 10.0 | 900 |" in text, "seconds, steps/s, MiB"
+    assert "| diet | 2 of 2 | 10 | 10.0 | 900 | 700 |" in text, "seconds, steps/s, MiB"
+    assert "| peak GPU memory by torch (MiB) |" in text
 
 
 def section(text: str, heading: str) -> str:

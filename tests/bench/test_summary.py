@@ -35,11 +35,26 @@ def test_one_seed_has_no_deviation(results):
     assert over_seeds(results.of(method="plain"), "nerfstudio/lpips") is None, "not measured"
 
 
-def test_paired_difference_over_what_both_have(results):
-    """Differences 1, 2 and 3: standard deviation 1, Student's t with two degrees of freedom 4.30265."""
+def test_seeds_that_lack_a_scene_do_not_count_for_the_deviation(results):
+    """Seed 0 has two scenes, seed 1 only lego: the difference of their means would be that of the scenes."""
+    spread = over_seeds(results.of(method="diet"), METRIC)
+    assert spread.mean == pytest.approx(19)
+    assert spread.deviation is None
+    assert over_seeds(results.of(method="diet", scene="lego"), METRIC).deviation == pytest.approx(2**0.5)
+
+
+def test_paired_difference_on_one_scene_over_the_seeds_that_both_have(results):
+    """Differences 1 and 2: standard deviation 0.70711, Student's t with one degree of freedom 12.7062."""
+    difference = paired_difference(results.of(method="diet", scene="lego"), results.of(method="plain"), METRIC)
+    assert (difference.mean, difference.n) == (pytest.approx(1.5), 2)
+    assert difference.half_width == pytest.approx(12.7062 * 0.70711 / 2**0.5, abs=1e-3)
+
+
+def test_paired_difference_on_several_scenes_counts_each_scene_once(results):
+    """Differences 1 and 2 on lego, 3 on ship: the units are 1.5 and 3, their standard deviation 1.06066."""
     difference = paired_difference(results.of(method="diet"), results.of(method="plain"), METRIC)
-    assert (difference.mean, difference.n) == (pytest.approx(2), 3)
-    assert difference.half_width == pytest.approx(4.30265 / 3**0.5, abs=1e-4)
+    assert (difference.mean, difference.n) == (pytest.approx(2.25), 2)
+    assert difference.half_width == pytest.approx(12.7062 * 1.06066 / 2**0.5, abs=1e-3)
 
 
 def test_no_interval_from_one_pair_and_nothing_from_none(results):
