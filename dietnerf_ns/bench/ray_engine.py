@@ -35,7 +35,7 @@ class RayEngine:
         """See `Engine.run`."""
         ray = self._ray
         ray.init(address=self.address, log_to_driver=False, logging_level="warning", ignore_reinit_error=True)
-        task = ray.remote(run_to_its_end).options(max_retries=0, **self._share_of(ray.nodes()))
+        task = ray.remote(run_to_its_end).options(max_retries=0, **share_of(ray.nodes(), self.jobs))
         running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
         try:
             while running:
@@ -53,10 +53,25 @@ class RayEngine:
                 ray.wait(list(running), num_returns=len(running), timeout=2 * SECONDS_TO_END)
             ray.shutdown()
 
-    def _share_of(self, nodes: list[dict]) -> dict[str, float]:
-        """What one cell asks for, so that the smallest machine runs `jobs` at once."""
-        cpus, gpus = (min(node["Resources"].get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-        return {"num_cpus": max(1, int(cpus // self.jobs)), "num_gpus": min(1, gpus / self.jobs)}
+
+def share_of(nodes: list[dict], jobs: int) -> dict[str, float]:
+    """What one cell asks for, so that the smallest machine that can run cells runs `jobs` at once.
+
+    If any machine has a GPU, cells run on those that have one, and only there.
+
+    Args:
+        nodes: as `ray.nodes()` describes them, machines that went away among them.
+        jobs: cells at once on a machine.
+
+    Raises:
+        UserError: no machine runs anything.
+    """
+    machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    if not machines:
+        raise UserError("--engine ray: no machine of the cluster has processors for cells; add one with `ray start`.")
+    machines = [machine for machine in machines if machine.get("GPU", 0) > 0] or machines
+    cpus, gpus = (min(machine.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU"))
+    return {"num_cpus": max(1, int(cpus // jobs)), "num_gpus": min(1, gpus / jobs)}
 
 
 def import_ray():

@@ -1,4 +1,4 @@
-"""The same on a Ray cluster of two workers on this machine. The cells are fake."""
+"""The same on a Ray cluster of two nodes on this machine. The cells are fake."""
 
 import contextlib
 import json
@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from dietnerf_ns.bench.ray_engine import RayEngine
+from dietnerf_ns.bench.ray_engine import RayEngine, share_of
 from dietnerf_ns.bench.runner import run_missing
 from dietnerf_ns.errors import UserError
 from tests.bench.conftest import cell, started, wait_until
 
 
 @pytest.fixture(scope="module")
-def two_workers():
-    """Address of a cluster whose head runs nothing and whose two workers run one cell each."""
+def two_nodes():
+    """Address of a cluster of a head and one more node, which run one cell each."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -25,26 +25,56 @@ def two_workers():
     cluster.shutdown()
 
 
-def test_cells_run_on_the_cluster_and_crash_alone(two_workers, tmp_path, fake_cell_command, capsys):
+def test_cells_run_on_the_cluster_and_crash_alone(two_nodes, tmp_path, fake_cell_command, capsys):
     cells = [cell("good"), cell("crash"), cell("better")]
-    engine = RayEngine(1, two_workers, fake_cell_command)
+    engine = RayEngine(1, two_nodes, fake_cell_command)
     assert run_missing(cells, tmp_path, engine) == [cells[1]]
     assert sorted(started(tmp_path)) == ["better", "crash", "good"]
     assert json.loads((tmp_path / "cells" / "good" / "result.json").read_text()) == {"threads": "1"}
     assert "no such luck" in capsys.readouterr().err
 
 
-def test_interruption_ends_the_cells_on_the_cluster(two_workers, tmp_path, fake_cell_command):
+def test_interruption_ends_the_cells_on_the_cluster(two_nodes, tmp_path, fake_cell_command):
     import psutil
 
     def sleeping():
         return [p for p in psutil.process_iter(["cmdline"]) if str(p.info["cmdline"]).endswith("'cells/sleep']")]
 
     cells = [cell("good"), cell("sleep")]
-    with contextlib.closing(RayEngine(1, two_workers, fake_cell_command).run(cells, tmp_path)) as ended:
+    with contextlib.closing(RayEngine(1, two_nodes, fake_cell_command).run(cells, tmp_path)) as ended:
         next(ended)
         wait_until(sleeping)
     assert not sleeping()
+
+
+def node(alive=True, **resources):
+    """As `ray.nodes()` describes a machine."""
+    return {"Alive": alive, "Resources": resources}
+
+
+GONE = node(alive=False)
+HEAD_ALONE = node(memory=1e9)
+SMALL, BIG = node(CPU=8.0), node(CPU=64.0)
+ONE_GPU, FOUR_GPUS = node(CPU=16.0, GPU=1.0), node(CPU=32.0, GPU=4.0)
+
+
+@pytest.mark.parametrize(
+    "nodes, jobs, cpus, gpus",
+    [
+        ([SMALL, BIG], 2, 4, 0),
+        ([GONE, HEAD_ALONE, BIG], 2, 32, 0),
+        ([GONE, HEAD_ALONE, SMALL, ONE_GPU, FOUR_GPUS], 2, 8, 0.5),
+        ([FOUR_GPUS], 2, 16, 1),
+        ([SMALL], 100, 1, 0),
+    ],
+)
+def test_a_cells_share_of_the_machines_that_run_cells(nodes, jobs, cpus, gpus):
+    assert share_of(nodes, jobs) == {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def test_a_cluster_that_runs_nothing_is_refused():
+    with pytest.raises(UserError, match="no machine of the cluster has processors"):
+        share_of([GONE, HEAD_ALONE], 1)
 
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
