@@ -118,10 +118,17 @@ def photo_and_render(picture: Float[Tensor, "height wide 3"], width: int) -> tup
     return picture[:, :width], picture[:, -width:]
 
 
-def mean(images: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of every metric over the images; by `std_mean` in float32, which ns-eval uses and `mean` may differ from."""
-    names = [name for name in images[0] if name != "name"]
-    values = {name: torch.tensor([image[name] for image in images]) for name in names}
+def mean(images: list[dict[str, Any]], left_out: dict[str, str]) -> dict[str, float]:
+    """Mean over the images of every metric that all have; by `std_mean` in float32 as ns-eval, `mean` may differ.
+
+    The others go to `left_out`.
+    """
+    values: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for image in images for name in image if name != "name"):
+        if all(name in image for image in images):
+            values[name] = torch.tensor([image[name] for image in images])
+        else:
+            left_out[name] = "not for every image" + (f": {left_out[name]}" if name in left_out else "")
     return {name: float(torch.std_mean(of_images, correction=0)[1]) for name, of_images in values.items()}
 
 

@@ -106,7 +106,7 @@ def evaluate(cell: Cell, folder: Path) -> dict:
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(to_uint8(image)).save(folder / kind / f"{name}.png")
     size = (render.shape[1], render.shape[0])
-    return {"resolution": size, "images": images, "metrics": mean(images), "left_out": left_out}
+    return {"resolution": size, "images": images, "metrics": mean(images, left_out), "left_out": left_out}
 
 
 if __name__ == "__main__":

@@ -92,5 +92,14 @@ def test_photo_is_the_first_panel_and_the_final_render_the_last(panels):
 
 
 def test_mean_over_the_images():
-    assert mean([{"name": "a", "psnr": 1.0}, {"name": "b", "psnr": 2.0}]) == {"psnr": 1.5}
-    assert mean([{"name": "a", "psnr": 3.0}]) == {"psnr": 3.0}
+    assert mean([{"name": "a", "psnr": 1.0}, {"name": "b", "psnr": 2.0}], {}) == {"psnr": 1.5}
+    assert mean([{"name": "a", "psnr": 3.0}], {}) == {"psnr": 3.0}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["at a later image", "at the first image"])
+def test_a_metric_that_an_image_lacks_is_left_out(order):
+    left_out = {"lpips": "URLError: no network"}
+    images = [{"name": "a", "psnr": 1.0, "lpips": 0.1, "ssim": 0.5}, {"name": "b", "psnr": 2.0}][::order]
+    assert mean(images, left_out) == {"psnr": 1.5}
+    assert left_out["lpips"] == "not for every image: URLError: no network"
+    assert left_out["ssim"].startswith("not for every image")
