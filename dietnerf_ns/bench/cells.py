@@ -10,14 +10,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 import yaml
 from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
+from dietnerf_ns import __version__
 from dietnerf_ns.bench.cell import CELLS, Cell
 from dietnerf_ns.bench.experiment import AS_IS, Experiment, Method, Scene, Views, as_flags
-from dietnerf_ns.bench.scenes import SPLITS, chosen_splits, find_scene, transforms_file, write_few_shot_copy
+from dietnerf_ns.bench.scenes import (
+    SPLITS,
+    chosen_splits,
+    describe_folder,
+    file_hash,
+    find_scene,
+    transforms_file,
+    write_few_shot_copy,
+)
 from dietnerf_ns.errors import UserError
 
 FEW_SHOT_COPIES = "scenes"
@@ -58,27 +66,27 @@ class _Data:
 
 def _prepare(experiment: Experiment, scene: Scene, views: Views | None, folder: Path, out: Path) -> _Data:
     if views is None:
-        cameras = "".join(path.read_text() for path in sorted(folder.glob("transforms*.json")))
-        return _Data(str(folder.resolve()), short_hash(cameras))
+        return _Data(str(folder.resolve()), short_hash(describe_folder(folder)))
     try:
         splits = chosen_splits(folder, views, experiment)
     except UserError as error:
         raise UserError(f"Scene {scene.name}, {views.label}: {error}") from error
     frames = {name: split.frames for name, split in splits.items()}
     cameras = [transforms_file(folder, split).read_text() for split in SPLITS]
-    content = short_hash(frames, cameras, experiment.resolution)
+    images = [file_hash(path) for split in splits.values() for path in split.images]
+    content = short_hash(__version__, frames, cameras, images, experiment.resolution)
     copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.label)}-{content}")
     write_few_shot_copy(splits, out / copy_path, experiment.resolution)
     return _Data(str(copy_path), content)
 
 
 def _cell(experiment: Experiment, scene: Scene, views: Views | None, method: Method, seed: int, data: _Data) -> Cell:
-    settings = {"machine.device-type": "cuda" if torch.cuda.is_available() else "cpu"}
-    settings |= experiment.overrides | method.overrides | {"machine.seed": seed}
+    settings = experiment.overrides | method.overrides | {"machine.seed": seed}
     dataparser = [scene.parser, *as_flags(scene.arguments)]
     similarity = asdict(experiment.similarity)
     split = experiment.evaluate if views is None else "test"
-    defining = short_hash(data.content, settings, dataparser, split, similarity, default_settings(method.name))
+    defaults = default_settings(method.name)
+    defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults)
     label = AS_IS if views is None else views.label
     identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
     places = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}

@@ -16,7 +16,7 @@ from dietnerf_ns.bench.experiment import Experiment
 from dietnerf_ns.bench.files import in_one_line
 from dietnerf_ns.bench.metrics import PAPER
 from dietnerf_ns.bench.runner import is_finished
-from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, find_scene, read_image
+from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, find_scene, read_image
 
 POOLED = "pooled.json"
 FEATURES = "fidelity"
@@ -82,7 +82,7 @@ def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -
     scores = calculate_metrics(
         input1=renders,
         input2=photos,
-        input2_cache_name=short_hash(list(map(str, photos.files)), photos.width),
+        input2_cache_name=short_hash(list(map(file_hash, photos.files)), photos.width),
         cache_root=str(features),
         cuda=torch.cuda.is_available(),
         fid=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ from dietnerf_ns.views import PROTOCOLS, Protocol, protocol_test_indices, select
 
 SHIPPED = "tiny"
 SPLITS = ("train", "val", "test")
+HASHED = {".json", ".txt", ".npy"}
+"""Files that cameras and splits are in; of a scene that is used as it is they are read, other files only measured."""
+LARGEST_HASHED = 2**24
+"""Bytes."""
 
 
 def find_scene(scene: Scene, data: Path | None) -> Path:
@@ -127,6 +133,30 @@ def write_few_shot_copy(splits: dict[str, SceneSplit], target: Path, width: int 
         content = {"camera_angle_x": split.camera_angle_x, "frames": split.frames}
         transforms_file(unfinished, name).write_text(json.dumps(content, indent=1))
     unfinished.rename(target)
+
+
+def file_hash(path: Path) -> str:
+    """Hash of what is in the file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def describe_folder(folder: Path) -> dict[str, int | str]:
+    """Every file below a folder, hidden ones left out: its size, or the hash of a small text or array file."""
+    names = sorted(glob.glob("**", root_dir=folder, recursive=True))
+    paths = {name: folder / name for name in names if (folder / name).is_file()}
+    return {name: _size_or_hash(path) for name, path in paths.items()}
+
+
+def _size_or_hash(path: Path) -> int | str:
+    size = path.stat().st_size
+    return file_hash(path) if path.suffix in HASHED and size <= LARGEST_HASHED else size
 
 
 def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width channels"]:

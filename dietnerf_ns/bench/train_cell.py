@@ -47,13 +47,19 @@ def train(cell: Cell) -> dict[str, float]:
     clock = TrainingClock()
     # Models of nerfstudio load LPIPS's backbone, a download, when they are built; it judges no image while training.
     with mock.patch.object(Trainer, "train", clock.timed(Trainer.train)), lpips_replaced_by(LazyLPIPS):
-        with mock.patch.object(sys, "argv", ["ns-train", *cell.train_arguments]):
+        with mock.patch.object(sys, "argv", ["ns-train", *arguments_here(cell)]):
             entrypoint()
     cost = {"seconds": clock.seconds, "steps": clock.steps, "steps_per_second": clock.steps / clock.seconds}
     cost["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / MIB
     if torch.cuda.is_available():
         cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / MIB
     return cost
+
+
+def arguments_here(cell: Cell) -> list[str]:
+    """The arguments of ns-train on this machine, which need not be the one that planned the cell."""
+    method, *settings = cell.train_arguments
+    return [method, "--machine.device-type", "cuda" if torch.cuda.is_available() else "cpu", *settings]
 
 
 @dataclass

@@ -1,9 +1,13 @@
 """Which cells an experiment has, and what changes their ids."""
 
+import shutil
+
 import pytest
+from PIL import Image
 
 from dietnerf_ns.bench.cells import plan_cells
 from dietnerf_ns.bench.experiment import as_flags
+from dietnerf_ns.bench.train_cell import arguments_here
 from dietnerf_ns.errors import UserError
 from tests.bench.conftest import experiment
 
@@ -37,7 +41,17 @@ def test_arguments_of_ns_train(plan):
     assert settings["--max-num-iterations"] == "7", "a method's own setting comes first"
     assert settings["--mixed-precision"] == "False" and settings["--machine.seed"] == "0"
     assert settings["--data"].startswith("scenes/tiny-all_views-")
+    assert "--machine.device-type" not in settings, "that is known where the cell runs"
     assert cell.config_file.as_posix() == f"cells/{cell.id}/nerfacto/run/config.yml"
+
+
+@pytest.mark.parametrize("there, device", [(True, "cuda"), (False, "cpu")])
+def test_the_device_is_that_of_the_machine_that_runs_the_cell(plan, monkeypatch, there, device):
+    (cell,) = plan(overrides={"max-num-iterations": 5})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert plan(overrides={"max-num-iterations": 5}) == [cell], "the same cell on every machine"
+    assert arguments_here(cell)[:3] == ["dietnerf-tiny", "--machine.device-type", device]
+    assert arguments_here(cell)[3:] == list(cell.train_arguments[1:])
 
 
 def test_lists_become_several_arguments():
@@ -72,6 +86,59 @@ def test_the_id_changes_with_the_methods_defaults(plan, monkeypatch):
     before = plan()[0].id
     monkeypatch.setattr(all_methods["dietnerf-tiny"].pipeline.semantic, "weight", 0.5)
     assert plan()[0].id != before
+
+
+def test_the_id_changes_with_the_version_of_the_package(plan, monkeypatch):
+    before = plan()[0]
+    monkeypatch.setattr("dietnerf_ns.bench.cells.__version__", "0.0.0")
+    assert plan()[0].id != before.id
+
+
+@pytest.mark.parametrize(
+    "image, used", [("train/r_1", True), ("val/r_0", True), ("test/r_8", True), ("test/r_1", False)]
+)
+def test_changed_images_give_a_new_copy_and_a_new_id(tmp_path, tiny_scene, image, used):
+    """Exported again, with the same cameras."""
+    shutil.copytree(tiny_scene, tmp_path / "data" / "scene")
+    read = experiment(tmp_path, scenes=["scene"], views=[{"indices": [0, 1]}], resolution=8)
+    (before,) = plan_cells(read, tmp_path / "data", tmp_path)
+    Image.new("RGBA", (100, 100), "red").save(tmp_path / "data" / "scene" / f"{image}.png")
+    (after,) = plan_cells(read, tmp_path / "data", tmp_path)
+    assert (after.id != before.id) == used
+    assert len(list((tmp_path / "scenes").iterdir())) == 1 + used
+
+
+def test_an_image_that_is_missing_is_named(tmp_path, tiny_scene):
+    shutil.copytree(tiny_scene, tmp_path / "data" / "scene")
+    (tmp_path / "data" / "scene" / "test" / "r_8.png").unlink()
+    with pytest.raises(UserError, match="r_8.png cannot be read"):
+        plan_cells(experiment(tmp_path, scenes=["scene"]), tmp_path / "data", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("sparse/points.bin", "a longer one"),
+        ("images/c.png", "a new image"),
+        ("train_list.txt", "b"),
+        ("poses_bounds.npy", "b"),
+    ],
+)
+def test_changed_files_of_a_scene_used_as_it_is_give_a_new_id(tmp_path, file, content):
+    folder = tmp_path / "data" / "fern"
+    for name in ("sparse/points.bin", "images/a.png", "train_list.txt", "poses_bounds.npy"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("a")
+    read = experiment(tmp_path, scenes=[{"name": "fern", "dataparser": "colmap"}])
+
+    def identity():
+        return plan_cells(read, tmp_path / "data", tmp_path)[0].id
+
+    before = identity()
+    (folder / ".hidden").write_text("left by a file manager")
+    assert identity() == before
+    (folder / file).write_text(content)
+    assert identity() != before
 
 
 def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path):

@@ -72,3 +72,7 @@ def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
     assert set(same) == {"paper/fid", "paper/kid"}
     assert same["paper/fid"] == pytest.approx(0, abs=1e-3)
     assert [path for path in (tmp_path / "features").rglob("*") if path.is_file()], "kept for the next method"
+    for path in files:
+        Image.fromarray(random.integers(0, 100, (16, 16, 3), np.uint8)).save(path)
+    exported_again = pooled.fid_and_kid(photos, photos, tmp_path / "features")
+    assert exported_again["paper/fid"] == pytest.approx(0, abs=1e-3), "not those of the old images"
