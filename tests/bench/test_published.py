@@ -1,5 +1,7 @@
 """Published numbers: consistent in themselves, shown beside ours only where they are comparable."""
 
+import json
+
 import pytest
 
 from dietnerf_ns.bench.published import EIGHT_SCENES, MEAN_OF_EIGHT, paper_tables, read_published
@@ -21,8 +23,8 @@ def test_means_are_the_means_of_their_scenes_and_everything_has_a_source():
         scenes = [values for scene, values in entry.values.items() if scene != MEAN_OF_EIGHT]
         if len(scenes) == 8:
             for column in range(len(scenes[0])):
-                mean = sum(values[column] for values in scenes) / 8
-                assert entry.values[MEAN_OF_EIGHT][column] == pytest.approx(mean, abs=1.5e-3), entry.method
+                mean = float(sum(values[column] for values in scenes) / 8)
+                assert float(entry.values[MEAN_OF_EIGHT][column]) == pytest.approx(mean, abs=1.5e-3), entry.method
 
 
 def test_published_rows_stand_beside_ours_with_protocol_convention_and_source(tmp_path):
@@ -31,12 +33,75 @@ def test_published_rows_stand_beside_ours_with_protocol_convention_and_source(tm
     assert "| lego | **ours** | 24.00 |" in said
     line = next(line for line in said.splitlines() if "DietNeRF, 200k steps |" in line)
     assert "23.90 | 0.863 | 0.110" in line and "published; the paper's metrics" in line and "ajayjain/DietNeRF" in line
-    assert "Not comparable" not in said and MEAN_OF_EIGHT not in said
+    assert "Not comparable with ours" not in said and MEAN_OF_EIGHT not in said
 
 
 def test_means_are_shown_when_all_eight_scenes_are_there(tmp_path):
     said = tables(tmp_path, scenes=sorted(EIGHT_SCENES))
     assert f"| {MEAN_OF_EIGHT} | FreeNeRF | 24.26 |" in said and "| ship | NeRF, 200k steps | 12.93" in said
+
+
+def test_a_mean_without_all_cells_is_not_beside_the_published_means(tmp_path):
+    scenes = sorted(EIGHT_SCENES)
+    psnr = {(scene, "blender-8", method, seed): 24.0 for method in "abc" for scene in scenes for seed in (0, 1)}
+    missing = [place for place in psnr if place[2] == "b" and place[0] not in ("chair", "ship")]
+    missing += [("ship", "blender-8", "c", 1)]
+    write_fake_results(tmp_path, psnr, missing=missing, size=(400, 400))
+    said = "\n".join(paper_tables(read_results(tmp_path)))
+    beside = [line for line in said.splitlines() if line.startswith(f"| {MEAN_OF_EIGHT} |")]
+    assert any("**a**" in line for line in beside) and any("FreeNeRF" in line for line in beside)
+    assert not any("**b**" in line or "**c**" in line for line in beside)
+    assert "| unfinished mean of 2 scenes: chair, ship | **b** | 24.00 " in said
+    assert f"| unfinished mean of 8 scenes: {', '.join(scenes)} | **c** | 24.00 " in said
+
+
+def test_eight_other_scenes_are_not_the_eight(tmp_path):
+    said = tables(tmp_path, scenes=[f"other{index}" for index in range(8)])
+    assert "| mean of 8 scenes: other0, other1" in said and "published" not in said
+
+
+def test_a_metric_that_a_cell_lacks_has_no_mean(tmp_path):
+    results = read_results(write_fake_results(tmp_path, {("lego", "v", "a", seed): 20.0 for seed in (0, 1)}))
+    del results.rows[0].values["paper/ssim"]
+    assert "| lego | **a** | 20.00 ± 0.00 | this run, 2 cells |" in "\n".join(paper_tables(results))
+
+
+@pytest.mark.parametrize("renders, shown", [(2, True), (1, False)], ids=["now", "before the last cell"])
+def test_fid_is_that_of_all_finished_cells(tmp_path, renders, shown):
+    write_fake_results(tmp_path, {("lego", "v", "a", seed): 20.0 for seed in (0, 1)})
+    pool = {"views": "v", "method": "a", "renders": renders, "paper/fid": 77.7}
+    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [pool], "left_out": {}}))
+    assert ("| 77.7 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
+
+
+def test_another_protocol_is_apart_with_what_differs(tmp_path):
+    comparable, apart = tables(tmp_path, scenes=sorted(EIGHT_SCENES)).split("**Not comparable, for the protocol")
+    for method, reason in [
+        ("FSGS", "first 8 views and the whole test set in its released code"),
+        ("3DGS", "first 8 views and the whole test set in FSGS's released code"),
+        ("3DGS", "view 76 instead of 75 in CoR-GS's code"),
+        ("DNGaussian", "view 76 instead of 75 in its code"),
+        ("CoR-GS", "view 76 instead of 75 in its code"),
+        ("NeRF, all 100 views", "trained on all 100 photos"),
+    ]:
+        assert f"| {method} |" not in comparable
+        assert any(f"| {method} |" in line and line.endswith(f"| {reason} |") for line in apart.splitlines())
+    assert "| DropGaussian |" in comparable and "**ours**" not in apart
+
+
+def test_all_photos_are_another_protocol_than_the_occluded_one(tmp_path):
+    comparable, apart = tables(tmp_path, views="lego-14-occluded").split("**Not comparable, for the protocol")
+    assert "all 100 views" in apart and "all 100 views" not in comparable and "| DietNeRF |" in comparable
+
+
+def test_no_digit_is_shown_that_the_source_does_not_have(tmp_path):
+    eight = tables(tmp_path, scenes=sorted(EIGHT_SCENES))
+    assert [kid for kid in ("0.0760", "0.0467", "0.0046", "0.0045", "0.0013") if f"| {kid} |" not in eight] == []
+    assert "| Neural Volumes | – | – | – | 239.5 | 0.117 |" in eight
+    (tmp_path / "four").mkdir()
+    four = tables(tmp_path / "four", scenes=sorted(EIGHT_SCENES), views="blender-4")
+    assert "| 306.2 | 0.158 |" in four and "| 159.4 | 0.029 |" in four
+    assert "| Mip-NeRF | 20.89 | 0.830 | 0.168 |" in eight, "nor one left out"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +110,7 @@ def test_means_are_shown_when_all_eight_scenes_are_there(tmp_path):
 )
 def test_what_is_not_comparable_is_apart_and_says_why(tmp_path, values, words):
     ours, theirs = tables(tmp_path, **values).split("**Not comparable with ours:**")
+    assert "what differs" not in theirs.split("**Not comparable, for")[0]
     assert "**ours**" in ours and "DietNeRF" not in ours
     assert words in theirs.splitlines()[0] and "DietNeRF" in theirs
 
