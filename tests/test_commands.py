@@ -130,10 +130,13 @@ def test_resuming_continues_bit_for_bit(tmp_path):
     folders = {name: tmp_path / name for name in ("whole", "first", "second")}
     for folder in folders.values():
         folder.mkdir()
-    ns(*train, "--max-num-iterations", 24, cwd=folders["whole"])
-    ns(*train, "--max-num-iterations", 12, cwd=folders["first"])
+    # Fractions of a run count from --max-num-iterations: finer planes come in over 18 steps in each.
+    whole_run = ["--max-num-iterations", 24, "--pipeline.model.coarse-to-fine", 18 / 24]
+    half_run = ["--max-num-iterations", 12, "--pipeline.model.coarse-to-fine", 18 / 12]
+    ns(*train, *whole_run, cwd=folders["whole"])
+    ns(*train, *half_run, cwd=folders["first"])
     saved = run_folder(folders["first"], "dietnerf-tiny") / "nerfstudio_models"
-    ns(*train, "--max-num-iterations", 12, "--load-dir", saved, cwd=folders["second"])
+    ns(*train, *half_run, "--load-dir", saved, cwd=folders["second"])
 
     whole, resumed = (checkpoint(run_folder(folders[name], "dietnerf-tiny")) for name in ("whole", "second"))
     assert whole["step"] == resumed["step"] == 23
