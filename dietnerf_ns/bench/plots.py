@@ -108,7 +108,7 @@ def draw_curves(results: Results):
     axis.set_xlabel("training step")
     axis.set_ylabel("PSNR of a batch of rays (dB)")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
