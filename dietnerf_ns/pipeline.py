@@ -83,9 +83,12 @@ class DietNeRFPipeline(VanillaPipeline):
         photos, blend = self.datamanager.train_dataset, self.model.renderer_rgb.blend_background
         self.semantic.prepare(photos, blend=blend, total_steps=total_steps, seed=self._seed)
         if self.config.max_restarts > 0:
-            known = {"total_steps": total_steps, "photo_variance": photo_variance(photos, blend)}
             after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
-            arguments = {"optimizers": trainer.optimizers} | known
+            arguments = {
+                "optimizers": trainer.optimizers,
+                "total_steps": total_steps,
+                "photo_variance": photo_variance(photos, blend),
+            }
             callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, kwargs=arguments))
         return callbacks
 

@@ -135,12 +135,12 @@ class DietNeRFModel(NerfactoModel):
         )
 
     def _put_in_field(self) -> None:
-        encoding, num_levels = self._hash_grid() if self.config.field == "hash" else self._planes()
+        on_hash = self.config.field == "hash"
         self.field = EncodedField(
             self.scene_box.aabb,
             self.num_train_data,
-            encoding=encoding,
-            num_levels=num_levels,
+            encoding=self._hash_grid() if on_hash else self._planes(),
+            num_levels=self.config.num_levels if on_hash else self.config.plane_levels,
             hidden_dim=self.config.hidden_dim,
             hidden_dim_color=self.config.hidden_dim_color,
             appearance_embedding_dim=self.config.appearance_embed_dim if self.config.use_appearance_embedding else 0,
@@ -156,8 +156,8 @@ class DietNeRFModel(NerfactoModel):
             "implementation": self.config.implementation,
         }
 
-    def _hash_grid(self) -> tuple[HashEncoding, int]:
-        encoding = HashEncoding(
+    def _hash_grid(self) -> HashEncoding:
+        return HashEncoding(
             num_levels=self.config.num_levels,
             min_res=self.config.base_res,
             max_res=self.config.max_res,
@@ -165,17 +165,15 @@ class DietNeRFModel(NerfactoModel):
             features_per_level=self.config.features_per_level,
             implementation=self.config.implementation,
         )
-        return encoding, self.config.num_levels
 
-    def _planes(self) -> tuple[MultiResolutionTriplanes, int]:
+    def _planes(self) -> MultiResolutionTriplanes:
         finest, levels, channels = self.config.plane_resolution, self.config.plane_levels, self.config.plane_channels
         if finest is None:
             cameras = self._train_cameras
             finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
         if self.config.field == "generated-planes":
-            return GeneratedTriplanes(finest, levels, channels), levels
-        resolutions = [max(2, finest // 2**level) for level in reversed(range(levels))]
-        return MultiResolutionTriplanes(resolutions, channels), levels
+            return GeneratedTriplanes(finest, levels, channels)
+        return MultiResolutionTriplanes([max(2, finest // 2**level) for level in reversed(range(levels))], channels)
 
     def _put_in_plane_proposals(self) -> None:
         if self.config.predict_normals:
