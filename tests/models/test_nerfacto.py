@@ -6,7 +6,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from dietnerf_ns.datamanager import TRAIN_CAMERAS
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
-from dietnerf_ns.models import implementation
+from dietnerf_ns.models import implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
@@ -112,3 +112,20 @@ def test_tinycudanns_modules_follow_the_seed_of_the_run():
 
     assert drawn(0) == drawn(0) and drawn(0) != drawn(1)
     assert drawn(0)[0] != drawn(0)[1]
+
+
+def test_a_model_draws_its_tinycudann_parameters_when_it_is_complete(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(nerfacto, "draw_tcnn_parameters", lambda model: drawn.append((model, model.field)))
+    model = tiny_model()
+    assert drawn == [(model, model.field)]
+
+
+def test_the_plane_generator_has_a_parameter_group_of_its_own():
+    model = tiny_model(field="generated-planes")
+    groups = model.get_param_groups()
+    ids = {name: {id(parameter) for parameter in parameters} for name, parameters in groups.items()}
+    assert ids["plane_generator"] == {id(parameter) for parameter in model.field.encoding.generator.parameters()}
+    assert ids["fields"] and not ids["fields"] & ids["plane_generator"]
+    assert ids["fields"] | ids["plane_generator"] == {id(parameter) for parameter in model.field.parameters()}
+    assert "plane_generator" not in tiny_model().get_param_groups()

@@ -44,3 +44,5 @@ def test_training_lets_levels_in_over_the_given_part_of_the_run(field):
     assert weights_at(25) == [1, 1, 0]
     assert weights_at(40) == pytest.approx([1, 1, 0.6])
     assert weights_at(50) == weights_at(99) == [1, 1, 1]
+    model.first_step = 50
+    assert weights_at(50) == [1, 0, 0], "a new initialisation starts coarse again"
