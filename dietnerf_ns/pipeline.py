@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.base_model import ModelConfig
@@ -15,11 +16,12 @@ from torch.amp import GradScaler
 
 from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerConfig
 from dietnerf_ns.errors import UserError
+from dietnerf_ns.memory import keep_freed_memory
 from dietnerf_ns.models.metrics import left_out
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.restarts import CollapseDetector, photo_variance
 from dietnerf_ns.seeding import seed_everything
-from dietnerf_ns.semantic.balance import limit_gradient
+from dietnerf_ns.semantic.balance import added, gradients_of, limited, with_gradients
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 
 
@@ -62,10 +64,13 @@ class DietNeRFPipeline(VanillaPipeline):
     ):
         if world_size > 1:
             raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
         if isinstance(config.model, DietNeRFModelConfig):
             config = replace(config, model=config.model.fitted_to(config.datamanager.dataparser))
         super().__init__(config, device, world_size=world_size, grad_scaler=grad_scaler, **kwargs)
-        self.semantic = SemanticConsistency(config.semantic, device)
+        rays_per_batch = config.datamanager.train_num_rays_per_batch
+        self.semantic = SemanticConsistency(config.semantic, device, rays_per_batch=rays_per_batch)
         self.collapse_detector = CollapseDetector()
         self._seed = 0
         self._grad_scaler = grad_scaler
@@ -133,24 +138,28 @@ class DietNeRFPipeline(VanillaPipeline):
             "opacity": outputs["accumulation"].detach().mean(),
         }
         if self.semantic.is_due(step):
-            losses["semantic_loss"] = self._semantic_loss(step, sum(losses.values()))
+            losses = self._with_semantic_loss(losses, step)
         # Between semantic steps the last values again, so that the logged curves have no gaps.
         if self.semantic.is_active(step) and self.semantic.last is not None:
             metrics["semantic_loss"] = self.semantic.last.loss
             metrics["semantic_similarity"] = self.semantic.last.similarity
         return outputs, losses, metrics
 
-    def _semantic_loss(self, step: int, photometric_loss: Tensor) -> Tensor:
-        loss = self.semantic.loss(self.model, step)
-        ratio = self.config.semantic.max_gradient_ratio
-        if ratio == 0:
-            return loss
-        groups = self.model.get_param_groups()
-        field_parameters = [
-            p for name in ("fields", "plane_generator") for p in groups.get(name, []) if p.requires_grad
-        ]
+    def _with_semantic_loss(self, losses: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """All losses of a semantic step: their values, and on the semantic one the gradient of them all.
+
+        Gradients are taken here, first the photometric and then the semantic: each loss's activations are freed before
+        the other's are made, and the one can be limited by the other.
+        """
+        tensors = self.model.gradient_inputs()
         loss_scale = self._grad_scaler.get_scale() if self._grad_scaler is not None else 1.0
-        return limit_gradient(loss, photometric_loss, field_parameters, ratio=ratio, loss_scale=loss_scale)
+        photometric = gradients_of(sum(losses.values()), tensors, loss_scale=loss_scale)
+        semantic_loss = self.semantic.loss(self.model, step)
+        semantic = gradients_of(semantic_loss, tensors, loss_scale=loss_scale)
+        semantic = limited(semantic, photometric, ratio=self.config.semantic.max_gradient_ratio)
+        values = {name: loss.detach() for name, loss in losses.items()}
+        total = with_gradients(semantic_loss.detach(), added(photometric, semantic), tensors)
+        return values | {"semantic_loss": total}
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

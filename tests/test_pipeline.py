@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
 from dietnerf_ns.errors import UserError
 from tests.conftest import FakeEncoder
+from tests.semantic.test_rendering import Storages
 
 
 @pytest.fixture
@@ -59,36 +61,75 @@ def test_photometric_batches_do_not_depend_on_the_semantic_loss(pipeline):
     assert not torch.equal(pipeline.get_train_loss_dict(21)[1]["rgb_loss"], with_semantics)
 
 
-def field_gradient(loss, pipeline):
-    parameters = [p for p in pipeline.model.field.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return torch.cat([g.flatten() for g in gradients if g is not None])
+def step_gradient(pipeline, step):
+    """Gradient of all losses of a step on the field, as the trainer takes it; and the losses."""
+    pipeline.zero_grad()
+    _, losses, _ = pipeline.get_train_loss_dict(step)
+    sum(losses.values()).backward()
+    gradients = {n: p.grad.clone() for n, p in pipeline.model.named_parameters() if p.grad is not None}
+    return gradients, losses
 
 
-def test_the_semantic_gradient_is_a_limited_part_of_the_photometric_one(make_pipeline):
-    limited = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": 0.3})
-    _, losses, _ = limited.get_train_loss_dict(20)
-    semantic = losses.pop("semantic_loss")
-    ratio = field_gradient(semantic, limited).norm() / field_gradient(sum(losses.values()), limited).norm()
-    assert float(ratio) == pytest.approx(0.3, rel=1e-3)
-    assert float(semantic) > 1, "the logged value is the whole loss"
-    free = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": 0})
-    _, losses, _ = free.get_train_loss_dict(20)
-    semantic = losses.pop("semantic_loss")
-    assert field_gradient(semantic, free).norm() > field_gradient(sum(losses.values()), free).norm()
+def length(gradients):
+    return torch.cat([gradient.flatten() for name, gradient in gradients.items() if name.startswith("field")]).norm()
+
+
+def test_a_semantic_step_adds_a_limited_part_to_the_photometric_gradient(make_pipeline):
+    def semantic_part(ratio):
+        torch.manual_seed(0)
+        pipeline = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": ratio})
+        both, losses = step_gradient(pipeline, 20)
+        pipeline.semantic.encoder = None
+        photometric, _ = step_gradient(pipeline, 20)
+        assert both.keys() == photometric.keys()
+        for name in both:
+            if name.startswith("proposal_networks"):
+                assert torch.allclose(both[name], photometric[name], rtol=1e-4, atol=1e-9), name
+        return {name: both[name] - photometric[name] for name in both}, length(photometric), losses
+
+    part, photometric_length, losses = semantic_part(0.3)
+    assert float(length(part) / photometric_length) == pytest.approx(0.3, rel=1e-3)
+    assert float(losses["semantic_loss"]) > 1, "the logged value is the whole loss"
+    free, photometric_length, _ = semantic_part(0)
+    assert length(free) > photometric_length
+    cosine = sum((part[name] * free[name]).sum() for name in part) / (length(part) * length(free))
+    assert float(cosine) > 0.99
+
+
+def test_photometric_activations_are_gone_before_the_semantic_view_is_rendered(pipeline, monkeypatch):
+    alive = []
+    with Storages() as storages:
+        real_loss = pipeline.semantic.loss
+
+        def counting_loss(*arguments):
+            alive.append(storages.numbers_alive())
+            return real_loss(*arguments)
+
+        monkeypatch.setattr(pipeline.semantic, "loss", counting_loss)
+        losses = VanillaPipeline.get_train_loss_dict(pipeline, 20)[1]
+        with_activations = storages.numbers_alive()
+        del losses
+        pipeline.get_train_loss_dict(20)
+    assert alive[0] < with_activations / 3
 
 
 def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
-    pipeline = make_pipeline(model={"field": "generated-planes"})
-    calls = []
-    pipeline.model.field.encoding.generator.register_forward_hook(lambda *_: calls.append(None))
-    _, losses, _ = pipeline.get_train_loss_dict(20)
-    assert len(calls) == 1
-    generator = list(pipeline.model.field.encoding.generator.parameters())
-    for name in ("rgb_loss", "semantic_loss"):
-        gradients = torch.autograd.grad(losses[name], generator, retain_graph=True)
-        assert all(gradient.abs().sum() > 0 for gradient in gradients), name
-    sum(losses.values()).backward()
+    pipeline = make_pipeline(model={"field": "generated-planes"}, semantic={"max_gradient_ratio": 0})
+    forward, backward = [], []
+    generator = pipeline.model.field.encoding.generator
+    generator.register_forward_hook(lambda *_: forward.append(None))
+    next(generator.parameters()).register_hook(lambda _: backward.append(None))
+
+    def generator_gradient():
+        gradients, _ = step_gradient(pipeline, 20)
+        pipeline.model.field.encoding.forget()
+        return torch.cat([gradients[name].flatten() for name in gradients if "generator" in name])
+
+    both = generator_gradient()
+    assert len(forward) == len(backward) == 1
+    pipeline.semantic.encoder = None
+    photometric = generator_gradient()
+    assert photometric.norm() > 0 and (both - photometric).norm() > 1e-3 * photometric.norm()
 
 
 def test_checkpoints_of_another_model_are_refused(pipeline):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.field_components.mlp import MLP
 from nerfstudio.fields.nerfacto_field import NerfactoField
-from torch import nn
+from torch import Tensor, nn
 
 from dietnerf_ns.fields.level_mask import LevelMask
 
@@ -16,6 +16,8 @@ class EncodedField(NerfactoField):
     Args:
         encoding: positions in the unit cube to features, level beside level from coarse to fine.
         num_levels: of the encoding.
+        position_gradients: whether anything needs gradients with respect to positions (camera poses, normals). nerfacto
+            always takes them, at a good part of a step's cost.
         nerfacto_arguments: everything else `NerfactoField` takes.
     """
 
@@ -24,6 +26,7 @@ class EncodedField(NerfactoField):
         *args,
         encoding: Encoding,
         num_levels: int,
+        position_gradients: bool,
         hidden_dim: int = 64,
         implementation: str,
         **nerfacto_arguments,
@@ -33,7 +36,8 @@ class EncodedField(NerfactoField):
             *args, hidden_dim=hidden_dim, implementation=implementation, **smallest_hash, **nerfacto_arguments
         )
         mlp = two_layer_mlp(encoding.get_out_dim(), hidden_dim, 1 + self.geo_feat_dim, implementation)
-        self.mlp_base = nn.Sequential(encoding, LevelMask(num_levels), mlp)
+        layers = encoding, LevelMask(num_levels), mlp
+        self.mlp_base = nn.Sequential(*layers) if position_gradients else ConstantInput(*layers)
 
     @property
     def encoding(self) -> Encoding:
@@ -44,6 +48,14 @@ class EncodedField(NerfactoField):
     def level_mask(self) -> LevelMask:
         """How much of each level is let in."""
         return self.mlp_base[1]
+
+
+class ConstantInput(nn.Sequential):
+    """Layers whose input is a constant to autograd."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pass the input through all layers."""
+        return super().forward(input.detach())
 
 
 def two_layer_mlp(in_dim: int, width: int, out_dim: int, implementation: str) -> MLP:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from nerfstudio.field_components.encodings import TriplaneEncoding
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from dietnerf_ns.fields.encoded import two_layer_mlp
 from dietnerf_ns.fields.generator import PlaneGenerator
@@ -50,7 +51,9 @@ class MultiResolutionTriplanes(nn.Module):
     def total_variation(self) -> Float[Tensor, ""]:
         """Sum over levels of the mean squared difference of neighbouring plane cells, along both axes of a plane."""
         planes = [level.plane_coef for level in self.levels]  # each 3 x channels x resolution x resolution
-        return sum(plane.diff(dim=2).square().mean() + plane.diff(dim=3).square().mean() for plane in planes)
+        return sum(
+            mse_loss(plane[:, :, 1:], plane[:, :, :-1]) + mse_loss(plane[..., 1:], plane[..., :-1]) for plane in planes
+        )
 
 
 class GeneratedTriplanes(MultiResolutionTriplanes):
@@ -80,6 +83,11 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         """Features at positions in the unit cube [0, 1]^3."""
         self._generate()
         return super().forward(positions)
+
+    def planes(self) -> list[Float[Tensor, "3 channels resolution resolution"]]:
+        """The planes of this step, from coarse to fine, with gradients to the generator."""
+        self._generate()
+        return [level.plane_coef for level in self.levels]
 
     def total_variation(self) -> Float[Tensor, ""]:
         """See `MultiResolutionTriplanes.total_variation`."""

@@ -15,7 +15,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import nn
+from torch import Tensor, nn
 
 from dietnerf_ns.compat import lpips_replaced_by
 from dietnerf_ns.datamanager import TRAIN_CAMERAS
@@ -141,6 +141,7 @@ class DietNeRFModel(NerfactoModel):
             self.num_train_data,
             encoding=self._hash_grid() if on_hash else self._planes(),
             num_levels=self.config.num_levels if on_hash else self.config.plane_levels,
+            position_gradients=self.config.predict_normals or self.config.camera_optimizer.mode != "off",
             hidden_dim=self.config.hidden_dim,
             hidden_dim_color=self.config.hidden_dim_color,
             appearance_embedding_dim=self.config.appearance_embed_dim if self.config.use_appearance_embedding else 0,
@@ -198,6 +199,14 @@ class DietNeRFModel(NerfactoModel):
             own = {id(parameter) for parameter in groups["plane_generator"]}
             groups["fields"] = [parameter for parameter in groups["fields"] if id(parameter) not in own]
         return groups
+
+    def gradient_inputs(self) -> list[Tensor]:
+        """What a step's gradients are taken of: the parameters, and in place of a generator's the planes it put out."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self.config.field != "generated-planes":
+            return parameters
+        generators = {id(parameter) for parameter in self.field.encoding.generator.parameters()}
+        return [*self.field.encoding.planes(), *(p for p in parameters if id(p) not in generators)]
 
     def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes):
         """nerfacto's callbacks; finer levels are let in, and generated planes are out of date after every step."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
+from torch import Tensor
 
 from dietnerf_ns.compat import lpips_replaced_by
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
@@ -36,6 +37,10 @@ class DietVanillaModel(NeRFModel):
         """The colour outputs that the semantic loss compares."""
         both = ("rgb_coarse", "rgb_fine")
         return {"both": both, "coarse": both[:1], "fine": both[1:]}[self.config.semantic_renders]
+
+    def gradient_inputs(self) -> list[Tensor]:
+        """What a step's gradients are taken of: the parameters."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def populate_modules(self) -> None:
         """Build nerfstudio's vanilla NeRF, sampling from the near plane in evaluation too."""

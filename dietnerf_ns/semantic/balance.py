@@ -1,4 +1,4 @@
-"""Keeps the semantic gradient in proportion to the photometric one."""
+"""Gradients of two losses, one after the other, and the semantic one in proportion to the photometric one."""
 
 from __future__ import annotations
 
@@ -6,43 +6,64 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+Gradients = list[Tensor | None]
+"""One per tensor; None where the loss does not reach it."""
 
 
-def limit_gradient(
-    loss: Float[Tensor, ""],
-    reference: Float[Tensor, ""],
-    parameters: Sequence[nn.Parameter],
-    *,
-    ratio: float,
-    loss_scale: float = 1.0,
-) -> Float[Tensor, ""]:
-    """The same loss with a gradient at most `ratio` times as long as the reference's.
-
-    An explicit grid with a large learning rate can paint texture that pleases the encoder and no eye; in the paper an
-    MLP's smoothness stood in the way. Both gradients are taken here, so that one backward pass of the result only adds
-    the (scaled) first to the parameters.
+def gradients_of(loss: Float[Tensor, ""], tensors: Sequence[Tensor], *, loss_scale: float = 1.0) -> Gradients:
+    """Gradients of a loss; its activations are freed, so that another loss's fit in their place.
 
     Args:
-        loss: the loss to limit.
-        reference: the loss to compare with.
-        parameters: whose gradients are compared, all together; those that a loss does not reach count as 0.
-        ratio: largest allowed norm of the gradient of `loss` over that of `reference`.
-        loss_scale: factor on both losses while they are differentiated, against underflow in half precision.
+        loss: any scalar that depends on some of the tensors.
+        tensors: what to differentiate with respect to.
+        loss_scale: factor on the loss while it is differentiated, against underflow in half precision.
     """
-    gradients = _gradients(loss.float() * loss_scale, parameters)
-    reference_norm = _norm(_gradients(reference.float() * loss_scale, parameters))
-    scale = (ratio * reference_norm / _norm(gradients).clamp_min(1e-30)).clamp_max(1) / loss_scale
-    pairs = zip(gradients, parameters, strict=True)
-    product = scale * sum((gradient * parameter).sum() for gradient, parameter in pairs)
-    return loss.detach() + product - product.detach()
+    scaled = torch.autograd.grad(loss.float() * loss_scale, tensors, allow_unused=True)
+    return [None if gradient is None else gradient / loss_scale for gradient in scaled]
 
 
-def _gradients(loss: Float[Tensor, ""], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    # Generated planes belong to both graphs, so that none may be freed.
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
+def limited(gradients: Gradients, reference: Gradients, *, ratio: float) -> Gradients:
+    """The same gradients, shortened together to at most `ratio` times the reference's length.
+
+    An explicit grid with a large learning rate can paint texture that pleases the encoder and no eye; in the paper an
+    MLP's smoothness stood in the way.
+
+    Args:
+        gradients: to shorten.
+        reference: to compare with, over the tensors that `gradients` reach.
+        ratio: largest allowed norm of the result over that of the reference; 0 for no limit.
+    """
+    reached = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    if ratio == 0 or not reached:
+        return gradients
+    reference_norm = _norm([reference[i] for i in reached])
+    scale = (ratio * reference_norm / _norm([gradients[i] for i in reached]).clamp_min(1e-30)).clamp_max(1)
+    return [None if gradient is None else scale * gradient for gradient in gradients]
 
 
-def _norm(gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
-    return torch.stack([gradient.float().norm() for gradient in gradients]).norm()
+def added(first: Gradients, second: Gradients) -> Gradients:
+    """Sum of two losses' gradients."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)]
+
+
+def with_gradients(value: Float[Tensor, ""], gradients: Gradients, tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """A scalar of the given value whose backward pass hands out gradients that are known already."""
+    return _KnownGradients.apply(value, gradients, *tensors)
+
+
+def _norm(gradients: Gradients) -> Float[Tensor, ""]:
+    norms = [gradient.float().norm() for gradient in gradients if gradient is not None]
+    return torch.stack(norms).norm() if norms else torch.zeros(())
+
+
+class _KnownGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value: Tensor, gradients: Gradients, *tensors: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, factor: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if gradient is None else factor * gradient for gradient in ctx.gradients)

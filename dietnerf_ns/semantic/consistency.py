@@ -67,8 +67,9 @@ class SemanticConfig:
     """Which photo the view is compared with: any, as in the paper, or the one with the nearest viewing direction."""
     checkpoint_render: bool = True
     """Recompute the render in the backward pass instead of keeping its activations: less memory, one more forward."""
-    rays_per_chunk: int = 4096
-    """Rays rendered at once in a semantic view; memory grows with it, not with the resolution."""
+    rays_per_chunk: int | None = None
+    """Rays rendered at once in a semantic view, whose memory grows with it and not with the resolution; as many as in
+    a training batch when not given, so that a semantic step fits where a plain one does."""
     mixed_precision: bool = False
     """Render the semantic view in bfloat16 even when training is in full precision."""
 
@@ -78,9 +79,9 @@ class SemanticStep:
     """What happened at a semantic step, detached, for logs and the viewer."""
 
     step: int
-    similarity: float
+    similarity: Float[Tensor, ""]
     """Cosine similarity with the target photo, mean over renders, in [-1, 1]."""
-    loss: float
+    loss: Float[Tensor, ""]
     renders: Float[Tensor, "num_renders 3 height width"]
     target_index: int
     """Index of the target photo among the kept training views."""
@@ -93,10 +94,12 @@ class SemanticConsistency:
     Args:
         config: the settings.
         device: the training device.
+        rays_per_batch: of the photometric loss.
     """
 
-    def __init__(self, config: SemanticConfig, device: torch.device | str):
+    def __init__(self, config: SemanticConfig, device: torch.device | str, *, rays_per_batch: int):
         self.config = config
+        self.rays_per_chunk = config.rays_per_chunk or rays_per_batch
         self.device = torch.device(device)
         self.encoder: ImageEncoder | None = None
         self.last: SemanticStep | None = None
@@ -149,8 +152,8 @@ class SemanticConsistency:
         loss = semantic_consistency_loss(similarity, weight=self.config.weight)
         self.last = SemanticStep(
             step,
-            float(similarity.detach().mean()),
-            float(loss.detach()),
+            similarity.detach().mean(),
+            loss.detach(),
             renders.detach(),
             target_index,
             camera_to_world,
@@ -199,7 +202,7 @@ class SemanticConsistency:
             rays.to(self.device),
             size,
             output_names=model.semantic_outputs,
-            rays_per_chunk=self.config.rays_per_chunk,
+            rays_per_chunk=self.rays_per_chunk,
             recompute=self.config.checkpoint_render,
             mixed_precision=self.config.mixed_precision,
         )
@@ -237,7 +240,7 @@ def _check(config: SemanticConfig) -> None:
         "stop": (config.stop >= 0, "at least 0"),
         "resolution": (config.resolution >= 8, "at least 8 pixels"),
         "crop": (0 < config.crop <= 1, "above 0 and at most 1"),
-        "rays_per_chunk": (config.rays_per_chunk >= 1, "at least 1"),
+        "rays_per_chunk": (config.rays_per_chunk is None or config.rays_per_chunk >= 1, "at least 1"),
     }
     for name, (fine, allowed) in limits.items():
         if not fine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,13 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.models.base_model import Model
 from torch import Generator, Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+
+RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_outputs 3"], Float[Tensor, "num_rays 1"]]]
+
+MIN_OPACITY = 1e-3
+"""Rays that are clearer than this are not rendered again for their gradient. Every density activation in use (exp,
+softplus) has a slope no larger than the density, and so has the gradient of such a ray."""
 
 
 def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resolution: int) -> Cameras:
@@ -90,32 +96,76 @@ def render_view(
     """Render a view so that gradients reach the field.
 
     Args:
-        model: a nerfstudio model; its training mode is the same afterwards.
+        model: one of this package's models; its training mode is the same afterwards.
         rays: flat bundle, row-major, on the model's device.
         size: the view's (height, width).
         output_names: colour outputs of the model to return.
         rays_per_chunk: rays rendered at once; with `recompute` memory grows with this and not with the size.
-        recompute: checkpoint each chunk (paper: "dropping intermediate activations"), at the cost of a second
-            forward pass; without it every activation of the view is kept.
+        recompute: keep no activations and render again in the backward pass (paper: "dropping intermediate
+            activations"); without it every activation of the view is kept.
         mixed_precision: render in bfloat16, as a memory saving of its own; without effect when training itself is in
             mixed precision, and so the render.
 
     Returns:
         RGB in [0, 1], one image per output name.
     """
-    device_type = rays.origins.device.type
-    own_autocast = mixed_precision and not torch.is_autocast_enabled(device_type)
-
-    def render_chunk(chunk: RayBundle) -> tuple[Tensor, ...]:
-        precision = torch.autocast(device_type, torch.bfloat16) if own_autocast else contextlib.nullcontext()
-        with seen_as_in_the_viewer(model), precision:
-            outputs = model(chunk)
-        return tuple(outputs[name] for name in output_names)
-
-    chunks = [rays[i : i + rays_per_chunk] for i in range(0, len(rays), rays_per_chunk)]
+    render = _ray_renderer(model, output_names, rays.origins.device.type, mixed_precision)
     if recompute:
-        rendered = [checkpoint(render_chunk, chunk, use_reentrant=False) for chunk in chunks]
+        colours = _Recomputed.apply(render, rays, rays_per_chunk, *model.gradient_inputs())
     else:
-        rendered = [render_chunk(chunk) for chunk in chunks]
-    images = [torch.cat(parts).reshape(*size, 3) for parts in zip(*rendered, strict=True)]
-    return torch.stack(images).permute(0, 3, 1, 2).float()
+        colours, _ = _in_chunks(render, rays, rays_per_chunk)
+    return colours.reshape(*size, -1, 3).permute(2, 3, 0, 1).float()
+
+
+def _ray_renderer(model: Model, output_names: Sequence[str], device_type: str, mixed_precision: bool) -> RenderRays:
+    in_autocast = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type) if in_autocast else torch.bfloat16
+    # The backward pass knows nothing of autocast; and a cached half-precision weight may lack its gradient.
+    precision = {"dtype": dtype, "enabled": in_autocast or mixed_precision, "cache_enabled": False}
+    opacity_names = [name.replace("rgb", "accumulation") for name in output_names]
+
+    def render(rays: RayBundle) -> tuple[Tensor, Tensor]:
+        with seen_as_in_the_viewer(model), torch.autocast(device_type, **precision):
+            outputs = model(rays)
+        opacities = torch.stack([outputs[name].detach() for name in opacity_names])
+        return torch.stack([outputs[name] for name in output_names], dim=1), opacities.amax(dim=0)
+
+    return render
+
+
+def _in_chunks(render: RenderRays, rays: RayBundle, rays_per_chunk: int) -> tuple[Tensor, Tensor]:
+    rendered = [render(rays[i : i + rays_per_chunk]) for i in range(0, len(rays), rays_per_chunk)]
+    colours, opacities = zip(*rendered, strict=True)
+    return torch.cat(colours), torch.cat(opacities)
+
+
+class _Recomputed(torch.autograd.Function):
+    """Colours of rays, without their activations; the backward pass renders them again chunk by chunk.
+
+    `torch.utils.checkpoint` does not do here: tinycudann's modules keep activations in a context of their own that
+    lives as long as the forward pass's autograd node, so that memory would grow with the view's size all the same.
+    """
+
+    @staticmethod
+    def forward(ctx, render: RenderRays, rays: RayBundle, rays_per_chunk: int, *inputs: Tensor) -> Tensor:
+        colours, opacities = _in_chunks(render, rays, rays_per_chunk)
+        ctx.render, ctx.rays, ctx.rays_per_chunk, ctx.inputs = render, rays, rays_per_chunk, inputs
+        ctx.seen = opacities[:, 0] > MIN_OPACITY
+        return colours
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rays, gradient = ctx.rays[ctx.seen], gradient[ctx.seen]
+        totals: list[Tensor | None] = [None] * len(ctx.inputs)
+        for start in range(0, len(rays), ctx.rays_per_chunk):
+            chunk = slice(start, start + ctx.rays_per_chunk)
+            with torch.enable_grad():
+                colours, _ = ctx.render(rays[chunk])
+            parts = torch.autograd.grad(colours, ctx.inputs, gradient[chunk], allow_unused=True)
+            totals = [total if part is None else _add(total, part) for total, part in zip(totals, parts, strict=True)]
+        return None, None, None, *totals
+
+
+def _add(total: Tensor | None, part: Tensor) -> Tensor:
+    return part.clone() if total is None else total.add_(part)

@@ -1,51 +1,69 @@
 import pytest
 import torch
 
-from dietnerf_ns.semantic.balance import limit_gradient
+from dietnerf_ns.semantic.balance import added, gradients_of, limited, with_gradients
 
 
-def gradients(loss, parameters):
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
+def plain(gradients):
+    return [None if gradient is None else gradient.tolist() for gradient in gradients]
 
 
 @pytest.fixture
-def parameters():
+def tensors():
     return [torch.nn.Parameter(torch.tensor([1.0, 2.0])), torch.nn.Parameter(torch.tensor([3.0]))]
 
 
-def test_a_long_gradient_is_shortened_and_keeps_its_direction(parameters):
-    a, b = parameters
-    loss, reference = 10 * (a * torch.tensor([3.0, 4.0])).sum(), 5 * b.sum()  # norms 50 and 5
-    limited = limit_gradient(loss, reference, parameters, ratio=0.3)
-    on_a, on_b = gradients(limited, parameters)
+def test_gradients_of_a_loss_and_none_where_it_does_not_reach(tensors):
+    a, b = tensors
+    assert plain(gradients_of((a * a).sum(), tensors)) == [[2.0, 4.0], None]
+
+
+def test_a_long_gradient_is_shortened_and_keeps_its_direction():
+    gradients = [torch.tensor([30.0, 40.0]), torch.tensor([0.0])]  # norm 50
+    reference = [torch.tensor([3.0, 0.0]), torch.tensor([4.0])]  # norm 5
+    (on_a, on_b) = limited(gradients, reference, ratio=0.3)
     assert on_a.tolist() == pytest.approx([0.9, 1.2])  # norm 1.5 = 0.3 * 5, direction (3, 4)
-    assert on_b is None or float(on_b) == 0
-    assert float(limited) == pytest.approx(float(loss)), "the value that is logged stays the loss itself"
+    assert on_b.tolist() == [0.0]
 
 
-def test_a_short_gradient_is_left_alone(parameters):
-    a, b = parameters
-    limited = limit_gradient(0.1 * a.sum(), 5 * b.sum(), parameters, ratio=0.3)
-    assert gradients(limited, parameters)[0].tolist() == pytest.approx([0.1, 0.1])
+def test_a_short_gradient_is_left_alone():
+    gradients = [torch.tensor([0.1, 0.1]), None]
+    assert plain(limited(gradients, [torch.tensor([5.0, 0.0]), None], ratio=0.3)) == plain(gradients)
 
 
-def test_the_reference_can_still_be_differentiated_through_a_shared_graph(parameters):
-    a, b = parameters
-    shared = (a * a).exp()  # generated planes are shared like this
-    loss, reference = shared.sum(), (shared * b).sum()
-    total = reference + limit_gradient(loss, reference, parameters, ratio=100)
-    together = gradients(total, parameters)
-    shared = (a * a).exp()
-    expected = gradients((shared * b).sum() + shared.sum(), parameters)
-    assert all(torch.allclose(x, y) for x, y in zip(together, expected, strict=True))
+def test_what_a_loss_does_not_reach_is_not_compared():
+    gradients = [torch.tensor([1.0]), None]
+    assert plain(limited(gradients, [torch.tensor([1.0]), torch.tensor([100.0])], ratio=0.5)) == [[0.5], None]
+    assert plain(limited(gradients, [None, torch.tensor([100.0])], ratio=0.5)) == [[0.0], None]
+    assert plain(limited([None, None], [None, torch.tensor([100.0])], ratio=0.5)) == [None, None]
 
 
-def test_gradients_too_small_for_half_precision_survive_with_a_scale(parameters):
-    a, b = parameters
+def test_ratio_0_is_no_limit():
+    gradients = [torch.tensor([1e6])]
+    assert plain(limited(gradients, [torch.tensor([1.0])], ratio=0)) == [[1e6]]
 
-    def limited(**scale):
+
+def test_known_gradients_are_handed_out_and_the_value_is_kept(tensors):
+    known = added([torch.tensor([1.0, 2.0]), None], [torch.tensor([10.0, 20.0]), torch.tensor([5.0])])
+    loss = with_gradients(torch.tensor(0.25), known, tensors)
+    (2 * loss).backward()
+    assert float(loss.detach()) == 0.25
+    assert plain([tensor.grad for tensor in tensors]) == [[22.0, 44.0], [10.0]]
+
+
+def test_known_gradients_of_a_generated_tensor_go_on_to_its_generator(tensors):
+    a, _ = tensors
+    generated = a.exp()  # as planes that a network puts out
+    loss = with_gradients(torch.tensor(0.0), [torch.tensor([1.0, 3.0])], [generated])
+    assert gradients_of(loss, [a])[0].tolist() == pytest.approx((torch.tensor([1.0, 3.0]) * a.exp()).tolist())
+
+
+def test_gradients_too_small_for_half_precision_survive_with_a_scale(tensors):
+    a, _ = tensors
+
+    def gradient(**scale):
         loss = a.half().float().sum() * 1e-9  # its gradient passes through half precision
-        return gradients(limit_gradient(loss, b.sum(), parameters, ratio=1, **scale), parameters)[0].tolist()
+        return gradients_of(loss, [a], **scale)[0].tolist()
 
-    assert limited() == [0, 0]
-    assert limited(loss_scale=2.0**16) == pytest.approx([1e-9, 1e-9], rel=0.01)
+    assert gradient() == [0, 0]
+    assert gradient(loss_scale=2.0**16) == pytest.approx([1e-9, 1e-9], rel=0.01)

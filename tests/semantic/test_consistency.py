@@ -26,7 +26,7 @@ def fake_encoder(monkeypatch):
 
 
 def prepared(photos, total_steps=100, seed=0, **settings):
-    semantic = SemanticConsistency(SemanticConfig(**({"resolution": 16} | settings)), "cpu")
+    semantic = SemanticConsistency(SemanticConfig(**({"resolution": 16} | settings)), "cpu", rays_per_batch=200)
     semantic.prepare(photos, blend=lambda image: image, total_steps=total_steps, seed=seed)
     return semantic
 
@@ -57,7 +57,7 @@ def test_weight_0_loads_no_encoder(photos, monkeypatch):
 def test_impossible_settings_are_refused(setting):
     name, value = next(iter(setting.items()))
     with pytest.raises(UserError, match=f"--pipeline.semantic.{name.replace('_', '-')} {value}: must be"):
-        SemanticConsistency(SemanticConfig(**setting), "cpu")
+        SemanticConsistency(SemanticConfig(**setting), "cpu", rays_per_batch=200)
 
 
 def test_same_seed_and_step_give_the_same_view_whatever_came_before(photos, fake_encoder):
@@ -80,7 +80,7 @@ def test_loss_is_lambda_per_render_times_one_minus_similarity(photos, fake_encod
     with torch.no_grad():
         embedding = encoder.embed(encoder.preprocess(semantic.last.renders))[0]
     similarity = float(embedding @ semantic.targets[semantic.last.target_index])
-    assert semantic.last.similarity == pytest.approx(similarity, abs=1e-6)
+    assert float(semantic.last.similarity) == pytest.approx(similarity, abs=1e-6)
     assert float(loss) == pytest.approx(0.25 * (1 - similarity), abs=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_photos_with_alpha_are_blended_as_the_model_blends_them(tiny_scene, fake
     outputs.alpha_color = None
     photos = AreaDownscaledDataset(outputs)
     assert photos.get_image_float32(0).shape[-1] == 4
-    semantic = SemanticConsistency(SemanticConfig(resolution=16), "cpu")
+    semantic = SemanticConsistency(SemanticConfig(resolution=16), "cpu", rays_per_batch=200)
     blend = tiny_model(background_color="black").renderer_rgb.blend_background
     semantic.prepare(photos, blend=blend, total_steps=10, seed=0)
     image = photos.get_image_float32(0)
@@ -116,6 +116,17 @@ def test_random_targets_use_every_photo_and_nearest_the_closest_one(photos, fake
         nearest.loss(model, step)
         angles = nearest.last.camera_to_world[:, 2] @ photos.cameras.camera_to_worlds[:, :, 2].T
         assert nearest.last.target_index == int(angles.argmax())
+
+
+def test_chunks_are_as_large_as_a_training_batch_unless_given(photos, fake_encoder):
+    def largest_chunk(**settings):
+        model, lengths = tiny_model(), []
+        model.register_forward_pre_hook(lambda _module, bundles: lengths.append(len(bundles[0])))
+        prepared(photos, resolution=24, **settings).loss(model, 0)
+        return max(lengths)
+
+    assert largest_chunk() == 200
+    assert largest_chunk(rays_per_chunk=70) == 70
 
 
 def test_settings_of_the_view_reach_the_render(photos, fake_encoder):
@@ -158,7 +169,9 @@ def test_checkpointing_mixed_precision_and_chunks_do_not_change_what_is_seen(pho
 def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(photos):
     """With the real embedded encoder and a real model."""
     model = tiny_model(plane_resolution=16, plane_channels=4, num_nerf_samples_per_ray=16)
-    semantic = SemanticConsistency(SemanticConfig(encoder="embedded", resolution=32, weight=1.0), "cpu")
+    semantic = SemanticConsistency(
+        SemanticConfig(encoder="embedded", resolution=32, weight=1.0), "cpu", rays_per_batch=200
+    )
     semantic.prepare(photos, blend=lambda image: image, total_steps=100, seed=0)
     assert isinstance(semantic.encoder, EmbeddedEncoder)
     optimizer = torch.optim.Adam(model.field.parameters(), lr=2e-2)

@@ -1,0 +1,40 @@
+"""How glibc's allocator treats large blocks, which are a CPU's tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""malloc.h: free memory above the first goes back to the system; blocks above the second are mapped on their own."""
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
+NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let tensors take the place of freed ones instead of mapping, and clearing, new pages at every step.
+
+    Measured on two CPU cores: a training step of dietnerf-tiny takes a fifth less time.
+
+    Returns:
+        Whether the allocator is glibc's, and took the settings.
+    """
+    return _set(mmap_threshold=LARGEST_MMAP_THRESHOLD, trim_threshold=NEVER)
+
+
+def return_freed_memory() -> bool:
+    """Give every freed tensor back to the system at once, so that the resident set is what is in use.
+
+    Returns:
+        Whether the allocator is glibc's, and took the settings.
+    """
+    return _set(mmap_threshold=2**16, trim_threshold=0)
+
+
+def _set(*, mmap_threshold: int, trim_threshold: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, mmap_threshold) and mallopt(M_TRIM_THRESHOLD, trim_threshold))
