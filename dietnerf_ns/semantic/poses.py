@@ -56,9 +56,7 @@ def up_vector(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
 def fit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
     """The shell on which the training cameras lie, around the whole circle."""
     center, up = nearest_point_to_axes(camera_to_worlds), up_vector(camera_to_worlds)
-    offsets = camera_to_worlds[:, :3, 3] - center
-    radii = offsets.norm(dim=-1)
-    elevations = torch.rad2deg(torch.asin((offsets @ up / radii).clamp(-1, 1)))
+    _, elevations, radii = spherical_coordinates(camera_to_worlds, center, up)
     return Sphere(
         center=center,
         up=up,
@@ -73,9 +71,14 @@ def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
     True if some two viewing directions are at least 60 degrees apart and the point nearest to all optical axes lies
     in front of every camera. Front-facing captures fail the first test, captures that look outwards the second.
     """
-    to_center = nearest_point_to_axes(camera_to_worlds) - camera_to_worlds[:, :3, 3]
-    in_front = (to_center * viewing_directions(camera_to_worlds)).sum(-1) > 0
-    return widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG and bool(in_front.all())
+    in_front = is_in_front(nearest_point_to_axes(camera_to_worlds), camera_to_worlds)
+    return widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG and in_front
+
+
+def is_in_front(point: Float[Tensor, "3"], camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether no camera has the point beside or behind it."""
+    to_point = point - camera_to_worlds[:, :3, 3]
+    return bool(((to_point * viewing_directions(camera_to_worlds)).sum(-1) > 0).all())
 
 
 def _uniform(interval: Range, generator: Generator) -> Tensor:
@@ -85,17 +88,47 @@ def _uniform(interval: Range, generator: Generator) -> Tensor:
 
 def pose_on_sphere(sphere: Sphere, generator: Generator) -> Float[Tensor, "3 4"]:
     """A camera at uniformly random azimuth, elevation and radius that looks at the centre."""
-    azimuth = torch.deg2rad(_uniform(sphere.azimuth_range, generator))
-    elevation = torch.deg2rad(_uniform(sphere.elevation_range, generator))
+    azimuth = _uniform(sphere.azimuth_range, generator)
+    elevation = _uniform(sphere.elevation_range, generator)
     radius = _uniform(sphere.radius_range, generator)
-    reference = torch.tensor([1.0, 0.0, 0.0] if abs(sphere.up[0]) < 0.9 else [0.0, 1.0, 0.0])  # not parallel to up
-    first = normalize(reference - (reference @ sphere.up) * sphere.up, dim=0)
-    second = torch.linalg.cross(sphere.up, first)
+    return pose_at(sphere.center, sphere.up, azimuth=azimuth, elevation=elevation, radius=radius)
+
+
+def pose_at(
+    center: Float[Tensor, "3"],
+    up: Float[Tensor, "3"],
+    *,
+    azimuth: Float[Tensor, ""],
+    elevation: Float[Tensor, ""],
+    radius: Float[Tensor, ""],
+) -> Float[Tensor, "3 4"]:
+    """The camera at this place around the centre that looks at it with the horizon level."""
+    azimuth, elevation = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    first, second = _horizontal_axes(up)
     horizontal = azimuth.cos() * first + azimuth.sin() * second
     sideways = azimuth.cos() * second - azimuth.sin() * first
-    backward = elevation.cos() * horizontal + elevation.sin() * sphere.up
-    upward = elevation.cos() * sphere.up - elevation.sin() * horizontal
-    return torch.stack([sideways, upward, backward, sphere.center + radius * backward], dim=-1)
+    backward = elevation.cos() * horizontal + elevation.sin() * up
+    upward = elevation.cos() * up - elevation.sin() * horizontal
+    return torch.stack([sideways, upward, backward, center + radius * backward], dim=-1)
+
+
+def spherical_coordinates(
+    camera_to_worlds: Float[Tensor, "n 3 4"], center: Float[Tensor, "3"], up: Float[Tensor, "3"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Azimuth, elevation and radius of the cameras' positions, as `pose_at` takes them."""
+    offsets = camera_to_worlds[:, :3, 3] - center
+    first, second = _horizontal_axes(up)
+    azimuths = torch.rad2deg(torch.atan2(offsets @ second, offsets @ first))
+    radii = offsets.norm(dim=-1)
+    elevations = torch.rad2deg(torch.asin((offsets @ up / radii).clamp(-1, 1)))
+    return azimuths, elevations, radii
+
+
+def _horizontal_axes(up: Float[Tensor, "3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Where azimuth 0 and 90 point: two unit vectors perpendicular to `up` and to each other."""
+    reference = torch.tensor([1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0])  # not parallel to up
+    first = normalize(reference - (reference @ up) * up, dim=0)
+    return first, torch.linalg.cross(up, first)
 
 
 def interpolated_pose(camera_to_worlds: Float[Tensor, "n 3 4"], generator: Generator) -> Float[Tensor, "3 4"]:

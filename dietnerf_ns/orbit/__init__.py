@@ -1,0 +1,1 @@
+"""A turntable of a trained scene: its cameras, its frames, its files."""

@@ -1,0 +1,121 @@
+"""Frames to a video, an animation or a folder of pictures: there completely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dietnerf_ns.errors import UserError
+
+Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
+FASTEST_GIF_FPS = 50
+"""A GIF counts in hundredths of a second, and viewers slow down what asks for less than two."""
+FRAME_NAME = re.compile(r"\d{5}\.png")
+
+
+def check_output(output: Path, fps: float) -> None:
+    """Find out before any rendering whether the frames can be written; makes the folder that the output lies in.
+
+    Raises:
+        UserError: unknown suffix, no ffmpeg, a place that cannot be written to, or a folder with other files in it.
+    """
+    if _is_folder(output):
+        if output.is_file():
+            raise UserError(f"--output {output}: is a file; end it in .mp4 or .gif, or name a folder for PNG files.")
+        others = [path for path in output.glob("*") if not FRAME_NAME.fullmatch(path.name)]
+        if others:
+            raise UserError(f"--output {output}: holds other files, as {others[0].name}; name a new or empty folder.")
+    elif output.suffix.lower() not in (".mp4", ".gif"):
+        raise UserError(f"--output {output}: must end in .mp4 or .gif, or have no suffix for a folder of PNG files.")
+    if output.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
+        raise UserError(
+            f"--output {output}: mp4 needs ffmpeg, which is not installed (apt-get install ffmpeg); .gif does not."
+        )
+    if output.suffix.lower() == ".gif" and fps > FASTEST_GIF_FPS:
+        raise UserError(f"--fps {fps:g}: a GIF shows at most {FASTEST_GIF_FPS} frames per second.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with finished_or_not_at_all(output) as unfinished:
+            unfinished.touch()
+            unfinished.unlink()
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
+
+
+def write_frames(frames: Frames, output: Path, fps: float) -> None:
+    """Write .mp4, .gif or a folder of 00000.png, 00001.png, ...; what was there before is replaced at the end.
+
+    Raises:
+        UserError: the disk is full or gone.
+    """
+    write = _write_folder if _is_folder(output) else _write_mp4 if output.suffix.lower() == ".mp4" else _write_gif
+    try:
+        with finished_or_not_at_all(output) as unfinished:
+            write(frames, unfinished, fps)
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def finished_or_not_at_all(output: Path) -> Iterator[Path]:
+    """A hidden neighbour of the output to write to; it takes the output's place when nothing went wrong."""
+    output = output.resolve()
+    unfinished = output.with_name(f".unfinished-{output.name}")
+    _remove(unfinished)
+    try:
+        yield unfinished
+        if unfinished.is_dir():
+            _remove(output)
+        if unfinished.exists():
+            unfinished.replace(output)
+    finally:
+        _remove(unfinished)
+
+
+def _is_folder(output: Path) -> bool:
+    return output.is_dir() or not output.suffix
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_mp4(frames: Frames, path: Path, fps: float) -> None:
+    import mediapy
+
+    # What every player understands has even sides: an odd last row or column is left out.
+    even = (frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
+    first = next(even)
+    with mediapy.VideoWriter(path, first.shape[:2], fps=fps) as video:
+        for frame in itertools.chain([first], even):
+            video.add_image(frame)
+
+
+def _write_gif(frames: Frames, path: Path, fps: float) -> None:
+    from PIL import Image
+
+    pictures = [Image.fromarray(frame).quantize() for frame in frames]
+    # Rounded so that the whole keeps its length: 30 frames per second are 30, 40, 30, 30, 40, ... ms.
+    ends_ms = [round(100 * i / fps) * 10 for i in range(len(pictures) + 1)]
+    durations_ms = [end - start for start, end in itertools.pairwise(ends_ms)]
+    pictures[0].save(
+        path, format="GIF", save_all=True, append_images=pictures[1:], duration=durations_ms, loop=0, optimize=False
+    )
+
+
+def _write_folder(frames: Frames, path: Path, fps: float) -> None:
+    from PIL import Image
+
+    path.mkdir()
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(path / f"{i:05d}.png")

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.orbit.turntable import (
+    default_size,
+    fit_turntable,
+    is_full_circle,
+    turntable_azimuths,
+    turntable_cameras,
+)
+from dietnerf_ns.semantic.poses import pose_at, spherical_coordinates
+from tests.conftest import pinhole_cameras, ring_of_poses
+
+CENTER, UP = torch.tensor([0.3, -0.2, 0.7]), torch.tensor([0.0, 0.0, 1.0])
+
+
+def arc_of_poses(azimuths, elevation=10.0, radius=6.0):
+    """Cameras that look at CENTER from one side."""
+    place = {"elevation": torch.tensor(elevation), "radius": torch.tensor(radius)}
+    return torch.stack([pose_at(CENTER, UP, azimuth=torch.tensor(float(a)), **place) for a in azimuths])
+
+
+def turned_apart(poses):
+    """The same places, looking the other way."""
+    away = poses.clone()
+    away[:, :, [0, 2]] *= -1
+    return away
+
+
+def test_defaults_are_the_circle_at_the_mean_elevation_and_radius():
+    low = ring_of_poses(6, center=CENTER.tolist(), elevation=10, radius=3)
+    high = ring_of_poses(2, center=CENTER.tolist(), elevation=50, radius=5)
+    sphere = fit_turntable(torch.cat([low, high]))
+    assert torch.allclose(sphere.center, CENTER, atol=1e-4)
+    assert sphere.azimuth_range == (0, 360)
+    assert sphere.elevation_range == pytest.approx((20, 20), abs=1e-2), "mean over cameras, not of the extremes"
+    assert sphere.radius_range == pytest.approx((3.5, 3.5), abs=1e-3)
+
+
+def test_given_values_replace_the_fitted_ones():
+    sphere = fit_turntable(ring_of_poses(6), theta_range=(-30, 60), phi=-5, radius=2)
+    assert (sphere.azimuth_range, sphere.elevation_range, sphere.radius_range) == ((-30, 60), (-5, -5), (2, 2))
+
+
+@pytest.mark.parametrize("azimuths", [(-20, 5, 15), (170, 200, 185), (350, 370, 360)])
+def test_front_facing_cameras_give_their_own_arc(azimuths):
+    sphere = fit_turntable(arc_of_poses(azimuths))
+    start, end = sphere.azimuth_range
+    assert end - start == pytest.approx(max(azimuths) - min(azimuths), abs=0.01)
+    assert (start - min(azimuths)) % 360 == pytest.approx(0, abs=0.01) or (start - min(azimuths)) % 360 > 359.99
+    assert torch.allclose(sphere.center, CENTER, atol=1e-3)
+
+
+def test_cameras_that_look_apart_have_nothing_to_turn_around():
+    with pytest.raises(UserError, match="nothing to turn around"):
+        fit_turntable(turned_apart(ring_of_poses(8)), radius=3)
+
+
+def test_cameras_that_diverge_turn_around_a_point_at_the_given_distance():
+    diverging = turned_apart(arc_of_poses((-20, 0, 20), elevation=0.0, radius=1.0))
+    with pytest.raises(UserError, match="give --radius"):
+        fit_turntable(diverging)
+    sphere = fit_turntable(diverging, radius=5)
+    middle = diverging[:, :, 3].mean(0)
+    assert torch.allclose(sphere.center, middle + torch.tensor([5.0, 0.0, 0.0]), atol=1e-4)
+
+
+def test_cameras_above_one_another_need_a_range():
+    above = torch.cat([arc_of_poses([0], elevation=e) for e in (0.0, 10.0, 20.0)])
+    with pytest.raises(UserError, match="--theta-range"):
+        fit_turntable(above)
+
+
+def test_a_circle_ends_one_step_before_its_start():
+    assert turntable_azimuths((0, 360), 4).tolist() == [0, 90, 180, 270]
+    assert turntable_azimuths((90, -270), 4).tolist() == [90, 0, -90, -180]
+
+
+def test_an_arc_goes_there_and_back_or_ends_at_its_end():
+    assert turntable_azimuths((10, 50), 4).tolist() == pytest.approx([10, 30, 50, 30])
+    assert turntable_azimuths((10, 50), 5, there_and_back=False).tolist() == [10, 20, 30, 40, 50]
+
+
+def test_what_a_full_circle_is():
+    assert is_full_circle((-180, 180)) and is_full_circle((90, -270)) and is_full_circle((0, 720))
+    assert not is_full_circle((0, 180)) and not is_full_circle((0, 450)) and not is_full_circle((5, 5))
+
+
+@pytest.mark.parametrize("theta_range", [(0, 360), (-20, 40)])
+@pytest.mark.parametrize("frames", [7, 30])
+def test_first_and_last_pose_meet(theta_range, frames):
+    sphere = fit_turntable(ring_of_poses(6), theta_range=theta_range)
+    like = pinhole_cameras(ring_of_poses(1))
+    poses = turntable_cameras(sphere, turntable_azimuths(theta_range, frames), like, (20, 20)).camera_to_worlds
+    steps = (poses - poses.roll(-1, 0)).norm(dim=(1, 2))  # the last one is from the last frame to the first
+    assert (steps > 0).all() and steps[-1] <= steps.median() + 1e-5
+
+
+def test_cameras_lie_on_the_circle_and_look_at_the_centre():
+    sphere = fit_turntable(ring_of_poses(6, center=CENTER.tolist()), phi=25, radius=2.5)
+    azimuths = turntable_azimuths(sphere.azimuth_range, 8)
+    poses = turntable_cameras(sphere, azimuths, pinhole_cameras(ring_of_poses(1)), (20, 20)).camera_to_worlds
+    found = spherical_coordinates(poses, sphere.center, sphere.up)
+    assert torch.allclose(found[0] % 360, azimuths, atol=1e-2)
+    assert torch.allclose(found[1], torch.tensor(25.0), atol=1e-2) and torch.allclose(found[2], torch.tensor(2.5))
+    to_center = torch.nn.functional.normalize(sphere.center - poses[:, :, 3], dim=-1)
+    assert torch.allclose(-poses[:, :, 2], to_center, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(80, 60), (200, 60), (80, 300)])
+def test_what_the_photo_sees_fits_into_the_frame_whole(size):
+    like = pinhole_cameras(ring_of_poses(1), width=40, height=30, focal=35.0)
+    sphere = fit_turntable(ring_of_poses(6))
+    camera = turntable_cameras(sphere, torch.zeros(1), like, size)[:1]
+    assert (int(camera.width), int(camera.height)) == size
+    assert (float(camera.cx), float(camera.cy)) == (size[0] / 2, size[1] / 2)
+    assert float(camera.fx) == 70, "twice the photo's focal length on the side that fits"
+
+
+def test_default_size_is_the_photos_up_to_1000_pixels():
+    assert default_size(pinhole_cameras(ring_of_poses(1), width=504, height=378)) == (504, 378)
+    assert default_size(pinhole_cameras(ring_of_poses(1), width=4000, height=3000)) == (1000, 750)
