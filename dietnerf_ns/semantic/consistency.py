@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -75,17 +76,30 @@ class SemanticConfig:
 
 
 @dataclass(frozen=True)
+class UnseenView:
+    """A view that nobody photographed, and the photo that it is compared with."""
+
+    camera_to_world: Float[Tensor, "3 4"]
+    """OpenGL axes."""
+    rays: RayBundle
+    """Flat, row-major, on the training device."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    target_index: int
+    """Index of the target photo among the kept training views."""
+
+
+@dataclass(frozen=True)
 class SemanticStep:
     """What happened at a semantic step, detached, for logs and the viewer."""
 
     step: int
+    view: UnseenView
+    renders: Float[Tensor, "num_renders 3 height width"]
     similarity: Float[Tensor, ""]
     """Cosine similarity with the target photo, mean over renders, in [-1, 1]."""
     loss: Float[Tensor, ""]
-    renders: Float[Tensor, "num_renders 3 height width"]
-    target_index: int
-    """Index of the target photo among the kept training views."""
-    camera_to_world: Float[Tensor, "3 4"]
+    """Weighted."""
 
 
 class SemanticConsistency:
@@ -143,22 +157,39 @@ class SemanticConsistency:
 
         Must follow the photometric forward pass of the same step (see `seen_as_in_the_viewer`).
         """
+        view = self.sample_view(step)
+        renders = self.render(model, view)
+        similarity = self.similarity(renders, view.target_index)
+        loss = semantic_consistency_loss(similarity, weight=self.config.weight)
+        self.last = SemanticStep(step, view, renders.detach(), similarity.detach().mean(), loss.detach())
+        return loss
+
+    def sample_view(self, step: int) -> UnseenView:
+        """The view of a step; it depends on the run's seed and the step alone."""
         generator = semantic_generator(self.seed, step)
         camera_to_world = self._sample_pose(generator)
-        renders = self._render(model, camera_to_world, generator)
-        target_index = self._target_index(camera_to_world, generator)
-        embeddings = self.encoder.embed(self.encoder.preprocess(renders))
-        similarity = cosine_similarity(embeddings, self.targets[target_index])
-        loss = semantic_consistency_loss(similarity, weight=self.config.weight)
-        self.last = SemanticStep(
-            step,
-            similarity.detach().mean(),
-            loss.detach(),
-            renders.detach(),
-            target_index,
-            camera_to_world,
+        reference = int(torch.randint(len(self.cameras), (), generator=generator))
+        camera = view_camera(self.cameras[reference : reference + 1], camera_to_world, self.config.resolution)
+        rays, size = view_rays(camera.to(self.device), generator, crop=self.config.crop)
+        return UnseenView(camera_to_world, rays, size, self._target_index(camera_to_world, generator))
+
+    def render(self, model: Model, view: UnseenView) -> Float[Tensor, "num_renders 3 height width"]:
+        """The view as the model sees it, RGB in [0, 1], with gradients."""
+        return render_view(
+            model,
+            view.rays,
+            view.size,
+            output_names=model.semantic_outputs,
+            rays_per_chunk=self.rays_per_chunk,
+            recompute=self.config.checkpoint_render,
+            mixed_precision=self.config.mixed_precision,
         )
-        return loss
+
+    def similarity(
+        self, renders: Float[Tensor, "num_renders 3 height width"], target_index: int
+    ) -> Float[Tensor, "num_renders"]:
+        """Cosine similarity of renders with a photo, in [-1, 1], with gradients to the renders."""
+        return cosine_similarity(self.encoder.embed(self.encoder.preprocess(renders)), self.targets[target_index])
 
     def _choose_poses(self) -> None:
         poses = self.config.poses
@@ -192,20 +223,6 @@ class SemanticConsistency:
         if self.sphere is not None:
             return pose_on_sphere(self.sphere, generator)
         return interpolated_pose(self.cameras.camera_to_worlds, generator)
-
-    def _render(self, model: Model, camera_to_world: Tensor, generator: Generator) -> Float[Tensor, "n 3 h w"]:
-        reference = int(torch.randint(len(self.cameras), (), generator=generator))
-        camera = view_camera(self.cameras[reference : reference + 1], camera_to_world, self.config.resolution)
-        rays, size = view_rays(camera, generator, crop=self.config.crop)
-        return render_view(
-            model,
-            rays.to(self.device),
-            size,
-            output_names=model.semantic_outputs,
-            rays_per_chunk=self.rays_per_chunk,
-            recompute=self.config.checkpoint_render,
-            mixed_precision=self.config.mixed_precision,
-        )
 
     def _target_index(self, camera_to_world: Tensor, generator: Generator) -> int:
         if self.config.target == "random":

@@ -47,8 +47,8 @@ def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tu
     """One ray per pixel, at a random place inside it (paper's code: jittered rays).
 
     Args:
-        camera: one camera, shape [1].
-        generator: source of the jitter and of the crop's position.
+        camera: one camera, shape [1]; rays are made on its device.
+        generator: source of the crop's position and of the jitter, on the CPU.
         crop: side of the random window that is rendered, as a fraction of the image side, in (0, 1].
 
     Returns:
@@ -58,9 +58,10 @@ def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tu
     window = max(1, round(height * crop)), max(1, round(width * crop))
     top = int(torch.randint(height - window[0] + 1, (), generator=generator))
     left = int(torch.randint(width - window[1] + 1, (), generator=generator))
-    corners = camera.get_image_coords(pixel_offset=0.0)[top : top + window[0], left : left + window[1]].reshape(-1, 2)
-    coords = corners + torch.rand(corners.shape, generator=generator)
-    indices = torch.zeros(len(coords), 1, dtype=torch.long)
+    rows, columns = (torch.arange(n, device=camera.device) for n in window)
+    corners = torch.cartesian_prod(top + rows, left + columns)  # pixels x (row, column)
+    coords = corners + torch.rand(corners.shape, generator=generator).to(camera.device, non_blocking=True)
+    indices = torch.zeros(len(coords), 1, dtype=torch.long, device=camera.device)
     return camera.generate_rays(camera_indices=indices, coords=coords, keep_shape=False), window
 
 

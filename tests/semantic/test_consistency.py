@@ -65,11 +65,11 @@ def test_same_seed_and_step_give_the_same_view_whatever_came_before(photos, fake
     first, second = prepared(photos), prepared(photos)
     first.loss(model, 10), first.loss(model, 20)
     second.loss(model, 20)
-    assert torch.equal(first.last.camera_to_world, second.last.camera_to_world)
+    assert torch.equal(first.last.view.camera_to_world, second.last.view.camera_to_world)
     assert torch.equal(first.last.renders, second.last.renders)
     other_seed = prepared(photos, seed=1)
     other_seed.loss(model, 20)
-    assert not torch.equal(other_seed.last.camera_to_world, second.last.camera_to_world)
+    assert not torch.equal(other_seed.last.view.camera_to_world, second.last.view.camera_to_world)
 
 
 def test_loss_is_lambda_per_render_times_one_minus_similarity(photos, fake_encoder):
@@ -79,7 +79,7 @@ def test_loss_is_lambda_per_render_times_one_minus_similarity(photos, fake_encod
     encoder = FakeEncoder()
     with torch.no_grad():
         embedding = encoder.embed(encoder.preprocess(semantic.last.renders))[0]
-    similarity = float(embedding @ semantic.targets[semantic.last.target_index])
+    similarity = float(embedding @ semantic.targets[semantic.last.view.target_index])
     assert float(semantic.last.similarity) == pytest.approx(similarity, abs=1e-6)
     assert float(loss) == pytest.approx(0.25 * (1 - similarity), abs=1e-6)
 
@@ -109,13 +109,13 @@ def test_random_targets_use_every_photo_and_nearest_the_closest_one(photos, fake
     used = set()
     for step in range(20):
         semantic.loss(model, step)
-        used.add(semantic.last.target_index)
+        used.add(semantic.last.view.target_index)
     assert used == {0, 1, 2}
     nearest = prepared(photos, target="nearest", resolution=8)
     for step in range(5):
         nearest.loss(model, step)
-        angles = nearest.last.camera_to_world[:, 2] @ photos.cameras.camera_to_worlds[:, :, 2].T
-        assert nearest.last.target_index == int(angles.argmax())
+        angles = nearest.last.view.camera_to_world[:, 2] @ photos.cameras.camera_to_worlds[:, :, 2].T
+        assert nearest.last.view.target_index == int(angles.argmax())
 
 
 def test_chunks_are_as_large_as_a_training_batch_unless_given(photos, fake_encoder):
@@ -138,7 +138,7 @@ def test_settings_of_the_view_reach_the_render(photos, fake_encoder):
     semantic = prepared(photos, poses="sphere", **given)
     for step in range(5):
         semantic.loss(model, step)
-        offset = semantic.last.camera_to_world[:, 3] - semantic.sphere.center
+        offset = semantic.last.view.camera_to_world[:, 3] - semantic.sphere.center
         assert 4.0 <= float(offset.norm()) <= 4.2
         assert 30 <= math.degrees(math.asin(offset[2] / offset.norm())) <= 40
         assert 10 <= math.degrees(math.atan2(offset[1], offset[0])) <= 20
