@@ -37,7 +37,7 @@ def load_run(load_config: Path) -> Pipeline:
     """
     try:
         return eval_setup(load_config, update_config_callback=_checked)[1]
-    except (OSError, yaml.YAMLError, AssertionError, KeyError, AttributeError, RuntimeError) as error:
+    except (OSError, yaml.YAMLError, AssertionError, LookupError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"--load-config {load_config}: this run cannot be loaded; is it a config.yml that ns-train wrote? "
             f"{in_one_line(error)}"

@@ -1,0 +1,115 @@
+"""Where the photos come from, and their embeddings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.utils.rich_utils import get_progress
+from PIL import Image
+from torch import Tensor
+
+from dietnerf_ns.bench.files import in_one_line
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.semantic.encoders import ImageEncoder
+
+FEWEST_PHOTOS = 3
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Photos that show one thing."""
+
+    name: str
+    """The folder's name; the whole path where two folders have the same."""
+    folder: Path
+    photos: tuple[Path, ...]
+
+
+def read_scenes(folders: Sequence[Path], max_images: int) -> list[Scene]:
+    """The scenes in these folders.
+
+    Args:
+        folders: what nerfstudio's blender-data or nerfstudio-data reads, or images side by side.
+        max_images: so many photos of each are kept, evenly chosen from its list.
+
+    Raises:
+        UserError: a folder is not there, is named twice, cannot be read, or has fewer than three photos.
+    """
+    places = [folder.resolve() for folder in folders]
+    twice = [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise UserError(f"{' and '.join(twice)} are the same folder: compare different scenes.")
+    names = Counter(place.name for place in places)
+    scenes = []
+    for folder, place in zip(folders, places, strict=True):
+        photos = _photos_in(folder)
+        if len(photos) < FEWEST_PHOTOS:
+            raise UserError(f"{folder}: {len(photos)} photos; at least {FEWEST_PHOTOS} are needed to compare them.")
+        name = place.name if names[place.name] == 1 else str(folder)
+        scenes.append(Scene(name, folder, tuple(evenly_chosen(photos, max_images))))
+    return scenes
+
+
+def evenly_chosen(items: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of the items, the first and the last among them, with equal gaps."""
+    kept = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in kept]
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder.")
+    if (folder / "transforms_train.json").exists():
+        return _photos_of(BlenderDataParserConfig(data=folder))
+    if (folder / "transforms.json").exists():
+        return _photos_of(NerfstudioDataParserConfig(data=folder, eval_mode="all"))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _photos_of(dataparser: DataParserConfig) -> list[Path]:
+    try:
+        return list(dataparser.setup().get_dataparser_outputs("train").image_filenames)
+    except (OSError, AssertionError, LookupError, ValueError, RuntimeError) as error:
+        raise UserError(f"{dataparser.data}: cannot be read: {in_one_line(error)}") from error
+
+
+def load_photo(path: Path) -> Float[Tensor, "3 height width"]:
+    """RGB in [0, 1]; what is transparent is blended on white.
+
+    Raises:
+        UserError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            rgba = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1) / 255  # 4 x height x width
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as an image.") from error
+    rgb, alpha = rgba[:3], rgba[3:]
+    return rgb * alpha + (1 - alpha)
+
+
+@torch.no_grad()
+def embed_scenes(
+    encoder: ImageEncoder, scenes: Sequence[Scene], device: torch.device
+) -> Float[np.ndarray, "num_photos dim"]:
+    """phi(photo) of all scenes' photos, one after the other, as unit vectors; shows a progress bar.
+
+    dim is 512 for CLIP ViT-B/32 projected, 768 for its class token, 1280 for the embedded encoder.
+    """
+    photos = [photo for scene in scenes for photo in scene.photos]
+    embeddings = []
+    with get_progress("Embedding photos", suffix="photos/s") as progress:
+        for photo in progress.track(photos):
+            image = load_photo(photo)[None].to(device)
+            embeddings.append(encoder.embed(encoder.preprocess(image)).cpu())
+    return torch.cat(embeddings).numpy()

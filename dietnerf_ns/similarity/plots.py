@@ -1,0 +1,50 @@
+"""The pictures: histogram of similarities, and the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+
+WITHIN_COLOUR, ACROSS_COLOUR = "tab:green", "tab:red"
+
+
+def draw_histogram(path: Path, within: Float[np.ndarray, "n"], across: Float[np.ndarray, "m"], title: str) -> None:
+    """Densities of the similarities of pairs within a scene and across scenes, as in the paper's figure."""
+    figure = Figure(figsize=(6, 3.5))
+    axis = figure.subplots()
+    everything = np.concatenate([within, across])
+    bins = np.linspace(everything.min(), everything.max() + 1e-6, 41)
+    for values, colour, label in ((within, WITHIN_COLOUR, "within a scene"), (across, ACROSS_COLOUR, "across scenes")):
+        if len(values):
+            axis.hist(values, bins, density=True, color=colour, alpha=0.6, label=f"{label} ({len(values)} pairs)")
+    axis.set(xlabel="cosine similarity of two photos' embeddings", ylabel="density", title=title)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def draw_matrix(
+    path: Path,
+    similarities: Float[np.ndarray, "n n"],
+    names: Sequence[str],
+    counts: Int[np.ndarray, "num_scenes"],
+    title: str,
+) -> None:
+    """Similarity of every two photos, scene by scene; the colours span the values off the diagonal."""
+    figure = Figure(figsize=(6, 5))
+    axis = figure.subplots()
+    off_diagonal = similarities[~np.eye(len(similarities), dtype=bool)]
+    image = axis.imshow(similarities, vmin=off_diagonal.min(), vmax=off_diagonal.max())
+    ends = np.cumsum(counts)
+    for end in ends[:-1]:
+        axis.axhline(end - 0.5, color="white", linewidth=1)
+        axis.axvline(end - 0.5, color="white", linewidth=1)
+    middles = ends - (np.asarray(counts) + 1) / 2
+    axis.set_xticks(middles, names)
+    axis.set_yticks(middles, names, rotation=90, va="center")
+    axis.set_title(title)
+    figure.colorbar(image, label="cosine similarity")
+    figure.savefig(path, dpi=110, bbox_inches="tight")

@@ -1,0 +1,122 @@
+"""dietnerf-similarity as a user types it."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from dietnerf_ns.commands.similarity import Similarity
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.methods import TINY_SCENE
+from dietnerf_ns.semantic.consistency import SemanticConfig
+from tests.conftest import ns
+from tests.similarity.test_photos import folder_of_images
+
+EMBEDDED = ["--encoder", "embedded"]
+
+
+@pytest.fixture
+def striped_scene(tmp_path):
+    """Something else than the shipped scene: stripes in several directions."""
+    folder = tmp_path / "stripes"
+    folder.mkdir()
+    y, x = np.mgrid[:64, :64]
+    for i, angle in enumerate(np.linspace(0, 1.2, 5)):
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.6)
+        Image.fromarray(np.uint8(127 + 120 * wave)).convert("RGB").save(folder / f"{i}.png")
+    return folder
+
+
+def read_json(out):
+    return json.loads((out / "similarity.json").read_text())
+
+
+def test_two_scenes_give_plots_numbers_and_verdicts(striped_scene, tmp_path):
+    out = tmp_path / "new" / "out"
+    scenes = [striped_scene, TINY_SCENE]
+    said = ns("dietnerf-similarity", *scenes, "--out", out, *EMBEDDED, "--max-images", 4, cwd=tmp_path).stdout
+    found = read_json(out)
+    assert found["encoder"] == {"encoder": "embedded"}
+    assert [scene["name"] for scene in found["scenes"]] == ["stripes", "tiny_scene"]
+    assert found["scenes"][1]["photos"] == ["r_0.png", "r_2.png", "r_5.png", "r_7.png"]
+    matrix = np.array(found["similarities"])
+    assert matrix.shape == (8, 8) and np.allclose(matrix, matrix.T) and np.allclose(np.diag(matrix), 1)
+    tiny = found["scenes"][1]
+    assert tiny["within"]["mean"] == pytest.approx(matrix[4:, 4:][np.triu_indices(4, 1)].mean(), abs=1e-4)
+    assert tiny["across"]["mean"] == pytest.approx(matrix[:4, 4:].mean(), abs=1e-4)
+    assert tiny["within"]["pairs"] == 6 and tiny["across"]["pairs"] == 16
+    assert tiny["auc"] > 0.95 and tiny["verdict"] == "well"
+    assert tiny["in_words"] in said and found["thresholds"] in said and "Embedding photos" in said
+    for plot in ("histogram.png", "matrix.png"):
+        assert np.asarray(Image.open(out / plot).convert("L")).std() > 5
+
+
+def test_photos_of_the_same_thing_are_not_told_apart(tmp_path):
+    """The shipped scene's photos in two folders: chance, whatever the encoder."""
+    for i in range(25):
+        half = tmp_path / ("even", "odd")[i % 2]
+        half.mkdir(exist_ok=True)
+        shutil.copy(TINY_SCENE / "test" / f"r_{i}.png", half)
+    Similarity((tmp_path / "even", tmp_path / "odd"), tmp_path / "out", encoder="embedded").main()
+    for scene in read_json(tmp_path / "out")["scenes"]:
+        assert scene["verdict"] == "hardly" and scene["auc"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_single_scene_is_compared_with_the_shipped_one(striped_scene, tmp_path, capsys):
+    Similarity((striped_scene,), tmp_path / "out", encoder="embedded").main()
+    assert "compared with the one that comes with this package, tiny_scene" in capsys.readouterr().out
+    assert [scene["name"] for scene in read_json(tmp_path / "out")["scenes"]] == ["stripes", "tiny_scene"]
+
+
+def test_the_shipped_scene_alone_has_no_verdict(tmp_path, capsys):
+    Similarity((TINY_SCENE,), tmp_path / "out", max_images=3, encoder="embedded").main()
+    (scene,) = read_json(tmp_path / "out")["scenes"]
+    assert scene["within"]["pairs"] == 3 and scene["auc"] is None
+    assert "name a second scene" in capsys.readouterr().out
+
+
+def test_clip_checkpoint_and_embedding_are_used(striped_scene, tmp_path):
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("ViT-S-32").state_dict(), tmp_path / "clip.pt")
+    clip = {"clip_model": "ViT-S-32", "clip_pretrained": str(tmp_path / "clip.pt")}
+    matrices = []
+    for embedding in ("projected", "class-token"):
+        out = tmp_path / embedding
+        Similarity((striped_scene,), out, max_images=3, embedding=embedding, **clip).main()
+        assert read_json(out)["encoder"] == {"encoder": "open-clip", **clip, "embedding": embedding}
+        matrices.append(np.array(read_json(out)["similarities"]))
+    assert not np.allclose(*matrices, atol=1e-3)
+
+
+def test_encoder_settings_are_those_of_the_semantic_loss():
+    ours = {field.name: field.default for field in dataclasses.fields(Similarity)}
+    for field in ("encoder", "clip_model", "clip_pretrained", "embedding"):
+        assert ours[field] == getattr(SemanticConfig(), field)
+
+
+def test_missing_weights_name_this_command_s_settings(striped_scene, tmp_path):
+    with pytest.raises(UserError, match="Two ways out") as caught:
+        Similarity((striped_scene,), tmp_path / "out", clip_pretrained="nowhere.pt").main()
+    assert "--clip-pretrained FILE" in str(caught.value) and "pipeline" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nowhere", "--out", "out"], "nowhere: there is no such folder"),
+        (["plain", "--out", "plain/0.png/out"], "cannot be written"),
+        (["plain", "--out", "out", "--max-images", 2], "--max-images 2: must be at least 3"),
+        (["--out", "out"], "Name at least one folder"),
+    ],
+)
+def test_wrong_input_ends_with_one_line(arguments, words, tmp_path):
+    folder_of_images(tmp_path / "plain", ["red"] * 3)
+    result = ns("dietnerf-similarity", *arguments, *EMBEDDED, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert words in result.stdout.splitlines()[-1]
+    assert "Embedding" not in result.stdout
