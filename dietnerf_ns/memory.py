@@ -23,12 +23,15 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Give every freed tensor back to the system at once, so that the resident set is what is in use.
+    """Give tensors freed so far, and from now on each at once, back to the system: the resident set is what is in use.
 
     Returns:
         Whether the allocator is glibc's, and took the settings.
     """
-    return _set(mmap_threshold=2**16, trim_threshold=0)
+    taken = _set(mmap_threshold=2**16, trim_threshold=0)
+    if taken:
+        ctypes.CDLL(None).malloc_trim(0)
+    return taken
 
 
 def _set(*, mmap_threshold: int, trim_threshold: int) -> bool:

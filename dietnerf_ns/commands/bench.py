@@ -1,4 +1,4 @@
-"""dietnerf-bench: compare methods on scenes, few views and seeds, and report what came out."""
+"""dietnerf-bench: compare methods on scenes, few views and seeds; measure speed and memory; report what came out."""
 
 from __future__ import annotations
 
@@ -97,12 +97,84 @@ class Report:
         print(f"Report: {write_report(self.results, to=self.to, contact_sheet=self.contact_sheet)}")
 
 
+@dataclass
+class Speed:
+    """Measure time and memory of training on this machine, side by side in one run.
+
+    steps: a training step of nerfacto, of the method with lambda = 0 and of the method, same photos and rays; memory:
+    their peaks; semantic-step: render and encoder, forward and backward, against the view's size, with and without
+    recomputing; floor: how far all that is from the machine's limits; target: time to a PSNR on test views, of the
+    method and of another. Written under --out: speed.json, speed.md, speed.png, probes/ (logs). Parts measured before
+    in the same folder stay in the report. Minutes on a GPU, about half an hour on a CPU; leave the machine alone.
+    """
+
+    out: Path
+    """Folder of the results."""
+    data: Path | None = None
+    """A NeRF-Synthetic scene, as nerf_synthetic/lego; the scene that comes with the package when not given."""
+    protocol: str | None = None
+    """Which photos are trained on, as --pipeline.datamanager.protocol; blender-8 with --data, else all."""
+    scale: float = 1.0
+    """Factor on the images' width and height."""
+    method: str | None = None
+    """One of this package's methods; dietnerf with a CUDA GPU, dietnerf-tiny without."""
+    parts: tuple[Literal["steps", "memory", "semantic-step", "floor", "target"], ...] = (
+        "steps",
+        "memory",
+        "semantic-step",
+        "floor",
+        "target",
+    )
+    """What is measured."""
+    sizes: tuple[int, ...] = (56, 112, 168, 224)
+    """Shorter sides of the semantic view in pixels."""
+    rounds: int = 7
+    """How often everything timed is repeated, in turn."""
+    warmup_seconds: float = 15.0
+    """How long each method trains before it is timed."""
+    psnr: float = 20.0
+    """PSNR in dB that `target` trains to."""
+    against: str = "dietnerf-vanilla"
+    """The other method of `target`, with lambda = 0."""
+    patience: float = 20.0
+    """It is stopped after this many times the method's time."""
+
+    def main(self) -> None:
+        """Measure and write the report."""
+        import torch
+
+        from dietnerf_ns.bench.speed.contender import Data
+        from dietnerf_ns.bench.speed.report import write_report
+        from dietnerf_ns.bench.speed.run import Settings, run
+        from dietnerf_ns.methods import TINY_SCENE
+
+        protocol = self.protocol or ("blender-8" if self.data else None)
+        settings = Settings(
+            method=self.method or ("dietnerf" if torch.cuda.is_available() else "dietnerf-tiny"),
+            data=Data(str((self.data or TINY_SCENE).resolve()), protocol, self.scale),
+            parts=self.parts,
+            sizes=self.sizes,
+            rounds=self.rounds,
+            warmup_seconds=self.warmup_seconds,
+            psnr=self.psnr,
+            against=self.against,
+            patience=self.patience,
+        )
+        settings.check()
+        self.out.mkdir(parents=True, exist_ok=True)
+        content = run(settings, self.out)
+        print(f"Report: {write_report(content, self.out)}")
+        unmeasured = [name for name, result in content["measured"].items() if "reason" in result]
+        if unmeasured:
+            sys.exit(f"Not measured: {', '.join(unmeasured)}; the report and probes/ say why.")
+
+
 def main() -> None:
     """Entry point of dietnerf-bench."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is a Ctrl-C
     # What nerfstudio and torchmetrics say about themselves when they are imported; a user can do nothing about it.
     warnings.simplefilter("ignore", FutureWarning)
-    tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report}, description=__doc__).main()
+    tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report, "speed": Speed}, description=__doc__).main()
 
 
 if __name__ == "__main__":

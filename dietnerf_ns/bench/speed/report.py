@@ -1,0 +1,219 @@
+"""speed.md and speed.png from speed.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot
+
+from dietnerf_ns.bench.speed.semantic_step import PARTS
+from dietnerf_ns.bench.tables import NOTHING, number, table
+
+matplotlib.use("Agg")
+REPORT, PLOT = "speed.md", "speed.png"
+WAYS = {True: "recomputed", False: "activations kept"}
+
+
+def write_report(content: dict[str, Any], folder: Path) -> Path:
+    """Write the page and its plot from what `run` measured.
+
+    Returns:
+        The page's path.
+    """
+    measured, machine = content["measured"], content["machine"]
+    drawn = draw(measured, folder / PLOT)
+    described = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in machine.items())
+    data = content["settings"]["data"]
+    photos = f"{data['folder']}, {data['protocol'] or 'all training views'}, images scaled by {data['scale']:g}"
+    sections = [
+        "# Speed and memory\n",
+        f"Measured on: {described}. Photos: {photos}. Times are medians with quartiles in brackets.\n",
+        *([f"![Time and memory of a semantic step against the size of its view]({PLOT})\n"] if drawn else []),
+        *(f"Note: {note}\n" for note in content["notes"]),
+        *steps_section(measured),
+        *memory_section(measured),
+        *split_section(measured),
+        *floor_section(measured),
+        *target_section(measured),
+        *unmeasured_section(measured),
+    ]
+    (folder / REPORT).write_text("\n".join(sections))
+    return folder / REPORT
+
+
+def entries(measured: dict[str, Any], name: str) -> list[dict]:
+    """What a probe measured; nothing if it did not run."""
+    return measured.get(name, {}).get("entries", [])
+
+
+def quartiles(spread: dict[str, float] | None, digits: int = 1) -> str:
+    """`median [low, high]`."""
+    if spread is None:
+        return NOTHING
+    return f"{spread['median']:.{digits}f} [{spread['low']:.{digits}f}, {spread['high']:.{digits}f}]"
+
+
+def steps_section(measured: dict[str, Any]) -> list[str]:
+    """What a step costs; contenders take turns, so that ratios hold although a machine's speed wanders."""
+    rows = entries(measured, "steps")
+    if not rows:
+        return []
+    labels = [row["label"] for row in rows]
+    header = ["", "rays", "average step (ms)", "steps/s", "plain step (ms)", "semantic step (ms)"]
+    lines = [
+        [
+            row["label"],
+            str(row["rays"]),
+            quartiles(row["milliseconds"]),
+            f"{1000 / row['milliseconds']['median']:.2f}",
+            quartiles(row.get("plain")),
+            quartiles(row.get("semantic")),
+            *(quartiles(row["ratio"].get(label), 2) for label in labels),
+        ]
+        for row in rows
+    ]
+    return ["## Training step\n", table(header + [f"times {label}" for label in labels], lines)]
+
+
+def memory_section(measured: dict[str, Any]) -> list[str]:
+    """Peaks of whole steps."""
+    rows = [row for name in measured if name.startswith("memory of") for row in entries(measured, name)]
+    rows = [row for row in rows if "start" in row]
+    if not rows:
+        return []
+    lines = [
+        [row["label"], *(number(row.get(name), 0) for name in ("start", "plain", "semantic")), _total_ratio(row)]
+        for row in rows
+    ]
+    header = ["", "between steps (MiB)", "plain step, on top", "semantic step, on top", "semantic / plain, in all"]
+    return ["## Peak memory\n", table(header, lines)]
+
+
+def _total_ratio(row: dict) -> str:
+    if "semantic" not in row:
+        return NOTHING
+    return f"{(row['start'] + row['semantic']) / (row['start'] + row['plain']):.2f}"
+
+
+def split_section(measured: dict[str, Any]) -> list[str]:
+    """The parts of a semantic step."""
+    sections = []
+    for what, unit, cell in (("time", "ms", quartiles), ("memory", "MiB above idle", lambda value: number(value, 0))):
+        rows = entries(measured, f"semantic step, {what}")
+        lines = [
+            [
+                str(row["size"]),
+                WAYS[row["recompute"]],
+                *(cell(row.get(part)) for part in PARTS),
+                row.get("reason", NOTHING),
+            ]
+            for row in rows
+        ]
+        if lines:
+            header = ["view (pixels)", "render", *(f"{part} ({unit})" for part in PARTS), "not measured because"]
+            sections += [f"## A semantic step's {what}\n", table(header, lines)]
+    return sections
+
+
+def floor_section(measured: dict[str, Any]) -> list[str]:
+    """How near the machine's limits the parts come."""
+    lines, text = [], ""
+    for entry in entries(measured, "floor"):
+        limits, times = entry["limits"], measured_milliseconds(measured, entry["size"])
+        text = (
+            f"Copies run at {limits['bytes_per_second'] / 1e9:.1f} GB/s, matrix products at "
+            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s; the semantic view has {entry['size']} pixels.\n"
+        )
+        for part, least in entry["parts"].items():
+            spent = times.get(part)
+            lines.append(
+                [
+                    part,
+                    f"{least['operations'] / 1e9:.2f}",
+                    f"{least['bytes'] / 1e6:.0f}",
+                    f"{least['milliseconds']:.2f}",
+                    number(spent, 1),
+                    NOTHING if spent is None else f"{100 * least['milliseconds'] / spent:.0f} %",
+                ]
+            )
+    header = ["", "GFLOP", "MB", "floor (ms)", "measured (ms)", "of the limit"]
+    return ["## Floor\n", text, table(header, lines)] if lines else []
+
+
+def measured_milliseconds(measured: dict[str, Any], size: int) -> dict[str, float]:
+    """Medians of the parts whose floor is known, at one size of the semantic view."""
+    plain = [row["plain"]["median"] for row in entries(measured, "steps")[1:2]]
+    times = {"plain step": plain[0]} if plain else {}
+    for row in entries(measured, "semantic step, time"):
+        if row["size"] == size and row["recompute"] and "reason" not in row:
+            times |= {part: row[part]["median"] for part in PARTS}
+    return times
+
+
+def target_section(measured: dict[str, Any]) -> list[str]:
+    """Time to a PSNR, and how far the other method came."""
+    rows = entries(measured, "target, ours") + entries(measured, "target, against")
+    lines = []
+    for row in rows:
+        seconds, steps, psnr = row["curve"][-1]
+        came = f"{psnr:.2f} dB after {seconds:.0f} s, {steps} steps"
+        lines.append([row["label"], number(row["seconds"], 1), str(row["steps"] or NOTHING), came])
+    if not lines:
+        return []
+    header = ["", f"seconds to {rows[0]['psnr']:g} dB", "steps", "last look"]
+    return ["## Time to a PSNR on test views\n", table(header, lines), *_verdict(rows)]
+
+
+def _verdict(rows: list[dict]) -> list[str]:
+    if len(rows) < 2 or rows[0]["seconds"] is None:
+        return []
+    ours, other = rows
+    if other["seconds"] is not None:
+        return [f"{other['label']} took {other['seconds'] / ours['seconds']:.1f} times as long.\n"]
+    spent = other["curve"][-1][0]
+    return [f"{other['label']} was not there after {spent / ours['seconds']:.1f} times as long, and was stopped.\n"]
+
+
+def unmeasured_section(measured: dict[str, Any]) -> list[str]:
+    """What could not be measured here, and why."""
+    reasons = [f"- {name}: {result['reason']}" for name, result in measured.items() if "reason" in result]
+    reasons += [
+        f"- {name}: {row['reason']}"
+        for name in measured
+        for row in entries(measured, name)
+        if "reason" in row and "size" not in row
+    ]
+    return ["## Not measured\n", "\n".join(reasons) + "\n"] if reasons else []
+
+
+def draw(measured: dict[str, Any], path: Path) -> bool:
+    """Time and memory of a semantic step against the size of its view; whether there was anything to draw."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
+    drawn = False
+    for axis, what, total in ((axes[0], "time", _milliseconds), (axes[1], "memory", _peak)):
+        for recompute, way in WAYS.items():
+            rows = [row for row in entries(measured, f"semantic step, {what}") if row["recompute"] is recompute]
+            points = [(row["size"], total(row)) for row in rows if "reason" not in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), "o-", label=way)
+                drawn = True
+        axis.set_xlabel("shorter side of the semantic view (pixels)")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("time of a semantic view (ms)")
+    axes[1].set_ylabel("peak memory above idle (MiB)")
+    if drawn:
+        axes[0].legend()
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    pyplot.close(figure)
+    return drawn
+
+
+def _milliseconds(row: dict) -> float:
+    return sum(row[part]["median"] for part in PARTS)
+
+
+def _peak(row: dict) -> float:
+    return max(row[part] for part in PARTS)

@@ -1,0 +1,192 @@
+"""Plans the probes of `dietnerf-bench speed`, runs each in its own process, and collects what they measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nerfstudio.configs.method_configs import all_methods
+from tqdm import tqdm
+
+from dietnerf_ns.bench.experiment import check_known
+from dietnerf_ns.bench.files import write_json
+from dietnerf_ns.bench.machine import describe_machine
+from dietnerf_ns.bench.processes import end_process
+from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, WITHOUT_LSC, Contender, Data
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.pipeline import DietNeRFPipelineConfig
+from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.semantic.weights import load_open_clip
+
+PROBES, RESULTS = "probes", "speed.json"
+PARTS = ("steps", "memory", "semantic-step", "floor", "target")
+LOOKS_AT_OURS = 2.0
+"""Seconds of training between looks at PSNR; of the other method, a sixtieth of the time it has."""
+LOG_LINES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `dietnerf-bench speed` measures."""
+
+    method: str
+    data: Data
+    parts: tuple[str, ...]
+    sizes: tuple[int, ...]
+    rounds: int
+    warmup_seconds: float
+    psnr: float
+    against: str
+    patience: float
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            UserError: an unknown method, one without a semantic loss, or numbers that make no sense.
+        """
+        for name in (self.method, self.against):
+            check_known("method", name, all_methods)
+        if not isinstance(all_methods[self.method].pipeline, DietNeRFPipelineConfig):
+            raise UserError(f"--method {self.method}: has no semantic loss; take one of ours, as dietnerf.")
+        limits = {
+            "sizes": (bool(self.sizes) and min(self.sizes) >= 8, "at least 8 pixels each"),
+            "rounds": (self.rounds >= 2, "at least 2, for a spread"),
+            "warmup-seconds": (self.warmup_seconds >= 0, "at least 0"),
+            "patience": (self.patience > 0, "above 0"),
+        }
+        for name, (fine, allowed) in limits.items():
+            if not fine:
+                raise UserError(f"--{name} {getattr(self, name.replace('-', '_'))}: must be {allowed}.")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measurement in its own process; `how` are the keyword arguments of what measures it."""
+
+    name: str
+    probe: str
+    contenders: list[Contender]
+    how: dict[str, Any]
+
+
+def run(settings: Settings, out: Path) -> dict:
+    """Measure every part, write `speed.json`; parts of an earlier run in the same folder are kept.
+
+    Returns:
+        What is in `speed.json`.
+    """
+    (out / PROBES).mkdir(parents=True, exist_ok=True)
+    overrides, notes = encoder_settings(all_methods[settings.method].pipeline.semantic, out)
+    ours = Contender(settings.method, settings.method, rays_of(settings.method), overrides)
+    path = out / RESULTS
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    described = asdict(settings)
+    described["data"]["folder"] = Path(settings.data.folder).name
+    measured = earlier.get("measured", {})
+    content = {"machine": describe_machine(), "settings": described, "notes": notes, "measured": measured}
+    probes = plan(settings, ours)
+    bar = tqdm(total=len(probes) + 2 * ("target" in settings.parts), unit="probe")
+    with bar:
+        for probe in probes:
+            measure_into(content, probe, settings.data, out, bar)
+        if "target" in settings.parts:
+            for probe in race(settings, ours, content["measured"]):
+                measure_into(content, probe, settings.data, out, bar)
+    return content
+
+
+def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any], list[str]]:
+    """Settings that let the encoder load here: without CLIP's weights, a network of the same shape with random ones."""
+    if semantic.encoder != "open-clip":
+        return {}, []
+    try:
+        load_open_clip(semantic.clip_model, semantic.clip_pretrained, "cpu")
+    except UserError as error:
+        import open_clip
+        import torch
+
+        weights = out / "random_clip.pt"
+        torch.save(open_clip.create_model(semantic.clip_model).state_dict(), weights)
+        note = f"CLIP with random weights: time and memory are those of the real ones, PSNR is not. {error}"
+        return {"pipeline.semantic.clip_pretrained": str(weights.resolve())}, [note]
+    return {}, []
+
+
+def rays_of(method: str) -> int:
+    """Rays of the method's training batch."""
+    return all_methods[method].pipeline.datamanager.train_num_rays_per_batch
+
+
+def plan(settings: Settings, ours: Contender) -> list[Probe]:
+    """The probes of all parts but the race to a PSNR, whose second half depends on its first."""
+    plain = Contender(f"{ours.label} lambda 0", ours.method, ours.rays, WITHOUT_LSC)
+    nerfacto = Contender("nerfacto", "nerfacto", ours.rays, NERFACTO_ON_BLENDER)
+    contenders = [nerfacto, plain, ours]
+    timed = {"rounds": settings.rounds, "warmup_seconds": settings.warmup_seconds}
+    split = {"sizes": settings.sizes, "repetitions": settings.rounds, "warmup_seconds": settings.warmup_seconds}
+    size = all_methods[settings.method].pipeline.semantic.resolution
+    by_part = {
+        "steps": [Probe("steps", "steps", contenders, timed)],
+        "memory": [Probe(f"memory of {c.label}", "memory", [c], {}) for c in contenders],
+        "semantic-step": [
+            Probe(f"semantic step, {what}", "semantic step", [ours], split | {"what": what})
+            for what in ("time", "memory")
+        ],
+        "floor": [Probe("floor", "floor", [ours], {"size": size})],
+    }
+    return [probe for part in PARTS if part in settings.parts for probe in by_part.get(part, [])]
+
+
+def race(settings: Settings, ours: Contender, measured: dict[str, Any]):
+    """Ours until the PSNR is reached, then the other method, with `patience` times as long."""
+    yield Probe("target, ours", "target", [ours], _until(settings, 3600.0, LOOKS_AT_OURS))
+    seconds = next((entry["seconds"] for entry in measured["target, ours"]["entries"]), None)
+    if seconds is not None:
+        other = Contender(f"{settings.against} lambda 0", settings.against, rays_of(settings.against), WITHOUT_LSC)
+        most = settings.patience * seconds
+        yield Probe("target, against", "target", [other], _until(settings, most, most / 60))
+
+
+def _until(settings: Settings, most_seconds: float, between_looks: float) -> dict[str, float]:
+    return {"psnr": settings.psnr, "most_seconds": most_seconds, "between_looks": between_looks}
+
+
+def measure_into(content: dict, probe: Probe, data: Data, out: Path, bar: tqdm) -> None:
+    """Run a probe and write what it measured, and why it ended early if it did."""
+    bar.set_description(probe.name)
+    measured = run_probe(probe, data, out / PROBES)
+    if "reason" in measured:
+        bar.write(f"{probe.name}: {measured['reason']}", file=sys.stderr)
+    content["measured"][probe.name] = measured
+    write_json(out / RESULTS, content)
+    bar.update()
+
+
+def run_probe(probe: Probe, data: Data, folder: Path) -> dict[str, Any]:
+    """The entries that a probe's process wrote, and if it crashed the last lines of its log as the reason."""
+    specification, results, log = (folder / f"{probe.name}.{kind}" for kind in ("json", "jsonl", "log"))
+    contenders = [asdict(contender) for contender in probe.contenders]
+    write_json(specification, {"probe": probe.probe, "contenders": contenders, "data": asdict(data)} | probe.how)
+    results.unlink(missing_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dietnerf_ns.bench.speed.probe", specification, results],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        status = process.wait()
+    finally:
+        end_process(process)
+    entries = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
+    if status == 0:
+        return {"entries": entries}
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return {"entries": entries, "reason": f"ended with {status}: {' '.join(lines[-LOG_LINES_SHOWN:])}"}
