@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -24,13 +25,16 @@ def names(scene):
 
 
 def test_blender_and_nerfstudio_scenes_and_folders_of_images(tiny_scene, tmp_path):
-    transforms = as_transforms_json(tiny_scene, tmp_path / "photos", count=5)
+    transforms = as_transforms_json(tiny_scene, tmp_path / "photos", count=8)
+    listed = json.loads((transforms / "transforms.json").read_text())
+    listed["frames"] *= 2
+    (transforms / "transforms.json").write_text(json.dumps(listed))
     images = folder_of_images(tmp_path / "plain", ["red", "green", "blue"])
     (images / "notes.txt").write_text("no photo")
     scenes = read_scenes([tiny_scene, transforms, images], max_images=20)
     assert [scene.name for scene in scenes] == ["tiny_scene", "photos", "plain"]
     assert names(scenes[0]) == [f"r_{i}.png" for i in range(8)], "the training split"
-    assert len(scenes[1].photos) == 5, "all of them, whatever nerfstudio would evaluate"
+    assert len(scenes[1].photos) == 16, "all of them, also those that nerfstudio would evaluate"
     assert names(scenes[2]) == ["0.png", "1.png", "2.png"]
 
 
