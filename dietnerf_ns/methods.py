@@ -101,6 +101,7 @@ dietnerf_vanilla = _method(
     # The constants of the paper's released code; the last fifth is its L_MSE fine-tuning, 200k + 50k steps.
     semantic=SemanticConfig(
         max_gradient_ratio=0,
+        sample_fraction=1.0,
         embedding="class-token",
         poses="sphere",
         theta_range=(-180.0, 180.0),

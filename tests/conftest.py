@@ -9,6 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# Threads of one process that wait for work by spinning keep those of another from theirs: tests start processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType

@@ -33,8 +33,12 @@ def run_to_its_end(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
 
 
 def cell_environment(slot: int, jobs: int, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment of the cell in one of `jobs` places: its share of the threads, unless the user set it; its GPU."""
-    shared = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} | dict(environment)
+    """Environment of the cell in one of `jobs` places: its share of the threads, unless the user set it; its GPU.
+
+    Threads that wait by spinning, as they do by default, would keep those of other cells from their work.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    shared = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"} | dict(environment)
     import torch
 
     every_gpu = ",".join(map(str, range(torch.cuda.device_count())))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -207,6 +209,18 @@ class DietNeRFModel(NerfactoModel):
             return parameters
         generators = {id(parameter) for parameter in self.field.encoding.generator.parameters()}
         return [*self.field.encoding.planes(), *(p for p in parameters if id(p) not in generators)]
+
+    @contextlib.contextmanager
+    def fewer_samples(self, fraction: float) -> Iterator[None]:
+        """Render with a fraction of the samples along a ray, of proposal networks and field, inside."""
+        sampler = self.proposal_sampler
+        proposals, samples = sampler.num_proposal_samples_per_ray, sampler.num_nerf_samples_per_ray
+        sampler.num_proposal_samples_per_ray = tuple(max(1, round(fraction * count)) for count in proposals)
+        sampler.num_nerf_samples_per_ray = max(1, round(fraction * samples))
+        try:
+            yield
+        finally:
+            sampler.num_proposal_samples_per_ray, sampler.num_nerf_samples_per_ray = proposals, samples
 
     def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes):
         """nerfacto's callbacks; finer levels are let in, and generated planes are out of date after every step."""

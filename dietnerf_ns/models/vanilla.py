@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +43,19 @@ class DietVanillaModel(NeRFModel):
     def gradient_inputs(self) -> list[Tensor]:
         """What a step's gradients are taken of: the parameters."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @contextlib.contextmanager
+    def fewer_samples(self, fraction: float) -> Iterator[None]:
+        """Render with a fraction of the coarse and of the additional fine samples along a ray, inside."""
+        samplers = (self.sampler_uniform, self.sampler_pdf)
+        counts = [sampler.num_samples for sampler in samplers]
+        for sampler, count in zip(samplers, counts, strict=True):
+            sampler.num_samples = max(1, round(fraction * count))
+        try:
+            yield
+        finally:
+            for sampler, count in zip(samplers, counts, strict=True):
+                sampler.num_samples = count
 
     def populate_modules(self) -> None:
         """Build nerfstudio's vanilla NeRF, sampling from the near plane in evaluation too."""

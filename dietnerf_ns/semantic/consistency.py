@@ -71,6 +71,9 @@ class SemanticConfig:
     rays_per_chunk: int | None = None
     """Rays rendered at once in a semantic view, whose memory grows with it and not with the resolution; as many as in
     a training batch when not given, so that a semantic step fits where a plain one does."""
+    sample_fraction: float = 0.5
+    """Samples along a ray of the semantic view, as a fraction of those along a training ray: the encoder sees a small
+    image, whose cost is proportional to this."""
     mixed_precision: bool = False
     """Render the semantic view in bfloat16 even when training is in full precision."""
 
@@ -100,6 +103,8 @@ class SemanticStep:
     """Cosine similarity with the target photo, mean over renders, in [-1, 1]."""
     loss: Float[Tensor, ""]
     """Weighted."""
+    gradient: Float[Tensor, "num_renders 3 height width"] | None = None
+    """dL_sc / dRGB, times the gradient scaler's factor: what the encoder wants changed. None before the backward."""
 
 
 class SemanticConsistency:
@@ -117,6 +122,7 @@ class SemanticConsistency:
         self.device = torch.device(device)
         self.encoder: ImageEncoder | None = None
         self.last: SemanticStep | None = None
+        self.paused = False
         _check(config)
 
     def prepare(self, dataset: InputDataset, *, blend: Blend, total_steps: int, seed: int) -> None:
@@ -144,9 +150,13 @@ class SemanticConsistency:
         self.encoder = make_encoder(self.config, self.device)
         self.targets = embed_photos(self.encoder, dataset, blend, self.device)
 
+    def reconfigure(self, *, weight: float, every: int) -> None:
+        """Change the loss of a running training, from its next step on."""
+        self.config = replace(self.config, weight=weight, every=every)
+
     def is_active(self, step: int) -> bool:
-        """Whether the step lies in the part of the run that has semantic views."""
-        return self.encoder is not None and self.first_step <= step < self.end_step
+        """Whether the step lies in the part of the run that has semantic views, and they are not paused."""
+        return self.encoder is not None and not self.paused and self.first_step <= step < self.end_step
 
     def is_due(self, step: int) -> bool:
         """Whether a semantic view is rendered at this step."""
@@ -162,7 +172,12 @@ class SemanticConsistency:
         similarity = self.similarity(renders, view.target_index)
         loss = semantic_consistency_loss(similarity, weight=self.config.weight)
         self.last = SemanticStep(step, view, renders.detach(), similarity.detach().mean(), loss.detach())
+        if renders.requires_grad:
+            renders.register_hook(self._keep_gradient)
         return loss
+
+    def _keep_gradient(self, gradient: Tensor) -> None:
+        self.last = replace(self.last, gradient=gradient.detach())
 
     def sample_view(self, step: int) -> UnseenView:
         """The view of a step; it depends on the run's seed and the step alone."""
@@ -183,6 +198,7 @@ class SemanticConsistency:
             rays_per_chunk=self.rays_per_chunk,
             recompute=self.config.checkpoint_render,
             mixed_precision=self.config.mixed_precision,
+            sample_fraction=self.config.sample_fraction,
         )
 
     def similarity(
@@ -255,6 +271,7 @@ def _check(config: SemanticConfig) -> None:
         "every": (config.every >= 1, "at least 1"),
         "start": (config.start >= 0, "at least 0"),
         "stop": (config.stop >= 0, "at least 0"),
+        "sample_fraction": (0 < config.sample_fraction <= 1, "above 0 and at most 1"),
         "resolution": (config.resolution >= 8, "at least 8 pixels"),
         "crop": (0 < config.crop <= 1, "above 0 and at most 1"),
         "rays_per_chunk": (config.rays_per_chunk is None or config.rays_per_chunk >= 1, "at least 1"),

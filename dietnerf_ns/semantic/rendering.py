@@ -62,7 +62,10 @@ def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tu
     corners = torch.cartesian_prod(top + rows, left + columns)  # pixels x (row, column)
     coords = corners + torch.rand(corners.shape, generator=generator).to(camera.device, non_blocking=True)
     indices = torch.zeros(len(coords), 1, dtype=torch.long, device=camera.device)
-    return camera.generate_rays(camera_indices=indices, coords=coords, keep_shape=False), window
+    rays = camera.generate_rays(camera_indices=indices, coords=coords, keep_shape=False)
+    # Both are parts of tensors several times their size, which they would keep alive.
+    rays.origins, rays.directions = rays.origins.clone(), rays.directions.clone()
+    return rays, window
 
 
 @contextlib.contextmanager
@@ -93,6 +96,7 @@ def render_view(
     rays_per_chunk: int = 4096,
     recompute: bool = True,
     mixed_precision: bool = False,
+    sample_fraction: float = 1.0,
 ) -> Float[Tensor, "num_outputs 3 height width"]:
     """Render a view so that gradients reach the field.
 
@@ -106,11 +110,12 @@ def render_view(
             activations"); without it every activation of the view is kept.
         mixed_precision: render in bfloat16, as a memory saving of its own; without effect when training itself is in
             mixed precision, and so the render.
+        sample_fraction: of the samples along a training ray.
 
     Returns:
         RGB in [0, 1], one image per output name.
     """
-    render = _ray_renderer(model, output_names, rays.origins.device.type, mixed_precision)
+    render = _ray_renderer(model, output_names, rays.origins.device.type, mixed_precision, sample_fraction)
     if recompute:
         colours = _Recomputed.apply(render, rays, rays_per_chunk, *model.gradient_inputs())
     else:
@@ -118,7 +123,9 @@ def render_view(
     return colours.reshape(*size, -1, 3).permute(2, 3, 0, 1).float()
 
 
-def _ray_renderer(model: Model, output_names: Sequence[str], device_type: str, mixed_precision: bool) -> RenderRays:
+def _ray_renderer(
+    model: Model, output_names: Sequence[str], device_type: str, mixed_precision: bool, sample_fraction: float
+) -> RenderRays:
     in_autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if in_autocast else torch.bfloat16
     # The backward pass knows nothing of autocast; and a cached half-precision weight may lack its gradient.
@@ -126,7 +133,11 @@ def _ray_renderer(model: Model, output_names: Sequence[str], device_type: str, m
     opacity_names = [name.replace("rgb", "accumulation") for name in output_names]
 
     def render(rays: RayBundle) -> tuple[Tensor, Tensor]:
-        with seen_as_in_the_viewer(model), torch.autocast(device_type, **precision):
+        with (
+            seen_as_in_the_viewer(model),
+            model.fewer_samples(sample_fraction),
+            torch.autocast(device_type, **precision),
+        ):
             outputs = model(rays)
         opacities = torch.stack([outputs[name].detach() for name in opacity_names])
         return torch.stack([outputs[name] for name in output_names], dim=1), opacities.amax(dim=0)
@@ -151,18 +162,16 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx, render: RenderRays, rays: RayBundle, rays_per_chunk: int, *inputs: Tensor) -> Tensor:
         colours, opacities = _in_chunks(render, rays, rays_per_chunk)
         ctx.render, ctx.rays, ctx.rays_per_chunk, ctx.inputs = render, rays, rays_per_chunk, inputs
-        ctx.seen = opacities[:, 0] > MIN_OPACITY
+        ctx.seen = (opacities[:, 0] > MIN_OPACITY).nonzero()[:, 0]
         return colours
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rays, gradient = ctx.rays[ctx.seen], gradient[ctx.seen]
         totals: list[Tensor | None] = [None] * len(ctx.inputs)
-        for start in range(0, len(rays), ctx.rays_per_chunk):
-            chunk = slice(start, start + ctx.rays_per_chunk)
+        for chunk in ctx.seen.split(ctx.rays_per_chunk):
             with torch.enable_grad():
-                colours, _ = ctx.render(rays[chunk])
+                colours, _ = ctx.render(ctx.rays[chunk])
             parts = torch.autograd.grad(colours, ctx.inputs, gradient[chunk], allow_unused=True)
             totals = [total if part is None else _add(total, part) for total, part in zip(totals, parts, strict=True)]
         return None, None, None, *totals

@@ -52,7 +52,16 @@ def test_weight_0_loads_no_encoder(photos, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"every": 0}, {"weight": -0.1}, {"crop": 0.0}, {"crop": 1.5}, {"resolution": 2}, {"rays_per_chunk": 0}]
+    "setting",
+    [
+        {"every": 0},
+        {"weight": -0.1},
+        {"crop": 0.0},
+        {"crop": 1.5},
+        {"sample_fraction": 0.0},
+        {"resolution": 2},
+        {"rays_per_chunk": 0},
+    ],
 )
 def test_impossible_settings_are_refused(setting):
     name, value = next(iter(setting.items()))

@@ -9,6 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.semantic import rendering
 from dietnerf_ns.semantic.rendering import render_view, seen_as_in_the_viewer, view_camera, view_rays
 from tests.conftest import FakeEncoder, pinhole_cameras, ring_of_poses
 
@@ -190,6 +191,23 @@ def test_only_rays_that_see_something_are_rendered_again(monkeypatch):
     for name, gradient in skipping.items():
         exact = model.get_parameter(name).grad
         assert (gradient - exact).norm() <= 1e-2 * exact.norm(), name
+
+
+def test_a_fraction_of_the_samples_is_taken_and_training_keeps_its_own(monkeypatch):
+    monkeypatch.setattr(rendering, "MIN_OPACITY", -1.0)
+    model = tiny_model(num_proposal_samples_per_ray=(12,), num_nerf_samples_per_ray=8).train()
+    rays, size = rays_of_a_view()
+    queries = {"field": [], "proposal": []}
+    model.field.mlp_base.register_forward_pre_hook(lambda _, inputs: queries["field"].append(len(inputs[0])))
+    model.proposal_networks[0].mlp_base.register_forward_pre_hook(
+        lambda _, inputs: queries["proposal"].append(len(inputs[0]))
+    )
+    full = render_view(model, rays, size).detach()
+    quarter = render_view(model, rays, size, sample_fraction=0.25)
+    assert queries == {"field": [len(rays) * 8, len(rays) * 2], "proposal": [len(rays) * 12, len(rays) * 3]}
+    quarter.sum().backward()
+    assert queries["field"][2] == len(rays) * 2, "the same samples for the gradient"
+    assert torch.equal(render_view(model, rays, size), full)
 
 
 def test_gradients_are_the_same_in_the_trainers_mixed_precision():

@@ -16,11 +16,13 @@ from dietnerf_ns.bench.experiment import check_known
 from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.processes import end_process
+from dietnerf_ns.bench.scenes import transforms_file
 from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, WITHOUT_LSC, Contender, Data
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.weights import load_open_clip
+from dietnerf_ns.views import PROTOCOLS
 
 PROBES, RESULTS = "probes", "speed.json"
 PARTS = ("steps", "memory", "semantic-step", "floor", "target")
@@ -47,8 +49,15 @@ class Settings:
         """Refuse what cannot be measured.
 
         Raises:
-            UserError: an unknown method, one without a semantic loss, or numbers that make no sense.
+            UserError: an unknown method or protocol, a method without a semantic loss, no such scene, or numbers that
+                make no sense.
         """
+        if not transforms_file(Path(self.data.folder), "train").is_file():
+            raise UserError(
+                f"--data {self.data.folder}: is no NeRF-Synthetic scene, for it has no transforms_train.json."
+            )
+        if self.data.protocol is not None:
+            check_known("protocol", self.data.protocol, PROTOCOLS)
         for name in (self.method, self.against):
             check_known("method", name, all_methods)
         if not isinstance(all_methods[self.method].pipeline, DietNeRFPipelineConfig):

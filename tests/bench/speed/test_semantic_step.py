@@ -1,0 +1,43 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from dietnerf_ns.bench.speed.contender import Contender, Data
+from dietnerf_ns.bench.speed.meters import PeakMeter
+from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
+from dietnerf_ns.methods import TINY_SCENE
+
+
+def test_every_part_is_timed_for_every_size_and_way(small, data, tmp_path):
+    entries = list(
+        split_semantic_step(small, data, tmp_path, sizes=[12, 32], repetitions=2, warmup_seconds=0, what="time")
+    )
+    assert [(e["size"], e["recompute"]) for e in entries] == [(12, True), (32, True), (12, False), (32, False)]
+    assert all(entry[part]["n"] == 2 and entry[part]["median"] > 0 for entry in entries for part in PARTS)
+    small_view, large_view = entries[:2]
+    assert large_view["render forward"]["median"] > small_view["render forward"]["median"]
+
+
+@pytest.mark.skipif(
+    not PeakMeter.works_on(torch.device("cpu")), reason="peaks of the resident set can only be reset on Linux"
+)
+def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
+    """dietnerf-tiny as it is, in a process of its own, from 112 to 224 pixels: four times as many rays."""
+    specification, results = tmp_path / "probe.json", tmp_path / "probe.jsonl"
+    how = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
+    contender = Contender("ours", "dietnerf-tiny", 640)
+    specification.write_text(
+        json.dumps(
+            {"probe": "semantic step", "contenders": [asdict(contender)], "data": asdict(Data(str(TINY_SCENE)))} | how
+        )
+    )
+    command = [sys.executable, "-m", "dietnerf_ns.bench.speed.probe", specification, results]
+    subprocess.run(command, check=True, capture_output=True)
+    small, large, small_kept, large_kept = map(json.loads, results.read_text().splitlines())
+    for part in PARTS:
+        assert large[part] < 1.05 * small[part] + 6, part  # MiB; rays and colours are some of them
+    assert large_kept["render forward"] > 3 * small_kept["render forward"] > 3 * small["render forward"]

@@ -1,0 +1,136 @@
+"""dietnerf-bench speed as a user types it."""
+
+import json
+
+import pytest
+
+from dietnerf_ns.bench.speed import run as speed_run
+from dietnerf_ns.bench.speed.contender import Contender, Data
+from dietnerf_ns.bench.speed.report import write_report
+from dietnerf_ns.bench.speed.run import Probe, Settings, encoder_settings, plan, run_probe
+from dietnerf_ns.errors import UserError
+from dietnerf_ns.methods import TINY_SCENE
+from dietnerf_ns.semantic.consistency import SemanticConfig
+from tests.conftest import ns
+
+SPLIT = {"median": 10.0, "low": 9.0, "high": 12.0, "n": 5}
+
+
+def settings(**changes):
+    usual = {
+        "method": "dietnerf-tiny",
+        "data": Data(str(TINY_SCENE)),
+        "parts": ("steps", "memory", "semantic-step", "floor", "target"),
+        "sizes": (56, 112),
+        "rounds": 2,
+        "warmup_seconds": 0.0,
+        "psnr": 20.0,
+        "against": "dietnerf-vanilla",
+        "patience": 20.0,
+    }
+    return Settings(**(usual | changes))
+
+
+def test_the_command_measures_and_reports(tmp_path):
+    """The shipped scene; a PSNR that is reached at once, and another method that is stopped at once."""
+    out = tmp_path / "out"
+    small = ["--scale", 0.4, "--sizes", 12, "--rounds", 2, "--warmup-seconds", 0, "--psnr", 5, "--patience", 0.01]
+    result = ns("dietnerf-bench", "speed", "--out", out, "--parts", "semantic-step", "target", *small, cwd=tmp_path)
+    assert f"Report: {out / 'speed.md'}" in result.stdout
+    content, page = json.loads((out / "speed.json").read_text()), (out / "speed.md").read_text()
+    assert content["settings"]["method"] == "dietnerf-tiny" and content["machine"]["cpu_cores"] >= 1
+    assert len(content["measured"]["semantic step, time"]["entries"]) == 2
+    ours, against = (content["measured"][f"target, {who}"]["entries"][0] for who in ("ours", "against"))
+    assert ours["seconds"] > 0 and against["label"] == "dietnerf-vanilla lambda 0"
+    assert (out / "speed.png").stat().st_size > 10_000
+    assert "## A semantic step's time" in page and "## Time to a PSNR on test views" in page
+    assert str(tmp_path) not in page and str(TINY_SCENE.parent) not in json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--method", "nerfacto"], "--method nerfacto: has no semantic loss"),
+        (["--method", "dietnerff"], "Unknown method 'dietnerff': did you mean"),
+        (["--rounds", "1"], "--rounds 1: must be at least 2"),
+        (["--data", "nowhere"], "nowhere: is no NeRF-Synthetic scene"),
+        (["--protocol", "blender-80"], "Unknown protocol 'blender-80': did you mean"),
+    ],
+)
+def test_wrong_input_gets_one_line(arguments, message, tmp_path):
+    result = ns("dietnerf-bench", "speed", "--out", tmp_path / "out", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and message in result.stdout.splitlines()[-1], result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):
+    probes = plan(settings(), Contender("dietnerf-tiny", "dietnerf-tiny", 640))
+    steps = probes[0]
+    assert [c.label for c in steps.contenders] == ["nerfacto", "dietnerf-tiny lambda 0", "dietnerf-tiny"]
+    assert {c.rays for c in steps.contenders} == {640}
+    assert [p.probe for p in probes[1:]] == ["memory"] * 3 + ["semantic step"] * 2 + ["floor"]
+
+
+def test_a_probe_that_crashes_says_why(tmp_path):
+    probe = Probe("broken", "memory", [Contender("x", "dietnerf-tiny", 8, {"pipeline.semantic.every": 0})], {})
+    measured = run_probe(probe, Data(str(TINY_SCENE)), tmp_path)
+    assert measured["entries"] == [] and "semantic.every 0: must be at least 1" in measured["reason"]
+
+
+def test_the_other_method_gets_its_time_from_ours():
+    measured = {"target, ours": {"entries": [{"seconds": 12.0}]}}
+    ours, against = speed_run.race(settings(), Contender("ours", "dietnerf-tiny", 640), measured)
+    assert against.how["most_seconds"] == 240.0 and against.contenders[0].overrides == {"pipeline.semantic.weight": 0.0}
+    unreached = {"target, ours": {"entries": [{"seconds": None}]}}
+    assert len(list(speed_run.race(settings(), Contender("ours", "dietnerf-tiny", 640), unreached))) == 1
+
+
+def test_without_clips_weights_a_network_of_its_shape_is_measured(tmp_path, monkeypatch):
+    def offline(*_):
+        raise UserError("The CLIP weights cannot be loaded.")
+
+    monkeypatch.setattr(speed_run, "load_open_clip", offline)
+    overrides, notes = encoder_settings(SemanticConfig(clip_model="ViT-S-32-alt"), tmp_path)
+    monkeypatch.undo()
+    assert speed_run.load_open_clip("ViT-S-32-alt", overrides["pipeline.semantic.clip_pretrained"], "cpu") is not None
+    assert "random weights" in notes[0]
+    assert encoder_settings(SemanticConfig(encoder="embedded"), tmp_path) == ({}, [])
+
+
+def test_the_report_says_what_was_not_measured_and_how_far_from_the_floor(tmp_path):
+    parts = {name: SPLIT for name in ("render forward", "encoder forward", "encoder backward", "render backward")}
+    floor = {"operations": 1e9, "bytes": 1e6, "milliseconds": 2.0}
+    row = {"rays": 640, "milliseconds": SPLIT, "plain": SPLIT, "ratio": {}}
+    measured = {
+        "steps": {"entries": [row | {"label": "nerfacto"}, row | {"label": "plain", "ratio": {"nerfacto": SPLIT}}]},
+        "memory of plain": {"entries": [{"label": "plain", "reason": "not on this system"}]},
+        "memory of ours": {"entries": [{"label": "ours", "start": 900.0, "plain": 100.0, "semantic": 200.0}]},
+        "semantic step, time": {
+            "entries": [
+                {"size": 56, "recompute": True} | parts,
+                {"size": 56, "recompute": False, "reason": "OutOfMemoryError"},
+            ]
+        },
+        "floor": {
+            "entries": [
+                {
+                    "limits": {"bytes_per_second": 1e10, "operations_per_second": 1e11},
+                    "size": 56,
+                    "parts": {"render forward": floor},
+                }
+            ]
+        },
+        "target, ours": {"entries": [], "reason": "ended with 1: boom"},
+    }
+    content = {
+        "machine": {"gpu": "none"},
+        "settings": {"data": {"folder": "lego", "protocol": "blender-8", "scale": 0.25}},
+        "notes": [],
+        "measured": measured,
+    }
+    page = write_report(content, tmp_path).read_text()
+    assert "| plain | 640 | 10.0 [9.0, 12.0] | 100.00 |" in page
+    assert "| 1.10 |" in page, "(900 + 200) / (900 + 100)"
+    assert "| render forward | 1.00 | 1 | 2.00 | 10.0 | 20 % |" in page
+    assert "OutOfMemoryError" in page
+    assert "- memory of plain: not on this system" in page and "- target, ours: ended with 1: boom" in page

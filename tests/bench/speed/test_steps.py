@@ -1,0 +1,63 @@
+import pytest
+
+from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, Contender, set_in
+from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
+from dietnerf_ns.methods import dietnerf_tiny
+
+
+def test_contenders_take_turns_and_semantic_steps_are_counted_at_their_rate(
+    small, small_without_lsc, data, tmp_path, monkeypatch
+):
+    from dietnerf_ns.bench.speed import steps
+
+    taken = []
+    real_step = steps.train_step
+
+    def noted_step(trainer, step):
+        taken.append((trainer.pipeline.semantic.encoder is not None, step))
+        real_step(trainer, step)
+
+    monkeypatch.setattr(steps, "train_step", noted_step)
+    plain, ours = measure_steps([small_without_lsc, small], data, tmp_path, rounds=2, warmup_seconds=0)
+    first = taken[0][1]
+    assert taken == [(who, first + r * 3 + i) for r in range(2) for who in (False, True) for i in range(3)]
+    assert first % 3 == 0 and first > 0
+    assert plain["plain"]["n"] == 6 and "semantic" not in plain
+    assert ours["plain"]["n"] == 4 and ours["semantic"]["n"] == 2
+    assert ours["semantic"]["median"] > ours["plain"]["median"]
+    between = (ours["plain"]["low"] * 2 + ours["semantic"]["low"]) / 3
+    assert ours["milliseconds"]["high"] > between / 2
+    assert ours["ratio"]["plain"]["median"] > 1 and list(ours["ratio"]) == ["plain"]
+
+
+def test_memory_of_plain_and_semantic_steps(small, small_without_lsc, data, tmp_path):
+    plain = measure_memory(small_without_lsc, data, tmp_path)
+    ours = measure_memory(small, data, tmp_path)
+    if "reason" in plain:
+        pytest.skip(plain["reason"])
+    assert plain["start"] > 100 and plain["plain"] > 0 and "semantic" not in plain
+    assert ours["semantic"] > 5, "the encoder's activations alone"
+
+
+def test_overrides_name_settings_that_exist(tiny_pipeline_config):
+    set_in(tiny_pipeline_config, "semantic.weight", 0.5)
+    assert tiny_pipeline_config.semantic.weight == 0.5
+    with pytest.raises(AssertionError, match="has no wieght"):
+        set_in(tiny_pipeline_config, "semantic.wieght", 0.5)
+
+
+def test_nerfacto_trains_on_the_same_photos_with_what_blender_scenes_need(data, tmp_path):
+    tiny_hash = {
+        "log2_hashmap_size": 8,
+        "num_levels": 2,
+        "proposal_net_args_list": [{"num_levels": 2, "max_res": 16}] * 2,
+    }
+    overrides = NERFACTO_ON_BLENDER | {f"pipeline.model.{name}": value for name, value in tiny_hash.items()}
+    trainer = Contender("nerfacto", "nerfacto", 48, overrides).trainer(data, tmp_path)
+    config = trainer.pipeline.model.config
+    assert config.background_color == "white" and config.near_plane == 2.0 and config.disable_scene_contraction
+    assert trainer.pipeline.datamanager.train_pixel_sampler.num_rays_per_batch == 48
+    assert len(trainer.pipeline.datamanager.train_dataset) == 8
+    assert dietnerf_tiny.config.pipeline.datamanager.train_num_rays_per_batch != 48, (
+        "registered methods stay as they are"
+    )

@@ -1,0 +1,83 @@
+"""What only a CUDA GPU with tinycudann can show."""
+
+import pytest
+import torch
+from nerfstudio.field_components.mlp import MLP
+from nerfstudio.utils.external import TCNN_EXISTS
+
+from dietnerf_ns.bench.speed.contender import Contender, Data, train_step
+from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
+from dietnerf_ns.methods import TINY_SCENE
+
+pytestmark = pytest.mark.skipif(
+    not (torch.cuda.is_available() and TCNN_EXISTS), reason="needs a CUDA GPU and tinycudann"
+)
+
+EMBEDDED = {"pipeline.semantic.encoder": "embedded"}
+HALF_PRECISION = 1e-2
+"""Relative error; float16 keeps three digits, and a product of 64 of them somewhat less."""
+
+
+@pytest.fixture(params=["free-planes", "hash"])
+def trainer(request, tmp_path):
+    overrides = EMBEDDED | {"pipeline.model.field": request.param}
+    return Contender("ours", "dietnerf", 1024, overrides).trainer(Data(str(TINY_SCENE)), tmp_path)
+
+
+def same_network(fused: MLP) -> MLP:
+    """nerfstudio's torch network with the weights of a fused one: row-major layers, sides padded to 16."""
+    network = MLP(
+        fused.in_dim,
+        fused.num_layers,
+        fused.layer_width,
+        fused.out_dim,
+        activation=fused.activation,
+        out_activation=fused.out_activation,
+        implementation="torch",
+    ).cuda()
+    rest = fused.tcnn_encoding.params.detach()
+    for layer in network.layers:
+        rows, columns = (-(-side // 16) * 16 for side in layer.weight.shape)
+        weights, rest = rest[: rows * columns].reshape(rows, columns), rest[rows * columns :]
+        weights[:, layer.in_features :] = 0  # tinycudann fills inputs up with ones
+        layer.weight.data = weights[: layer.out_features, : layer.in_features].clone()
+        torch.nn.init.zeros_(layer.bias)
+    assert not len(rest)
+    return network
+
+
+def relative_error(value, reference):
+    return float((value.float() - reference).norm() / reference.norm())
+
+
+def test_fused_networks_equal_torch_ones_with_the_same_weights(trainer):
+    model = trainer.pipeline.model
+    networks = [module for module in model.modules() if isinstance(module, MLP)]
+    assert networks and all(network.tcnn_encoding is not None for network in networks)
+    for fused in networks:
+        reference = same_network(fused)
+        inputs = torch.rand(4096, fused.in_dim, device="cuda", requires_grad=True)
+        outputs, expected = fused(inputs), reference(inputs)
+        assert relative_error(outputs, expected) < HALF_PRECISION
+        weights = torch.rand_like(expected)
+        (gradient,) = torch.autograd.grad((outputs.float() * weights).sum(), inputs)
+        (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), inputs)
+        assert relative_error(gradient, expected_gradient) < 3 * HALF_PRECISION
+
+
+def test_semantic_steps_train_in_mixed_precision(trainer):
+    before = {name: parameter.detach().clone() for name, parameter in trainer.pipeline.model.named_parameters()}
+    for step in range(21):
+        train_step(trainer, step)
+    assert 0 < float(trainer.pipeline.semantic.last.similarity) <= 1
+    moved = [name for name, p in trainer.pipeline.model.named_parameters() if not torch.equal(p, before[name])]
+    assert any(name.startswith("field") for name in moved)
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.pipeline.model.parameters())
+
+
+def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
+    contender = Contender("ours", "dietnerf", 4096, EMBEDDED)
+    how = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
+    small, large, *_ = split_semantic_step(contender, Data(str(TINY_SCENE)), tmp_path, **how)
+    for part in PARTS:
+        assert large[part] < 1.05 * small[part] + 6, part  # MiB; rays and colours are some of them
