@@ -28,7 +28,7 @@ def return_freed_memory() -> bool:
     Returns:
         Whether the allocator is glibc's, and took the settings.
     """
-    taken = _set(mmap_threshold=2**16, trim_threshold=0)
+    taken = _set(mmap_threshold=2**12, trim_threshold=0)
     if taken:
         ctypes.CDLL(None).malloc_trim(0)
     return taken

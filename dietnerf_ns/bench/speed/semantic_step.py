@@ -36,7 +36,7 @@ def split_semantic_step(
         sizes: shorter sides of the semantic view in pixels.
         repetitions: of each combination, in turn, after one that is not counted.
         warmup_seconds: of training before anything is measured.
-        what: `time` (milliseconds, spreads) or `memory` (peak MiB above what is there between steps); the two must not
+        what: `time` (milliseconds, spreads) or `memory` (MiB: peaks above `start`, which is there between steps); the two must not
             be measured in one process, for exact memory makes a CPU slow.
 
     Yields:
@@ -70,7 +70,7 @@ def _memory(trainer: Trainer) -> dict:
     for repetition in range(2):  # the first also fills caches that stay
         meter = PeakMeter(trainer.pipeline.device)
         _walk_through(trainer, meter, step=repetition)
-    return {name: meter.above_start[name] for name in PARTS}
+    return {"start": meter.start} | meter.above_start
 
 
 def _walk_through(trainer: Trainer, part: Stopwatch | PeakMeter, *, step: int) -> None:
