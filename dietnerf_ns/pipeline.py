@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -23,6 +24,12 @@ from dietnerf_ns.restarts import CollapseDetector, photo_variance
 from dietnerf_ns.seeding import seed_everything
 from dietnerf_ns.semantic.balance import added, gradients_of, limited, with_gradients
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
+from dietnerf_ns.viewer.image_log import SemanticImageLog
+from dietnerf_ns.viewer.pictures import SemanticPictures
+from dietnerf_ns.viewer_panel import ViewerPanel
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import TrainerConfig
 
 
 @dataclass
@@ -71,6 +78,7 @@ class DietNeRFPipeline(VanillaPipeline):
         super().__init__(config, device, world_size=world_size, grad_scaler=grad_scaler, **kwargs)
         rays_per_batch = config.datamanager.train_num_rays_per_batch
         self.semantic = SemanticConsistency(config.semantic, device, rays_per_batch=rays_per_batch)
+        self.dietnerf = ViewerPanel(self.semantic, self.datamanager.train_dataset, training=self.test_mode == "val")
         self.collapse_detector = CollapseDetector()
         self._seed = 0
         self._grad_scaler = grad_scaler
@@ -95,7 +103,23 @@ class DietNeRFPipeline(VanillaPipeline):
                 "photo_variance": photo_variance(photos, blend),
             }
             callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, kwargs=arguments))
+        return callbacks + self._callbacks_to_show(trainer.config, SemanticPictures(photos, blend))
+
+    def _callbacks_to_show(self, trainer: TrainerConfig, pictures: SemanticPictures) -> list[TrainingCallback]:
+        """Semantic steps in the viewer and in the event writers, as far as there are any."""
+        after_step, callbacks = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], []
+        if self.dietnerf.in_viewer:
+            folder = self.dietnerf.semantic_consistency
+            folder.start(pictures)
+            callbacks.append(TrainingCallback(after_step, self._update_panel, 1))
+            callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], folder.end))
+        writes = trainer.is_tensorboard_enabled() or trainer.is_wandb_enabled() or trainer.is_comet_enabled()
+        if writes and self.semantic.encoder is not None:
+            callbacks.append(TrainingCallback(after_step, SemanticImageLog(self.semantic, pictures).after_step, 1))
         return callbacks
+
+    def _update_panel(self, step: int) -> None:
+        self.dietnerf.semantic_consistency.after_step(step, mse=self._fit_to_photos["mse"])
 
     def _restart_if_collapsed(self, step: int, *, optimizers: Optimizers, **known: float) -> None:
         detector, limit = self.collapse_detector, self.config.max_restarts

@@ -9,8 +9,8 @@ if ! python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3,
     exit 1
 fi
 
-# ffmpeg writes ns-render's videos; the libraries are open3d's, for ns-export.
-system_packages=(ffmpeg libusb-1.0-0 libgl1 libgomp1 libegl1 libx11-6)
+# ffmpeg writes ns-render's videos; the libraries are open3d's, for ns-export; Chromium opens the viewer.
+system_packages=(ffmpeg libusb-1.0-0 libgl1 libgomp1 libegl1 libx11-6 chromium chromium-driver)
 if command -v dpkg >/dev/null && ! dpkg -s "${system_packages[@]}" >/dev/null 2>&1; then
     if [ "$(id -u)" != 0 ]; then
         echo "tools/test.sh: install ${system_packages[*]} first (apt-get install)." >&2

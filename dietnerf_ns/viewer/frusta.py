@@ -1,0 +1,65 @@
+"""The poses of the last semantic views as small frusta in the 3D scene."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+from viser import CameraFrustumHandle, ViserServer
+
+from dietnerf_ns.viewer.clients import to_viser_units, vertical_fov, viser_pose
+
+NUM_FRUSTA = 20
+COLOUR = (255, 211, 105)
+
+
+class SemanticFrusta:
+    """Frusta of the last semantic views.
+
+    Args:
+        like: a training camera, shape [1]; its field of view is that of the semantic views.
+        size: of a frustum in scene units.
+    """
+
+    def __init__(self, like: Cameras, *, size: float):
+        self._fov, self._aspect, self._size = vertical_fov(like), float(like.width / like.height), size
+        self._new: deque[tuple[int, Tensor]] = deque(maxlen=NUM_FRUSTA)
+        self._handles: dict[int, CameraFrustumHandle] = {}
+        self._count = 0
+        self._visible = True
+
+    def add(self, camera_to_world: Float[Tensor, "3 4"]) -> None:
+        """Remember a pose, OpenGL axes; when drawn it takes the place of the oldest."""
+        self._new.append((self._count % NUM_FRUSTA, camera_to_world))
+        self._count += 1
+
+    def draw(self, server: ViserServer) -> None:
+        """Show the poses that are new since the last call."""
+        while self._new:
+            slot, camera_to_world = self._new.popleft()
+            wxyz, position = viser_pose(camera_to_world)
+            if slot in self._handles:
+                self._handles[slot].wxyz, self._handles[slot].position = wxyz, position
+            else:
+                self._handles[slot] = self._frustum(server, slot, wxyz, position)
+
+    def _frustum(self, server: ViserServer, slot: int, wxyz: np.ndarray, position: np.ndarray) -> CameraFrustumHandle:
+        return server.scene.add_camera_frustum(
+            f"/semantic_views/{slot:02d}",
+            fov=self._fov,
+            aspect=self._aspect,
+            scale=to_viser_units(self._size),
+            color=COLOUR,
+            wxyz=wxyz,
+            position=position,
+            visible=self._visible,
+        )
+
+    def set_visible(self, visible: bool) -> None:
+        """Show or hide all of them."""
+        self._visible = visible
+        for handle in list(self._handles.values()):
+            handle.visible = visible

@@ -1,0 +1,100 @@
+"""The panel's orbit: sliders, a turntable and the training views move the cameras of connected browsers.
+
+theta is the azimuth, phi the elevation, both in degrees; lengths are in scene units, poses have OpenGL axes.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from torch import Tensor
+
+from dietnerf_ns.semantic.poses import Sphere, fit_sphere, is_in_front, pose_at, spherical_coordinates
+from dietnerf_ns.viewer.clients import ClientCameras, vertical_fov
+from dietnerf_ns.viewer.elements import Button, Checkbox, Dropdown, Folder, Slider
+from dietnerf_ns.views import viewing_directions
+
+MAX_PHI_DEG = 89.0
+"""At the pole the horizon has no direction."""
+
+TURN_DEG = 3.0
+TURN_PERIOD_SECONDS = 0.25
+"""nerfstudio holds training back for 0.1 s after every camera movement: a smoother turn would stop it."""
+
+
+class OrbitFolder(Folder):
+    """Moves the cameras of connected browsers around the scene.
+
+    Args:
+        photos: the kept training views.
+        clients: the cameras to move.
+    """
+
+    def __init__(self, photos: InputDataset, clients: ClientCameras):
+        super().__init__()
+        self._clients, self._cameras = clients, photos.cameras.to("cpu")
+        self._sphere = orbit_sphere(self._cameras.camera_to_worlds)
+        theta, phi, radius = start_of_orbit(self._cameras.camera_to_worlds, self._sphere)
+        self._theta = Slider("theta", theta, -180.0, 180.0, 1.0, cb_hook=self._move, hint="Azimuth, degrees")
+        self._phi = Slider("phi", phi, -MAX_PHI_DEG, MAX_PHI_DEG, 1.0, cb_hook=self._move, hint="Elevation, degrees")
+        self._radius = Slider(
+            "radius", radius, radius / 10, 3 * radius, radius / 100, cb_hook=self._move, hint="Distance, scene units"
+        )
+        self._turntable = Checkbox("Turntable", False, cb_hook=self._start_or_stop, hint="Turn around the scene")
+        self._views = [f"{index}: {path.name}" for index, path in enumerate(photos.image_filenames)]
+        self._view = Dropdown("Training view", self._views[0], self._views, cb_hook=self._go_to_view)
+        again = Button("Go to training view", cb_hook=self._go_to_view)
+        self.show(self._theta, self._phi, self._radius, self._turntable, self._view, again)
+        self._stop_turning = threading.Event()
+        self._one_move = threading.Lock()
+
+    def _move(self, _) -> None:
+        center, up = self._sphere.center, self._sphere.up
+        with self._one_move:  # viser runs callbacks side by side; the last must be the one that sees the last values
+            azimuth, elevation, radius = (torch.tensor(s.value) for s in (self._theta, self._phi, self._radius))
+            pose = pose_at(center, up, azimuth=azimuth, elevation=elevation, radius=radius)
+            self._clients.look(pose, up=up, distance=float(radius))
+
+    def _go_to_view(self, _) -> None:
+        self._stop_turning.set()
+        self._turntable.value = False
+        camera = self._cameras[self._views.index(self._view.value)]
+        pose = camera.camera_to_worlds
+        distance = float((pose[:, 3] - self._sphere.center).norm())
+        with self._one_move:
+            self._clients.look(pose, up=self._sphere.up, distance=distance, fov=vertical_fov(camera))
+
+    def _start_or_stop(self, _) -> None:
+        self._stop_turning.set()
+        if self._turntable.value:
+            self._stop_turning = threading.Event()
+            threading.Thread(target=self._turn, args=(self._stop_turning,), daemon=True).start()
+
+    def _turn(self, stop: threading.Event) -> None:
+        while not stop.wait(TURN_PERIOD_SECONDS):
+            if self._clients.connected():
+                self._theta.value = (self._theta.value + TURN_DEG + 180) % 360 - 180
+
+
+def orbit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
+    """The sphere fitted to the training cameras, around a point in front of them.
+
+    Where what they look at is not in front of all of them, as in a panorama, around the point one scene unit ahead of
+    their middle.
+    """
+    sphere = fit_sphere(camera_to_worlds)
+    if is_in_front(sphere.center, camera_to_worlds):
+        return sphere
+    ahead = camera_to_worlds[:, :3, 3].mean(0) + viewing_directions(camera_to_worlds).mean(0)
+    return replace(sphere, center=ahead)
+
+
+def start_of_orbit(camera_to_worlds: Float[Tensor, "n 3 4"], sphere: Sphere) -> tuple[float, float, float]:
+    """Azimuth and elevation of the first training camera in whole degrees, mean distance of all to the centre."""
+    azimuths, elevations, radii = spherical_coordinates(camera_to_worlds, sphere.center, sphere.up)
+    elevation = elevations[0].clamp(-MAX_PHI_DEG, MAX_PHI_DEG)
+    return float(azimuths[0].round()), float(elevation.round()), float(radii.mean())
