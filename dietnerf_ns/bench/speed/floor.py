@@ -123,16 +123,20 @@ def plain_step(model: DietNeRFModel, rays: int) -> tuple[float, float]:
 
 
 def semantic_parts(semantic: SemanticConsistency, model: DietNeRFModel) -> dict[str, tuple[float, float]]:
-    """Operations and bytes of the parts of a semantic step; the render's backward pass computes it once more."""
+    """Operations and bytes of the parts of a semantic step.
+
+    The render's backward pass computes it once more; counted as if every ray saw something.
+    """
     view, twin = semantic.sample_view(0), torch_twin(model)
-    rays, gathered = len(view.rays), gathered_per_ray(model)
+    rays = len(view.rays)
     image = torch.rand(1, 3, *view.size, device=semantic.device, requires_grad=True)
     with OperationCounter() as counter:
         similarity = semantic.similarity(image, view.target_index)
         forward = counter.total
         similarity.sum().backward()
     weights = FLOAT_BYTES * sum(p.numel() for p in semantic.encoder.network.parameters())
-    with seen_as_in_the_viewer(twin):
+    with seen_as_in_the_viewer(twin), twin.fewer_samples(semantic.config.sample_fraction):
+        gathered = gathered_per_ray(twin)
         return {
             "render forward": (rays * operations_per_ray(twin, backward=False), rays * gathered),
             "encoder forward": (forward, weights),
@@ -167,10 +171,9 @@ def operations_per_ray(model: Model, *, backward: bool) -> float:
 
 def gathered_per_ray(model: DietNeRFModel) -> float:
     """Bytes of features read for one ray, by proposal networks and field."""
-    config = model.config
-    proposals = zip(config.num_proposal_samples_per_ray, model.density_fns, strict=False)
-    total = config.num_nerf_samples_per_ray * gathered_per_sample(model.field.encoding)
-    for samples, density in proposals:
+    sampler = model.proposal_sampler
+    total = sampler.num_nerf_samples_per_ray * gathered_per_sample(model.field.encoding)
+    for samples, density in zip(sampler.num_proposal_samples_per_ray, model.density_fns, strict=True):
         total += samples * gathered_per_sample(_encoding_of(density.__self__))
     return total
 

@@ -74,7 +74,7 @@ def steps_section(measured: dict[str, Any]) -> list[str]:
         ]
         for row in rows
     ]
-    return ["## Training step\n", table(header + [f"times {label}" for label in labels], lines)]
+    return ["## Training step\n", table(header + [f"cost / {label}'s" for label in labels], lines)]
 
 
 def memory_section(measured: dict[str, Any]) -> list[str]:
@@ -124,7 +124,8 @@ def floor_section(measured: dict[str, Any]) -> list[str]:
         limits, times = entry["limits"], measured_milliseconds(measured, entry["size"])
         text = (
             f"Copies run at {limits['bytes_per_second'] / 1e9:.1f} GB/s, matrix products at "
-            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s; the semantic view has {entry['size']} pixels.\n"
+            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s; the semantic view has {entry['size']} pixels. The "
+            "floor of its backward pass is for a view full of things; rays that see nothing are left out.\n"
         )
         for part, least in entry["parts"].items():
             spent = times.get(part)

@@ -27,7 +27,9 @@ from dietnerf_ns.views import PROTOCOLS
 PROBES, RESULTS = "probes", "speed.json"
 PARTS = ("steps", "memory", "semantic-step", "floor", "target")
 LOOKS_AT_OURS = 2.0
-"""Seconds of training between looks at PSNR; of the other method, a sixtieth of the time it has."""
+"""Seconds of training between looks at PSNR."""
+LOOKS_AT_OTHER = 10
+"""How often the other method is looked at: with large networks a look takes longer than a step."""
 LOG_LINES_SHOWN = 3
 
 
@@ -158,7 +160,7 @@ def race(settings: Settings, ours: Contender, measured: dict[str, Any]):
     if seconds is not None:
         other = Contender(f"{settings.against} lambda 0", settings.against, rays_of(settings.against), WITHOUT_LSC)
         most = settings.patience * seconds
-        yield Probe("target, against", "target", [other], _until(settings, most, most / 60))
+        yield Probe("target, against", "target", [other], _until(settings, most, most / LOOKS_AT_OTHER))
 
 
 def _until(settings: Settings, most_seconds: float, between_looks: float) -> dict[str, float]:

@@ -36,8 +36,8 @@ def split_semantic_step(
         sizes: shorter sides of the semantic view in pixels.
         repetitions: of each combination, in turn, after one that is not counted.
         warmup_seconds: of training before anything is measured.
-        what: `time` (milliseconds, spreads) or `memory` (MiB: peaks above `start`, which is there between steps); the two must not
-            be measured in one process, for exact memory makes a CPU slow.
+        what: `time` (milliseconds, spreads) or `memory` (MiB: peaks above `start`, in use between steps). The two must
+            not be measured in one process, for exact memory makes a CPU slow.
 
     Yields:
         One entry per size and way: `size`, `recompute`, and the parts' numbers, or the `reason` why there are none.

@@ -14,7 +14,7 @@ from torch import Tensor
 from dietnerf_ns.bench.speed.contender import Contender, Data, train_step
 from dietnerf_ns.semantic.rendering import seen_as_in_the_viewer
 
-PIXELS = 8192
+PIXELS = 4096
 """How many pixels, at random places of all test views, PSNR is taken of."""
 
 
