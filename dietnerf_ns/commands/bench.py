@@ -103,9 +103,11 @@ class Speed:
 
     steps: a training step of nerfacto, of the method with lambda = 0 and of the method, same photos and rays; memory:
     their peaks; semantic-step: render and encoder, forward and backward, against the view's size, with and without
-    recomputing; floor: how far all that is from the machine's limits; target: time to a PSNR on test views, of the
-    method and of another. Written under --out: speed.json, speed.md, speed.png, probes/ (logs). Parts measured before
-    in the same folder stay in the report. Minutes on a GPU, about half an hour on a CPU; leave the machine alone.
+    recomputing; floor: how far all that is from the machine's limits; job: the method's training and evaluation from
+    start to end; target: time to a PSNR on test views, of the method and of another.
+
+    Written under --out: speed.json, speed.md, speed.png, probes/ (logs). Parts measured before in the same folder stay
+    in the report. Minutes on a GPU, about half an hour on a CPU; leave the machine alone.
     """
 
     out: Path
@@ -118,11 +120,12 @@ class Speed:
     """Factor on the images' width and height."""
     method: str | None = None
     """One of this package's methods; dietnerf with a CUDA GPU, dietnerf-tiny without."""
-    parts: tuple[Literal["steps", "memory", "semantic-step", "floor", "target"], ...] = (
+    parts: tuple[Literal["steps", "memory", "semantic-step", "floor", "job", "target"], ...] = (
         "steps",
         "memory",
         "semantic-step",
         "floor",
+        "job",
         "target",
     )
     """What is measured."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from dietnerf_ns.bench.speed.contender import Contender, Data
 from dietnerf_ns.bench.speed.floor import floors
+from dietnerf_ns.bench.speed.job import whole_job
 from dietnerf_ns.bench.speed.semantic_step import split_semantic_step
 from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
 from dietnerf_ns.bench.speed.target import time_to_psnr
@@ -31,6 +32,8 @@ def measure(probe: str, contenders: list[Contender], data: Data, folder: Path, *
             return split_semantic_step(contenders[0], data, folder, **how)
         case "target":
             return [time_to_psnr(contenders[0], data, folder, **how)]
+        case "job":
+            return [whole_job(contenders[0], data, folder)]
         case "floor":
             return [floors(contenders[0], data, folder, **how)]
     raise AssertionError(probe)

@@ -36,6 +36,7 @@ def write_report(content: dict[str, Any], folder: Path) -> Path:
         *memory_section(measured),
         *split_section(measured),
         *floor_section(measured),
+        *job_section(measured),
         *target_section(measured),
         *unmeasured_section(measured),
     ]
@@ -151,6 +152,36 @@ def measured_milliseconds(measured: dict[str, Any], size: int) -> dict[str, floa
         if row["size"] == size and row["recompute"] and "reason" not in row:
             times |= {part: row[part]["median"] for part in PARTS}
     return times
+
+
+def job_section(measured: dict[str, Any]) -> list[str]:
+    """From the start of the program to the last evaluated view."""
+    lines = []
+    for row in entries(measured, "whole job"):
+        training = row["training"]
+        lines.append(
+            [
+                row["label"],
+                f"{row['seconds']:.0f}",
+                f"{training['seconds']:.0f}",
+                str(training["steps"]),
+                f"{training['peak_memory_mib']:.0f}",
+                number(training.get("peak_gpu_memory_mib"), 0),
+                f"{row['psnr']:.2f}",
+                f"{row['ssim']:.3f}",
+            ]
+        )
+    header = [
+        "",
+        "train and evaluate (s)",
+        "training loop (s)",
+        "steps",
+        "peak memory (MiB)",
+        "GPU (MiB)",
+        "PSNR",
+        "SSIM",
+    ]
+    return ["## The whole job\n", table(header, lines)] if lines else []
 
 
 def target_section(measured: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from dietnerf_ns.semantic.weights import load_open_clip
 from dietnerf_ns.views import PROTOCOLS
 
 PROBES, RESULTS = "probes", "speed.json"
-PARTS = ("steps", "memory", "semantic-step", "floor", "target")
+PARTS = ("steps", "memory", "semantic-step", "floor", "job", "target")
 LOOKS_AT_OURS = 2.0
 """Seconds of training between looks at PSNR."""
 LOOKS_AT_OTHER = 10
@@ -149,6 +149,7 @@ def plan(settings: Settings, ours: Contender) -> list[Probe]:
             for what in ("time", "memory")
         ],
         "floor": [Probe("floor", "floor", [ours], {"size": size})],
+        "job": [Probe("whole job", "job", [ours], {})],
     }
     return [probe for part in PARTS if part in settings.parts for probe in by_part.get(part, [])]
 

@@ -22,7 +22,7 @@ def settings(**changes):
     usual = {
         "method": "dietnerf-tiny",
         "data": Data(str(TINY_SCENE)),
-        "parts": ("steps", "memory", "semantic-step", "floor", "target"),
+        "parts": ("steps", "memory", "semantic-step", "floor", "job", "target"),
         "sizes": (56, 112),
         "rounds": 2,
         "warmup_seconds": 0.0,
@@ -71,7 +71,7 @@ def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):
     steps = probes[0]
     assert [c.label for c in steps.contenders] == ["nerfacto", "dietnerf-tiny lambda 0", "dietnerf-tiny"]
     assert {c.rays for c in steps.contenders} == {640}
-    assert [p.probe for p in probes[1:]] == ["memory"] * 3 + ["semantic step"] * 2 + ["floor"]
+    assert [p.probe for p in probes[1:]] == ["memory"] * 3 + ["semantic step"] * 2 + ["floor", "job"]
 
 
 def test_a_probe_that_crashes_says_why(tmp_path):
@@ -123,6 +123,17 @@ def test_the_report_says_what_was_not_measured_and_how_far_from_the_floor(tmp_pa
                 }
             ]
         },
+        "whole job": {
+            "entries": [
+                {
+                    "label": "ours",
+                    "seconds": 100.0,
+                    "training": {"seconds": 70.0, "steps": 1200, "peak_memory_mib": 1100.0},
+                    "psnr": 24.0,
+                    "ssim": 0.9,
+                }
+            ]
+        },
         "target, ours": {"entries": [], "reason": "ended with 1: boom"},
     }
     content = {
@@ -136,4 +147,5 @@ def test_the_report_says_what_was_not_measured_and_how_far_from_the_floor(tmp_pa
     assert "| 1.10 |" in page, "(900 + 200) / (900 + 100)"
     assert "| render forward | 1.00 | 1 | 2.00 | 10.0 | 20 % |" in page
     assert "OutOfMemoryError" in page
+    assert "| ours | 100 | 70 | 1200 | 1100 | 24.00 | 0.900 |" in page
     assert "- memory of plain: not on this system" in page and "- target, ours: ended with 1: boom" in page

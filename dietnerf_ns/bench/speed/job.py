@@ -1,0 +1,46 @@
+"""The whole job as a user knows it: start, train to the end, evaluate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from dietnerf_ns.bench.cell import CELLS, RESULT
+from dietnerf_ns.bench.cells import plan_cells
+from dietnerf_ns.bench.experiment import Experiment, Method, Scene, Views
+from dietnerf_ns.bench.runner import LocalEngine, end_of_log, run_missing
+from dietnerf_ns.bench.scenes import SHIPPED, SceneSplit
+from dietnerf_ns.bench.speed.contender import Contender, Data
+from dietnerf_ns.methods import TINY_SCENE
+
+REPORTED = {"psnr": "nerfstudio/psnr", "ssim": "nerfstudio/ssim"}
+
+
+def whole_job(contender: Contender, data: Data, folder: Path) -> dict:
+    """Run a cell of `dietnerf-bench run`: nerfstudio's training and evaluation in a process of their own.
+
+    Returns:
+        `seconds` of the process, `training`: seconds, steps and peak memory, `psnr` and `ssim` of the test views.
+    """
+    shutil.rmtree(folder / CELLS, ignore_errors=True)
+    scene = Path(data.folder)
+    with Image.open(SceneSplit.read(scene, "train").images[0]) as image:
+        width = round(data.scale * image.width)
+    experiment = Experiment(
+        scenes=(Scene(SHIPPED if scene == TINY_SCENE else scene.name),),
+        methods=(Method(contender.method, contender.label, contender.overrides),),
+        views=(Views(protocol=data.protocol),),
+        resolution=width,
+    )
+    (cell,) = plan_cells(experiment, scene.parent, folder)
+    started = time.perf_counter()
+    if run_missing([cell], folder, LocalEngine(1)):
+        raise RuntimeError(end_of_log(cell, folder))
+    seconds = time.perf_counter() - started
+    result = json.loads((folder / CELLS / cell.id / RESULT).read_text())
+    scores = {name: result["metrics"][metric] for name, metric in REPORTED.items()}
+    return {"label": contender.label, "seconds": seconds, "training": result["training"]} | scores
