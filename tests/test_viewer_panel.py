@@ -370,9 +370,10 @@ def test_in_a_browser(tmp_path):
     arguments = ["--max-num-iterations", 100_000, "--pipeline.semantic.every", 5]
     with training_with_viewer(tmp_path, *arguments) as url, ViewerPage(url, tmp_path / "profile") as page:
         wait_until(lambda: "theta" in page.text() and "Last semantic step" in page.text(), "the panel")
-        wait_until(lambda: page.canvas().std() > 5, "a render")
-        page.move_slider("theta", 0.1)
-        wait_until(lambda: int(step_in(page, "Step: ")) > 20, "some training")
+        page.press_button("Hide Train Cams")
+        page.control("Show semantic poses").click()
+        page.press_button("Go to training view")
+        wait_until(lambda: step_in(page, "Step ") > 30 and page.canvas().std() > 20, "a render with something in it")
         before = page.canvas()
         since = time.monotonic()
         page.move_slider("theta", 0.6)
@@ -380,8 +381,8 @@ def test_in_a_browser(tmp_path):
 
         page.control("Pause L_sc").click()
         wait_until(lambda: "L_sc is paused" in page.text(), "the pause")
-        paused_at, training_step = step_in(page, "Last semantic step "), step_in(page, "\nStep ")
-        wait_until(lambda: step_in(page, "\nStep ") > training_step + 15, "training goes on")
+        paused_at, training_step = step_in(page, "Last semantic step "), step_in(page, "Step ")
+        wait_until(lambda: step_in(page, "Step ") > training_step + 15, "training goes on")
         assert step_in(page, "Last semantic step ") == paused_at
         page.control("Pause L_sc").click()
         wait_until(lambda: step_in(page, "Last semantic step ") > paused_at, "L_sc goes on")
@@ -391,4 +392,5 @@ def test_in_a_browser(tmp_path):
 
 
 def step_in(page, label):
+    """The number after a label of the panel's status line."""
     return int(re.search(re.escape(label) + r"(\d+)", page.text()).group(1))

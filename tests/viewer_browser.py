@@ -104,6 +104,7 @@ class ViewerPage:
             options.add_argument(flag)
         service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
         self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_script_timeout(120)  # a machine without a GPU draws in software
         self.driver.get(url)
 
     def __enter__(self) -> ViewerPage:
@@ -124,9 +125,10 @@ class ViewerPage:
         """Press the mouse on a slider's track, this far from its left end to its right end."""
         from selenium.webdriver import ActionChains
 
-        slider = self.control(label)
-        across = round((fraction - 0.5) * slider.rect["width"])
-        ActionChains(self.driver).move_to_element_with_offset(slider, across, 0).click().perform()
+        track = self.control(label).find_element("css selector", "[class*=trackContainer]")
+        across = round((fraction - 0.5) * track.rect["width"])
+        mouse = ActionChains(self.driver, duration=0).move_to_element_with_offset(track, across, 0)
+        mouse.click_and_hold().pause(0.05).release().perform()
 
     def press_button(self, text: str) -> None:
         """Press the button with this text."""

@@ -52,16 +52,29 @@ class TrainingCurves:
         steps, psnr, losses = self.read()
         return go.Figure(
             data=[
-                {"type": "scatter", "name": "PSNR", "x": steps, "y": psnr, "line": {"color": PSNR_COLOUR}},
-                {"type": "scatter", "name": "L_sc", "x": steps, "y": losses, "line": {"color": LOSS_COLOUR}}
-                | {"yaxis": "y2"},
+                {
+                    "type": "scatter",
+                    "name": "PSNR, dB",
+                    "mode": "lines",
+                    "x": steps,
+                    "y": psnr,
+                    "line": {"color": PSNR_COLOUR},
+                },
+                {
+                    "type": "scatter",
+                    "name": "L_sc",
+                    "mode": "lines",
+                    "x": steps,
+                    "y": losses,
+                    "line": {"color": LOSS_COLOUR},
+                    "yaxis": "y2",
+                },
             ],
             layout={
                 "template": "plotly_dark",
-                "margin": {"l": 40, "r": 45, "t": 10, "b": 30},
-                "legend": {"orientation": "h", "y": 1.15},
-                "xaxis": {"title": {"text": "step"}},
-                "yaxis": {"title": {"text": "PSNR of the photos' rays, dB"}},
-                "yaxis2": {"title": {"text": "L_sc"}, "overlaying": "y", "side": "right", "showgrid": False},
+                "margin": {"l": 30, "r": 40, "t": 10, "b": 25},
+                "legend": {"orientation": "h", "y": 1.3},
+                "yaxis": {"color": PSNR_COLOUR},
+                "yaxis2": {"color": LOSS_COLOUR, "overlaying": "y", "side": "right", "showgrid": False},
             },
         )
