@@ -78,7 +78,7 @@ def _documented(config_class: type) -> dict[str, str]:
 def _theirs() -> str:
     parts = [
         "## nerfstudio's settings with other defaults\n\n`blender-data` sets more "
-        "by itself (see the README). Learning rates fall exponentially from `lr` to `lr-final` over `max-steps`.\n"
+        "by itself (see the README).\nLearning rates fall exponentially from `lr` to `lr-final` over `max-steps`.\n"
     ]
     for theirs, ours in THEIRS:
         reference = dict(leaves(method_configs[theirs]))
