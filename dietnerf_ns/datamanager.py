@@ -10,9 +10,11 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dietnerf_ns.dataset import AreaDownscaledDataset
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
 
+REFUSALS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
+"""How nerfstudio's dataparsers end when they cannot read what they are given."""
 TRAIN_CAMERAS = "train_cameras"
 HOW_TO_NAME_EVAL_IMAGES = (
     "To name some: keep fewer training views (--pipeline.datamanager.num-views), the rest is then evaluated; or, with "
@@ -58,8 +60,10 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             raise UserError(f"Data {data}: there is no such file or folder.")
         try:
             super().__init__(config, **kwargs)
-        except (OSError, AssertionError, RuntimeError) as error:  # how nerfstudio's dataparsers refuse what users give
-            raise UserError(f"The dataparser cannot read {data}: {' '.join(str(error).split())}") from error
+        except UserError:
+            raise
+        except REFUSALS as error:
+            raise UserError(f"The dataparser cannot read {data}: {in_one_line(error)}") from error
 
     def create_train_dataset(self) -> AreaDownscaledDataset:
         """Cut the training split down to the chosen views; called by nerfstudio with the full split in place."""

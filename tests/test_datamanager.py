@@ -118,6 +118,27 @@ def test_incomplete_split_lists_are_one_clear_error(tiny_scene, tmp_path):
         datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
 
 
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda text: text[:-20],
+        lambda text: text.replace('"frames"', '"photos"'),
+        lambda text: text.replace('"transform_matrix"', '"pose"'),
+        lambda text: json.dumps(json.loads(text) | {"frames": json.loads(text)["frames"][:1]}),
+        lambda text: json.dumps(
+            json.loads(text) | {"frames": [{"file_path": "images/0.png", "transform_matrix": [[1], []]}]}
+        ),
+    ],
+    ids=["cut off", "no frames", "no poses", "one photo", "ragged pose"],
+)
+def test_a_broken_transforms_json_is_one_clear_error(break_it, tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
+    file = scene / "transforms.json"
+    file.write_text(break_it(file.read_text()))
+    with pytest.raises(UserError, match="The dataparser cannot read .*photos: [A-Za-z]+Error: "):
+        datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
+
+
 def test_a_blender_scene_without_validation_split_trains(tiny_scene, tmp_path):
     scene = shutil.copytree(tiny_scene, tmp_path / "scene")
     (scene / "transforms_val.json").unlink()

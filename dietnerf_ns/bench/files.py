@@ -12,8 +12,3 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(json.dumps(content, indent=1) + "\n")
     unfinished.replace(path)
-
-
-def in_one_line(error: BaseException) -> str:
-    """What went wrong, as a reason in a result file."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from dietnerf_ns.bench.files import in_one_line
+from dietnerf_ns.errors import in_one_line
 from dietnerf_ns.semantic.consistency import SemanticConfig, make_encoder
 
 NERFSTUDIO, PAPER, SEMANTIC = "nerfstudio", "paper", "semantic"

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from dietnerf_ns.bench.cell import CELLS, Cell
 from dietnerf_ns.bench.cells import short_hash
 from dietnerf_ns.bench.experiment import Experiment
-from dietnerf_ns.bench.files import in_one_line
 from dietnerf_ns.bench.metrics import PAPER
 from dietnerf_ns.bench.runner import is_finished
 from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, find_scene, read_image
+from dietnerf_ns.errors import in_one_line
 
 POOLED = "pooled.json"
 FEATURES = "fidelity"

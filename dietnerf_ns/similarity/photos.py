@@ -17,8 +17,7 @@ from nerfstudio.utils.rich_utils import get_progress
 from PIL import Image
 from torch import Tensor
 
-from dietnerf_ns.bench.files import in_one_line
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.semantic.encoders import ImageEncoder
 
 FEWEST_PHOTOS = 3

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from dietnerf_ns.bench.files import in_one_line
 from dietnerf_ns.bench.speed.contender import Contender, Data, warm_up
 from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, spread
+from dietnerf_ns.errors import in_one_line
 from dietnerf_ns.semantic.loss import semantic_consistency_loss
 
 PARTS = ("render forward", "encoder forward", "encoder backward", "render backward")
