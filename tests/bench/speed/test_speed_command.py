@@ -37,13 +37,14 @@ def test_the_command_measures_and_reports(tmp_path):
     """The shipped scene; a PSNR that is reached at once, and another method that is stopped at once."""
     out = tmp_path / "out"
     small = ["--scale", 0.4, "--sizes", 12, "--rounds", 2, "--warmup-seconds", 0, "--psnr", 5, "--patience", 0.01]
+    small += ["--against", "dietnerf-tiny"]
     result = ns("dietnerf-bench", "speed", "--out", out, "--parts", "semantic-step", "target", *small, cwd=tmp_path)
     assert f"Report: {out / 'speed.md'}" in result.stdout
     content, page = json.loads((out / "speed.json").read_text()), (out / "speed.md").read_text()
     assert content["settings"]["method"] == "dietnerf-tiny" and content["machine"]["cpu_cores"] >= 1
     assert len(content["measured"]["semantic step, time"]["entries"]) == 2
     ours, against = (content["measured"][f"target, {who}"]["entries"][0] for who in ("ours", "against"))
-    assert ours["seconds"] > 0 and against["label"] == "dietnerf-vanilla lambda 0"
+    assert ours["seconds"] > 0 and against["label"] == "dietnerf-tiny lambda 0"
     assert (out / "speed.png").stat().st_size > 10_000
     assert "## A semantic step's time" in page and "## Time to a PSNR on test views" in page
     assert str(tmp_path) not in page and str(TINY_SCENE.parent) not in json.dumps(content)
