@@ -38,4 +38,4 @@ class ViewerPanel(nn.Module):
     @property
     def in_viewer(self) -> bool:
         """Whether nerfstudio's viewer shows the panel."""
-        return self.clients.viser_server is not None
+        return self.clients.in_viewer

@@ -100,13 +100,13 @@ def train_step(trainer: Trainer, step: int) -> None:
 
 
 def warm_up(trainer: Trainer, seconds: float, *, period: int = 1) -> int:
-    """Train for some seconds, at least one period, to the end of a period.
+    """Train for some seconds but no more than half the run, at least one period, to the end of a period.
 
     Returns:
         The next step.
     """
-    started, step = time.perf_counter(), 0
-    while step <= period or step % period or time.perf_counter() - started < seconds:
+    started, step, most = time.perf_counter(), 0, trainer.config.max_num_iterations / 2
+    while step <= period or step % period or (step < most and time.perf_counter() - started < seconds):
         train_step(trainer, step)
         step += 1
     return step

@@ -90,15 +90,16 @@ def run(settings: Settings, out: Path) -> dict:
 
     Returns:
         What is in `speed.json`.
+
+    Raises:
+        UserError: the folder holds measurements of something else.
     """
+    described = asdict(settings)
+    described["data"]["folder"] = Path(settings.data.folder).name
+    measured = measured_before(out, described)
     (out / PROBES).mkdir(parents=True, exist_ok=True)
     overrides, notes = encoder_settings(all_methods[settings.method].pipeline.semantic, out)
     ours = Contender(settings.method, settings.method, rays_of(settings.method), overrides)
-    path = out / RESULTS
-    earlier = json.loads(path.read_text()) if path.is_file() else {}
-    described = asdict(settings)
-    described["data"]["folder"] = Path(settings.data.folder).name
-    measured = earlier.get("measured", {})
     content = {"machine": describe_machine(), "settings": described, "notes": notes, "measured": measured}
     probes = plan(settings, ours)
     bar = tqdm(total=len(probes) + 2 * ("target" in settings.parts), unit="probe")
@@ -109,6 +110,22 @@ def run(settings: Settings, out: Path) -> dict:
             for probe in race(settings, ours, content["measured"]):
                 measure_into(content, probe, settings.data, out, bar)
     return content
+
+
+def measured_before(out: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run left in the folder.
+
+    Raises:
+        UserError: it is of another machine, method or photos; one report must not mix them.
+    """
+    path = out / RESULTS
+    if not path.is_file():
+        return {}
+    earlier = json.loads(path.read_text())
+    same = all(earlier["settings"][name] == described[name] for name in ("method", "data"))
+    if not same or earlier["machine"] != describe_machine():
+        raise UserError(f"--out {out}: holds measurements of another machine, method or photos; name another folder.")
+    return earlier["measured"]
 
 
 def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any], list[str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.speed import run as speed_run
 from dietnerf_ns.bench.speed.contender import Contender, Data
 from dietnerf_ns.bench.speed.report import write_report
@@ -65,6 +66,17 @@ def test_wrong_input_is_refused_before_anything_is_written(given, message, tmp_p
     with pytest.raises(UserError, match=message):
         Speed(out=tmp_path / "out", **given).main()
     assert not (tmp_path / "out").exists()
+
+
+def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
+    described = {"method": "dietnerf-tiny", "data": {"folder": "lego", "protocol": "blender-8", "scale": 0.25}}
+    kept = {"floor": {"entries": []}}
+    content = {"machine": describe_machine(), "settings": described | {"rounds": 3}, "measured": kept}
+    (tmp_path / "speed.json").write_text(json.dumps(content))
+    assert speed_run.measured_before(tmp_path, described) == kept
+    assert speed_run.measured_before(tmp_path / "new", described) == {}
+    with pytest.raises(UserError, match="holds measurements of another machine"):
+        speed_run.measured_before(tmp_path, described | {"method": "dietnerf"})
 
 
 def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):

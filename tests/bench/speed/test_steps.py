@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, Contender, set_in
+from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, Contender, set_in, warm_up
 from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
 from dietnerf_ns.methods import dietnerf_tiny
 
@@ -28,6 +30,12 @@ def test_contenders_take_turns_and_semantic_steps_are_counted_at_their_rate(
     between = (ours["plain"]["low"] * 2 + ours["semantic"]["low"]) / 3
     assert ours["milliseconds"]["high"] > between / 2
     assert ours["ratio"]["plain"]["median"] > 1 and list(ours["ratio"]) == ["plain"]
+
+
+def test_warming_up_leaves_half_of_the_run(small, data, tmp_path):
+    """On a fast machine a short run would else be over, with its semantic steps, before anything is timed."""
+    trainer = replace(small, overrides=small.overrides | {"max_num_iterations": 20}).trainer(data, tmp_path)
+    assert warm_up(trainer, 60, period=3) == 12
 
 
 def test_memory_of_plain_and_semantic_steps(small, small_without_lsc, data, tmp_path):
