@@ -9,13 +9,16 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, Va
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from dietnerf_ns.backdrop import one_background
 from dietnerf_ns.dataset import AreaDownscaledDataset
 from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
 
 REFUSALS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 """How nerfstudio's dataparsers end when they cannot read what they are given."""
+# What nerfstudio hands on to the model with a dataset's metadata:
 TRAIN_CAMERAS = "train_cameras"
+ONE_BACKGROUND = "one_background"
 HOW_TO_NAME_EVAL_IMAGES = (
     "To name some: keep fewer training views (--pipeline.datamanager.num-views), the rest is then evaluated; or, with "
     "nerfstudio-data, put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list all of "
@@ -78,7 +81,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         )
         self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
         dataset = super().create_train_dataset()
-        dataset.metadata[TRAIN_CAMERAS] = dataset.cameras  # nerfstudio hands the metadata on to the model
+        dataset.metadata[TRAIN_CAMERAS] = dataset.cameras
+        dataset.metadata[ONE_BACKGROUND] = one_background(dataset)
         self._report_views(dataset)
         return dataset
 

@@ -24,6 +24,14 @@ from dietnerf_ns.semantic.poses import Sphere, pose_on_sphere
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items):
+    """With pytest-xdist a file's tests run in one process, and all that look at the trained run in one, too."""
+    for item in items:
+        item.add_marker(
+            pytest.mark.xdist_group("trained_tiny" if "trained_tiny" in item.fixturenames else item.path.name)
+        )
+
+
 def shared_scene(name: str) -> Path:
     """A real scene beside the repository; the test is skipped where it is absent."""
     path = SHARED_DATA / name

@@ -42,8 +42,8 @@ class FrontFacingContraction(SpatialDistortion):
         super().__init__()
         if not is_front_facing(cameras):
             raise UserError(
-                "--pipeline.model.contraction front-facing: needs pinhole cameras at different places that all look "
-                "one way; use auto or around."
+                "--pipeline.model.scene front-facing: needs pinhole cameras at different places that all look one "
+                "way; use auto, object or around."
             )
         poses = cameras.camera_to_worlds.detach().cpu()
         backward = normalize(poses[:, :, 2].mean(0), dim=0)

@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
@@ -20,25 +21,29 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from dietnerf_ns.compat import lpips_replaced_by
-from dietnerf_ns.datamanager import TRAIN_CAMERAS
+from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
 from dietnerf_ns.fields.encoded import EncodedField
+from dietnerf_ns.fields.object_box import ObjectBox, surround_one_thing
 from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.priors.coarse_to_fine import level_weights
 
 MAX_PLANE_RESOLUTION = 512
-BLENDER_PRESET = {
-    "near_plane": 2.0,
-    "far_plane": 6.0,
-    "background_color": "white",
-    "disable_scene_contraction": True,
+OBJECT_PRESET = {
     "proposal_initial_sampler": "uniform",
     "distortion_loss_mult": 0.0,
     "average_init_density": 1.0,
 }
+BLENDER_PRESET = OBJECT_PRESET | {
+    "near_plane": 2.0,
+    "far_plane": 6.0,
+    "background_color": "white",
+    "disable_scene_contraction": True,
+}
+BLENDER_HALF_SIZE = 1.5  # of blender-data's box
 
 
 @dataclass
@@ -63,10 +68,13 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     lets all in from the start."""
     proposal_plane_resolution: int = 32
     """Cells along the side of the proposal network's feature planes."""
-    contraction: Literal["auto", "around", "front-facing"] = "auto"
-    """How unbounded space is folded into the field. around: nerfacto's contraction, for cameras that move around.
-    front-facing: normalised device coordinates and a near plane fitted to the cameras. auto: front-facing if no two
-    cameras' viewing directions are 60 degrees or more apart. Without effect under disable-scene-contraction."""
+    scene: Literal["auto", "object", "around", "front-facing"] = "auto"
+    """What the cameras see. object: one thing and nothing around it; a box, near and far plane are fitted to the
+    cameras, and the background is that of the photos. around: everything, in nerfacto's contraction of space.
+    front-facing: what lies one way; normalised device coordinates and a near plane fitted to the cameras. auto:
+    front-facing if no two cameras' viewing directions are 60 degrees or more apart; object if they surround something
+    and the photos' borders all have one colour or are transparent; else around. Without effect under
+    disable-scene-contraction."""
     average_init_density: float = 0.01
     """Average initial density output from MLP."""
     use_appearance_embedding: bool = False
@@ -83,10 +91,17 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         """
         if not isinstance(dataparser, BlenderDataParserConfig):
             return self
-        defaults = DietNeRFModelConfig()
-        preset = {k: v for k, v in BLENDER_PRESET.items() if getattr(self, k) == getattr(defaults, k)}
+        preset = self._unchanged(BLENDER_PRESET)
         CONSOLE.print(f"blender-data: {', '.join(f'{name} {value}' for name, value in preset.items())}.")
         return replace(self, **preset)
+
+    def with_preset(self, preset: dict[str, Any]) -> DietNeRFModelConfig:
+        """This configuration with a preset's settings; settings changed from the default are kept."""
+        return replace(self, **self._unchanged(preset))
+
+    def _unchanged(self, preset: dict[str, Any]) -> dict[str, Any]:
+        defaults = DietNeRFModelConfig()
+        return {k: v for k, v in preset.items() if getattr(self, k) == getattr(defaults, k)}
 
 
 class DietNeRFModel(NerfactoModel):
@@ -106,6 +121,7 @@ class DietNeRFModel(NerfactoModel):
         """Build nerfacto, then put in the field that was asked for."""
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
         self.config = replace(self.config, implementation=implementation)
+        space = self._fitted_space()
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space before the near plane untrained.
@@ -113,28 +129,62 @@ class DietNeRFModel(NerfactoModel):
         self._put_in_field()
         if self.config.field != "hash":
             self._put_in_plane_proposals()
-        if not self.config.disable_scene_contraction:
-            self._fit_contraction()
+        if space is not None:
+            for field_ in (self.field, *self.proposal_networks):
+                field_.spatial_distortion = space
+        if isinstance(space, ObjectBox) and self._takes_background_of_photos:
+            self.renderer_rgb.background_color = self._background_of_photos
         draw_tcnn_parameters(self)
 
     @property
     def _train_cameras(self) -> Cameras | None:
         return self.kwargs["metadata"].get(TRAIN_CAMERAS)
 
-    def _fit_contraction(self) -> None:
-        cameras, wanted = self._train_cameras, self.config.contraction
-        if wanted == "auto" and cameras is not None and is_front_facing(cameras):
-            wanted = "front-facing"
-        if wanted != "front-facing":
-            return
-        contraction = FrontFacingContraction(cameras)
-        for field_ in (self.field, *self.proposal_networks):
-            field_.spatial_distortion = contraction
-        if self.config.near_plane == NerfactoModelConfig.near_plane:
-            self.collider.near_plane = float(contraction.near)
+    @property
+    def _background_of_photos(self) -> Float[Tensor, "3"] | None:
+        return self.kwargs["metadata"].get(ONE_BACKGROUND)
+
+    @property
+    def _takes_background_of_photos(self) -> bool:
+        unchanged = self.config.background_color == NerfactoModelConfig.background_color
+        return unchanged and self._background_of_photos is not None
+
+    def _fitted_space(self) -> ObjectBox | FrontFacingContraction | None:
+        """Space as the cameras see it, with the settings that go with it; None if it stays as nerfacto has it."""
+        cameras, scene = self._train_cameras, self.config.scene
+        if self.config.disable_scene_contraction or cameras is None:
+            return None
+        if scene == "auto":
+            scene = self._recognised_scene(cameras)
+        if scene == "object":
+            return self._fitted_box(cameras)
+        return self._fitted_contraction(cameras) if scene == "front-facing" else None
+
+    def _recognised_scene(self, cameras: Cameras) -> Literal["object", "around", "front-facing"]:
+        if is_front_facing(cameras):
+            return "front-facing"
+        return "object" if self._background_of_photos is not None and surround_one_thing(cameras) else "around"
+
+    def _fitted_box(self, cameras: Cameras) -> ObjectBox:
+        box = ObjectBox(cameras)
+        density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(box.half_size)
+        fitted = {"near_plane": box.near, "far_plane": box.far, "average_init_density": density}
+        self.config = self.config.with_preset(OBJECT_PRESET | fitted)
+        background = self.config.background_color
+        if self._takes_background_of_photos:
+            background = f"RGB {_numbers(self._background_of_photos)}, as in the photos"
         CONSOLE.print(
-            f"Scene: {self.config.contraction} contraction is front-facing, near plane {self.collider.near_plane:.2f}."
+            f"Scene: one thing with nothing around it, in a box of {2 * box.half_size:.2f} a side around "
+            f"{_numbers(box.center)}, near {self.config.near_plane:.2f}, far {self.config.far_plane:.2f}, background "
+            f"{background}. Otherwise: --pipeline.model.scene around."
         )
+        return box
+
+    def _fitted_contraction(self, cameras: Cameras) -> FrontFacingContraction:
+        contraction = FrontFacingContraction(cameras)
+        self.config = self.config.with_preset({"near_plane": float(contraction.near)})
+        CONSOLE.print(f"Scene: seen from the front, near plane {self.config.near_plane:.2f}.")
+        return contraction
 
     def _put_in_field(self) -> None:
         on_hash = self.config.field == "hash"
@@ -262,3 +312,7 @@ class DietNeRFModel(NerfactoModel):
         """Restore what `get_extra_state` saved."""
         self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
         self.proposal_sampler._step = state["step"]
+
+
+def _numbers(values: Float[Tensor, "n"]) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in values.tolist()) + ")"

@@ -104,7 +104,7 @@ def pose_at(
 ) -> Float[Tensor, "3 4"]:
     """The camera at this place around the centre that looks at it with the horizon level."""
     azimuth, elevation = torch.deg2rad(azimuth), torch.deg2rad(elevation)
-    first, second = _horizontal_axes(up)
+    first, second = horizontal_axes(up)
     horizontal = azimuth.cos() * first + azimuth.sin() * second
     sideways = azimuth.cos() * second - azimuth.sin() * first
     backward = elevation.cos() * horizontal + elevation.sin() * up
@@ -117,14 +117,14 @@ def spherical_coordinates(
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"], Float[Tensor, "n"]]:
     """Azimuth, elevation and radius of the cameras' positions, as `pose_at` takes them."""
     offsets = camera_to_worlds[:, :3, 3] - center
-    first, second = _horizontal_axes(up)
+    first, second = horizontal_axes(up)
     azimuths = torch.rad2deg(torch.atan2(offsets @ second, offsets @ first))
     radii = offsets.norm(dim=-1)
     elevations = torch.rad2deg(torch.asin((offsets @ up / radii).clamp(-1, 1)))
     return azimuths, elevations, radii
 
 
-def _horizontal_axes(up: Float[Tensor, "3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+def horizontal_axes(up: Float[Tensor, "3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     """Where azimuth 0 and 90 point: two unit vectors perpendicular to `up` and to each other."""
     reference = torch.tensor([1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0])  # not parallel to up
     first = normalize(reference - (reference @ up) * up, dim=0)

@@ -32,9 +32,16 @@ def test_photos_with_known_poses_become_a_turntable(tmp_path):
         assert command in script
         script = script.replace(command, shorter)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True
-    )
+    said = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path, "COLUMNS": "400"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    recognised = code_blocks(section(PAGE, "What is recognised"), "")[0]
+    assert " ".join(recognised.split()) in " ".join(said.split())
     video = mediapy.read_video(tmp_path / "turntable.mp4")
     assert video.shape == (6, 60, 60, 3)
     assert all(np.abs(frame.astype(float) - video[0]).mean() > 0.5 for frame in video[1:]), "it turns"

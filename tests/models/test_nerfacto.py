@@ -2,9 +2,12 @@ import pytest
 import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.field_components.spatial_distortions import SceneContraction
 
-from dietnerf_ns.datamanager import TRAIN_CAMERAS
+from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
+from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.contraction import FrontFacingContraction
+from dietnerf_ns.fields.object_box import ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.models import implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
@@ -12,10 +15,13 @@ from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
 from tests.semantic.test_rendering import BOX, tiny_model
 
+GREY = torch.full((3,), 0.5)
 
-def unbounded_model(cameras, **settings):
+
+def unbounded_model(cameras, *, background=None, **settings):
     config = DietNeRFModelConfig(field="free-planes", implementation="torch", log2_hashmap_size=4, **settings)
-    return config.setup(scene_box=BOX, num_train_data=3, metadata={TRAIN_CAMERAS: cameras}, device="cpu")
+    metadata = {TRAIN_CAMERAS: cameras, ONE_BACKGROUND: background}
+    return config.setup(scene_box=BOX, num_train_data=3, metadata=metadata, device="cpu")
 
 
 def test_blender_data_gets_its_settings_and_other_data_does_not():
@@ -42,10 +48,42 @@ def test_front_facing_cameras_get_their_contraction_and_near_plane():
 
 
 def test_other_cameras_keep_nerfactos_contraction():
-    for cameras, wanted in ((pinhole_cameras(ring_of_poses(5)), "auto"), (cameras_side_by_side(), "around")):
-        model = unbounded_model(cameras, contraction=wanted)
-        assert not isinstance(model.field.spatial_distortion, FrontFacingContraction)
+    surrounding = pinhole_cameras(ring_of_poses(5))
+    for cameras, background, wanted in (
+        (surrounding, None, "auto"),
+        (surrounding, GREY, "around"),
+        (cameras_side_by_side(), GREY, "around"),
+    ):
+        model = unbounded_model(cameras, background=background, scene=wanted)
+        assert isinstance(model.field.spatial_distortion, SceneContraction)
         assert model.collider.near_plane == pytest.approx(0.05)
+        assert model.renderer_rgb.background_color == "last_sample"
+
+
+def test_one_thing_on_one_background_gets_its_box_planes_and_colour():
+    model = unbounded_model(pinhole_cameras(ring_of_poses(5, center=(1.0, 2.0, 3.0))), background=GREY)
+    box = model.field.spatial_distortion
+    assert isinstance(box, ObjectBox) and torch.allclose(box.center, torch.tensor([1.0, 2.0, 3.0]), atol=1e-4)
+    for network in (model.field, *model.proposal_networks):
+        assert network.spatial_distortion is box
+        assert network.average_init_density == pytest.approx(1.5 / (4 * 20 / 35))
+    assert (model.collider.near_plane, model.collider.far_plane) == pytest.approx((4 - 3.232, 4 + 3.232), abs=1e-3)
+    assert model.config.proposal_initial_sampler == "uniform" and model.config.distortion_loss_mult == 0
+    away = pinhole_cameras(ring_of_poses(5, center=(9.0, 9.0, 9.0))).generate_rays(camera_indices=0, keep_shape=False)
+    assert torch.allclose(model.eval()(away)["rgb"], GREY), "where nothing is the photos' background shows"
+
+
+def test_what_the_user_set_stays_in_the_box_of_one_thing():
+    cameras = pinhole_cameras(ring_of_poses(5))
+    model = unbounded_model(cameras, background=GREY, near_plane=1.5, background_color="black")
+    assert model.collider.near_plane == 1.5 and model.renderer_rgb.background_color == "black"
+    without_background = unbounded_model(cameras, scene="object")
+    assert isinstance(without_background.field.spatial_distortion, ObjectBox)
+    assert without_background.renderer_rgb.background_color == "last_sample"
+    bounded = unbounded_model(cameras, background=GREY, disable_scene_contraction=True)
+    assert bounded.field.spatial_distortion is None and bounded.collider.far_plane == 1000
+    with pytest.raises(UserError, match="scene object"):
+        unbounded_model(cameras_side_by_side(), scene="object")
 
 
 def test_the_finest_planes_have_a_cell_per_pixel():
