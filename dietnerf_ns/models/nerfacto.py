@@ -32,6 +32,7 @@ from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.priors.coarse_to_fine import level_weights
 
 MAX_PLANE_RESOLUTION = 512
+COARSE_TO_FINE_ON_PLANES = 1 / 3
 OBJECT_PRESET = {
     "proposal_initial_sampler": "uniform",
     "distortion_loss_mult": 0.0,
@@ -63,9 +64,9 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """Features per set of planes."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
-    coarse_to_fine: float = 1 / 3
-    """Part of the run over which finer levels of the hash grid or of the planes are let in one after the other; 0
-    lets all in from the start."""
+    coarse_to_fine: float | None = None
+    """Part of the run over which finer levels of the planes or of the hash grid are let in one after the other; 0 lets
+    all in from the start. When not given a third on planes, and 0 on the hash grid, where it does harm."""
     proposal_plane_resolution: int = 32
     """Cells along the side of the proposal network's feature planes."""
     scene: Literal["auto", "object", "around", "front-facing"] = "auto"
@@ -276,8 +277,11 @@ class DietNeRFModel(NerfactoModel):
         """nerfacto's callbacks; finer levels are let in, and generated planes are out of date after every step."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         trainer = training_callback_attributes.trainer
-        if self.config.coarse_to_fine > 0 and trainer is not None:
-            steps = self.config.coarse_to_fine * trainer.config.max_num_iterations
+        part_of_run = self.config.coarse_to_fine
+        if part_of_run is None:
+            part_of_run = 0 if self.config.field == "hash" else COARSE_TO_FINE_ON_PLANES
+        if part_of_run > 0 and trainer is not None:
+            steps = part_of_run * trainer.config.max_num_iterations
             before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
             callbacks.append(TrainingCallback(before_step, self._let_in_levels, 1, args=[steps]))
         if self.config.field == "generated-planes":

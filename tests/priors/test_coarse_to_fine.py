@@ -29,9 +29,8 @@ class FakeTrainer:
         max_num_iterations = 100
 
 
-@pytest.mark.parametrize("field", ["free-planes", "generated-planes", "hash"])
-def test_training_lets_levels_in_over_the_given_part_of_the_run(field):
-    model = tiny_model(field=field, coarse_to_fine=0.5, num_levels=3, plane_levels=3)
+def schedule_of(model):
+    """The level weights in training, as a function of the step."""
     attributes = TrainingCallbackAttributes(optimizers=None, grad_scaler=None, pipeline=None, trainer=FakeTrainer())
     callbacks = model.get_training_callbacks(attributes)
 
@@ -40,9 +39,25 @@ def test_training_lets_levels_in_over_the_given_part_of_the_run(field):
             callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
         return model.field.level_mask.weights.tolist()
 
+    return weights_at
+
+
+@pytest.mark.parametrize("field", ["free-planes", "generated-planes", "hash"])
+def test_training_lets_levels_in_over_the_given_part_of_the_run(field):
+    model = tiny_model(field=field, coarse_to_fine=0.5, num_levels=3, plane_levels=3)
+    weights_at = schedule_of(model)
     assert weights_at(0) == [1, 0, 0]
     assert weights_at(25) == [1, 1, 0]
     assert weights_at(40) == pytest.approx([1, 1, 0.6])
     assert weights_at(50) == weights_at(99) == [1, 1, 1]
     model.first_step = 50
     assert weights_at(50) == [1, 0, 0], "a new initialisation starts coarse again"
+
+
+def test_by_default_planes_come_in_over_a_third_of_the_run_and_hash_levels_at_once():
+    planes, grid = (
+        schedule_of(tiny_model(field=field, num_levels=3, plane_levels=3)) for field in ("free-planes", "hash")
+    )
+    assert planes(0) == [1, 0, 0] and planes(34) == [1, 1, 1]
+    assert planes(30) != [1, 1, 1]
+    assert grid(0) == [1, 1, 1]
