@@ -82,7 +82,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
         dataset = super().create_train_dataset()
         dataset.metadata[TRAIN_CAMERAS] = dataset.cameras
-        dataset.metadata[ONE_BACKGROUND] = one_background(dataset)
+        if self.test_mode != "inference":  # rendering opens no photos
+            dataset.metadata[ONE_BACKGROUND] = one_background(dataset)
         self._report_views(dataset)
         return dataset
 

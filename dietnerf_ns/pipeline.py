@@ -15,11 +15,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.amp import GradScaler
 
-from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManagerConfig
+from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, ONE_BACKGROUND, FewShotDataManagerConfig
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.memory import keep_freed_memory
 from dietnerf_ns.models.metrics import left_out
-from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.models.nerfacto import DietNeRFModel, DietNeRFModelConfig
+from dietnerf_ns.models.vanilla import DietVanillaModel
 from dietnerf_ns.restarts import CollapseDetector, photo_variance
 from dietnerf_ns.seeding import seed_everything
 from dietnerf_ns.semantic.balance import added, gradients_of, limited, with_gradients
@@ -135,13 +136,15 @@ class DietNeRFPipeline(VanillaPipeline):
             f"[bold yellow]Training has collapsed at step {step}: {collapse}. "
             f"Restart {detector.restarts} of {limit} from a new initialisation."
         )
-        fresh = self.model.config.setup(
-            scene_box=self.model.scene_box, num_train_data=self.model.num_train_data, **self.model.kwargs
-        )
-        self.model.load_state_dict(fresh.state_dict())
+        self.model.load_state_dict(self._model_anew().state_dict())
         for optimizer in optimizers.optimizers.values():
             optimizer.state.clear()
         self.model.first_step = detector.first_step
+
+    def _model_anew(self) -> DietNeRFModel | DietVanillaModel:
+        """A model like this one that has not been trained."""
+        model = self.model
+        return model.config.setup(scene_box=model.scene_box, num_train_data=model.num_train_data, **model.kwargs)
 
     def get_extra_state(self) -> dict[str, int | float]:
         """What the collapse detector has seen, so that a resumed run goes on exactly as it would have."""
@@ -206,6 +209,8 @@ class DietNeRFPipeline(VanillaPipeline):
         Raises:
             UserError: the checkpoint is of another model.
         """
+        if self.test_mode == "inference" and isinstance(self.model, DietNeRFModel):
+            self._recognise_scene_again(loaded_state)
         missing = self.state_dict().keys() - {name.removeprefix("module.") for name in loaded_state}
         if missing:
             raise UserError(
@@ -213,3 +218,10 @@ class DietNeRFPipeline(VanillaPipeline):
                 "Was it trained with other settings, or with tinycudann and loaded where there is none?"
             )
         super().load_pipeline(loaded_state, step)
+
+    def _recognise_scene_again(self, loaded_state: dict) -> None:
+        """Rendering opens no photos: the background that they have in common comes with the checkpoint."""
+        background = loaded_state["_model._extra_state"][ONE_BACKGROUND]
+        if background is not None:
+            self.datamanager.train_dataset.metadata[ONE_BACKGROUND] = background
+            self._model = self._model_anew().to(self.device).train(self.training)

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
 import pytest
 import torch
+from filelock import FileLock
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from dietnerf_ns.methods import TINY_SCENE, dietnerf_tiny
@@ -22,14 +23,6 @@ from dietnerf_ns.semantic.encoders import ImageEncoder
 from dietnerf_ns.semantic.poses import Sphere, pose_on_sphere
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def pytest_collection_modifyitems(items):
-    """With pytest-xdist a file's tests run in one process, and all that look at the trained run in one, too."""
-    for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("trained_tiny" if "trained_tiny" in item.fixturenames else item.path.name)
-        )
 
 
 def shared_scene(name: str) -> Path:
@@ -111,10 +104,14 @@ class TrainedRun:
 
 
 @pytest.fixture(scope="session")
-def trained_tiny(tmp_path_factory) -> TrainedRun:
-    """The README's first command: `ns-train dietnerf-tiny`, to its end."""
-    folder = tmp_path_factory.mktemp("tiny")
-    ns("ns-train", "dietnerf-tiny", "--timestamp", "run", cwd=folder)
+def trained_tiny(tmp_path_factory, worker_id) -> TrainedRun:
+    """The README's first command: `ns-train dietnerf-tiny`, to its end, once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "trained_tiny"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            ns("ns-train", "dietnerf-tiny", "--timestamp", "run", cwd=folder)
     return TrainedRun(folder, folder / "outputs" / "unnamed" / "dietnerf-tiny" / "run")
 
 

@@ -1,14 +1,18 @@
 """The pipeline on the shipped scene, in this process."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
 from dietnerf_ns.errors import UserError
+from dietnerf_ns.fields.object_box import ObjectBox
 from tests.conftest import FakeEncoder
 from tests.semantic.test_rendering import Storages
+from tests.test_datamanager import as_transforms_json
 
 
 @pytest.fixture
@@ -176,3 +180,20 @@ class FakeOptimizers:
 
     def __init__(self, fields):
         self.optimizers = {"fields": fields}
+
+
+def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipeline_config, tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
+    manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=scene))
+    manager.data = None
+    config = replace(tiny_pipeline_config, datamanager=manager)
+    trained = config.setup(device="cpu", test_mode="val").eval()
+    camera = trained.datamanager.train_dataset.cameras[0:1]
+    shutil.rmtree(scene / "images")
+    rendering = config.setup(device="cpu", test_mode="inference").eval()
+    assert not isinstance(rendering.model.field.spatial_distortion, ObjectBox), "it could not see the photos"
+    rendering.load_pipeline(trained.state_dict(), step=0)
+    assert isinstance(rendering.model.field.spatial_distortion, ObjectBox) and not rendering.model.training
+    with torch.no_grad():
+        pictures = [p.model.get_outputs_for_camera(camera)["rgb"] for p in (trained, rendering)]
+    assert torch.equal(*pictures) and pictures[0].std() > 0

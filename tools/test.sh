@@ -32,4 +32,4 @@ fi
 
 "$environment/bin/ruff" check .
 "$environment/bin/ruff" format --check .
-exec "$environment/bin/python" -m pytest -n 2 --dist loadgroup "$@"
+exec "$environment/bin/python" -m pytest -n 2 --dist loadfile "$@"

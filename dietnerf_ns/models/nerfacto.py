@@ -38,11 +38,12 @@ OBJECT_PRESET = {
     "distortion_loss_mult": 0.0,
     "average_init_density": 1.0,
 }
-BLENDER_PRESET = OBJECT_PRESET | {
+BLENDER_PRESET = {
     "near_plane": 2.0,
     "far_plane": 6.0,
     "background_color": "white",
     "disable_scene_contraction": True,
+    **OBJECT_PRESET,
 }
 BLENDER_HALF_SIZE = 1.5  # of blender-data's box
 
@@ -306,14 +307,18 @@ class DietNeRFModel(NerfactoModel):
         return without_missing(metrics, self.lpips), images
 
     def get_extra_state(self) -> dict:
-        """How far the proposal sampler's schedule has come, so that a resumed run goes on exactly as it would have."""
+        """The photos' background, and how far the proposal sampler's schedule has come.
+
+        A resumed run goes on exactly as it would have, and rendering needs no photos.
+        """
         return {
+            ONE_BACKGROUND: self._background_of_photos,
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
             "step": self.proposal_sampler._step,
         }
 
     def set_extra_state(self, state: dict) -> None:
-        """Restore what `get_extra_state` saved."""
+        """Restore the schedule that `get_extra_state` saved."""
         self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
         self.proposal_sampler._step = state["step"]
 
