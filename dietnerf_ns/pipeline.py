@@ -221,7 +221,7 @@ class DietNeRFPipeline(VanillaPipeline):
 
     def _recognise_scene_again(self, loaded_state: dict) -> None:
         """Rendering opens no photos: the background that they have in common comes with the checkpoint."""
-        background = loaded_state["_model._extra_state"][ONE_BACKGROUND]
+        background = loaded_state.get("_model._extra_state", {}).get(ONE_BACKGROUND)
         if background is not None:
             self.datamanager.train_dataset.metadata[ONE_BACKGROUND] = background
             self._model = self._model_anew().to(self.device).train(self.training)
