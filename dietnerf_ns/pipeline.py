@@ -223,5 +223,5 @@ class DietNeRFPipeline(VanillaPipeline):
         """Rendering opens no photos: the background that they have in common comes with the checkpoint."""
         background = loaded_state.get("_model._extra_state", {}).get(ONE_BACKGROUND)
         if background is not None:
-            self.datamanager.train_dataset.metadata[ONE_BACKGROUND] = background
+            self.datamanager.train_dataset.metadata[ONE_BACKGROUND] = torch.tensor(background)
             self._model = self._model_anew().to(self.device).train(self.training)

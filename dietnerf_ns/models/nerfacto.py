@@ -311,8 +311,9 @@ class DietNeRFModel(NerfactoModel):
 
         A resumed run goes on exactly as it would have, and rendering needs no photos.
         """
+        background = self._background_of_photos
         return {
-            ONE_BACKGROUND: self._background_of_photos,
+            ONE_BACKGROUND: None if background is None else background.tolist(),
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
             "step": self.proposal_sampler._step,
         }

@@ -38,7 +38,10 @@ def test_interruption_ends_the_cells_on_the_cluster(two_nodes, tmp_path, fake_ce
     import psutil
 
     def sleeping():
-        return [p for p in psutil.process_iter(["cmdline"]) if str(p.info["cmdline"]).endswith("'cells/sleep']")]
+        """Processes of this test's cell; other tests may have such a cell at the same time."""
+        everything = psutil.process_iter(["cmdline", "cwd"])
+        here = [p for p in everything if p.info["cwd"] == str(tmp_path)]
+        return [p for p in here if str(p.info["cmdline"]).endswith("'cells/sleep']")]
 
     cells = [cell("good"), cell("sleep")]
     with contextlib.closing(RayEngine(1, two_nodes, fake_cell_command).run(cells, tmp_path)) as ended:
