@@ -48,6 +48,14 @@ def test_the_box_is_in_units_of_the_scene():
     assert (large.near, large.far) == pytest.approx((10 * small.near, 10 * small.far), rel=1e-4)
 
 
+def test_cameras_that_aim_past_the_thing_get_a_larger_box():
+    poses, aside = ring_of_poses(6), 0.3
+    poses[:, :, 3] += aside * poses[:, :, 0]
+    box = ObjectBox(pinhole_cameras(poses))
+    assert torch.allclose(box.center, torch.zeros(3), atol=1e-4)
+    assert float(box.half_size) == pytest.approx((4**2 + aside**2) ** 0.5 * 20 / 35 + aside, rel=1e-4)
+
+
 def test_half_precision_elsewhere_leaves_coordinates_exact():
     box = ObjectBox(pinhole_cameras(ring_of_poses(6)))
     points = torch.rand(50, 3)
