@@ -1,11 +1,11 @@
-"""Whether all photos show their thing on one and the same background."""
+"""Whether all photos show their thing on one and the same background, and which pixels are not background."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
@@ -17,8 +17,12 @@ WHITE = (1.0, 1.0, 1.0)
 
 def one_background(dataset: InputDataset) -> Float[Tensor, "3"] | None:
     """The one background of a dataset's photos, of which at most 20 are looked at; see `border_colour`."""
-    step = -(-len(dataset) // MAX_PHOTOS)
-    return border_colour(dataset.get_image_float32(index) for index in range(0, len(dataset), step))
+    return border_colour(dataset.get_image_float32(index) for index in looked_at(dataset))
+
+
+def looked_at(dataset: InputDataset) -> range:
+    """Indices of at most 20 photos, spread over the dataset."""
+    return range(0, len(dataset), max(1, -(-len(dataset) // MAX_PHOTOS)))
 
 
 def border_colour(images: Iterable[Float[Tensor, "height width channels"]]) -> Float[Tensor, "3"] | None:
@@ -41,6 +45,17 @@ def border_colour(images: Iterable[Float[Tensor, "height width channels"]]) -> F
     median = colours.median(dim=0).values
     alike = ((colours - median).abs() <= TOLERANCE).all(-1) & ~transparent
     return median if alike.float().mean() >= SHARE else None
+
+
+def stands_out(image: Float[Tensor, "*shape channels"], background: Float[Tensor, "3"]) -> Bool[Tensor, "*shape"]:
+    """Pixels that are further than 0.05 from the background's colour in any channel, and not transparent.
+
+    Args:
+        image: RGB or RGBA with straight alpha, in [0, 1].
+        background: RGB in [0, 1].
+    """
+    opaque = (image[..., 3:] >= TOLERANCE).all(-1)  # all True without alpha
+    return opaque & ((image[..., :3] - background.to(image.device)).abs() > TOLERANCE).any(-1)
 
 
 def _border(image: Float[Tensor, "height width channels"]) -> Float[Tensor, "pixels channels"]:

@@ -7,18 +7,22 @@ from typing import Literal
 
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dietnerf_ns.backdrop import one_background
 from dietnerf_ns.dataset import AreaDownscaledDataset
 from dietnerf_ns.errors import UserError, in_one_line
+from dietnerf_ns.pixels import SubjectPixelSampler, SubjectPixelSamplerConfig
 from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
+from dietnerf_ns.visual_hull import visual_hull
 
 REFUSALS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 """How nerfstudio's dataparsers end when they cannot read what they are given."""
 # What nerfstudio hands on to the model with a dataset's metadata:
 TRAIN_CAMERAS = "train_cameras"
 ONE_BACKGROUND = "one_background"
+VISUAL_HULL = "visual_hull"
 HOW_TO_NAME_EVAL_IMAGES = (
     "To name some: keep fewer training views (--pipeline.datamanager.num-views), the rest is then evaluated; or, with "
     "nerfstudio-data, put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list all of "
@@ -28,7 +32,7 @@ HOW_TO_NAME_EVAL_IMAGES = (
 
 @dataclass
 class FewShotDataManagerConfig(VanillaDataManagerConfig):
-    """Which few views are trained on."""
+    """Which few views are trained on, and which of their pixels."""
 
     _target: type = field(default_factory=lambda: FewShotDataManager)
     num_views: int | None = None
@@ -42,6 +46,8 @@ class FewShotDataManagerConfig(VanillaDataManagerConfig):
     """Training views by index, instead of num-views."""
     protocol: Literal[tuple(PROTOCOLS)] | None = None
     """Training and test views of a published protocol on NeRF-Synthetic scenes, instead of num-views."""
+    pixel_sampler: PixelSamplerConfig = field(default_factory=SubjectPixelSamplerConfig)
+    """Specifies the pixel sampler used to sample pixels from images."""
 
 
 class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
@@ -83,9 +89,17 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         dataset = super().create_train_dataset()
         dataset.metadata[TRAIN_CAMERAS] = dataset.cameras
         if self.test_mode != "inference":  # rendering opens no photos
-            dataset.metadata[ONE_BACKGROUND] = one_background(dataset)
+            background = one_background(dataset)
+            dataset.metadata[ONE_BACKGROUND] = background
+            dataset.metadata[VISUAL_HULL] = None if background is None else visual_hull(dataset, background)
         self._report_views(dataset)
         return dataset
+
+    def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
+        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        if isinstance(sampler, SubjectPixelSampler):
+            sampler.background = dataset.metadata.get(ONE_BACKGROUND)
+        return sampler
 
     def create_eval_dataset(self) -> AreaDownscaledDataset:
         """The evaluation images: the dataparser's, else the training views that were not kept, else none (empty)."""

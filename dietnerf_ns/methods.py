@@ -21,7 +21,7 @@ from dietnerf_ns.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
-from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig
+from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig, SubjectPixelSamplerConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 
 allow_numpy_scalars_in_checkpoints()
@@ -57,7 +57,7 @@ def _method(
             dataparser=dataparser,
             train_num_rays_per_batch=rays,
             eval_num_rays_per_batch=rays,
-            pixel_sampler=pixel_sampler or PixelSamplerConfig(),
+            pixel_sampler=pixel_sampler or SubjectPixelSamplerConfig(),
         ),
         model=model,
         semantic=semantic,

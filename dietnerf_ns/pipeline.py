@@ -101,7 +101,7 @@ class DietNeRFPipeline(VanillaPipeline):
             arguments = {
                 "optimizers": trainer.optimizers,
                 "total_steps": total_steps,
-                "photo_variance": photo_variance(photos, blend),
+                "photo_variance": photo_variance(photos, blend, self.datamanager.train_pixel_sampler),
             }
             callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, kwargs=arguments))
         return callbacks + self._callbacks_to_show(trainer.config, SemanticPictures(photos, blend))
@@ -222,6 +222,6 @@ class DietNeRFPipeline(VanillaPipeline):
     def _recognise_scene_again(self, loaded_state: dict) -> None:
         """Rendering opens no photos: the background that they have in common comes with the checkpoint."""
         background = loaded_state.get("_model._extra_state", {}).get(ONE_BACKGROUND)
-        if background is not None:
+        if background is not None and not self.model.config.disable_scene_contraction:
             self.datamanager.train_dataset.metadata[ONE_BACKGROUND] = torch.tensor(background)
             self._model = self._model_anew().to(self.device).train(self.training)

@@ -1,13 +1,100 @@
-"""Which pixels a training step takes its rays from, as in the paper's code."""
+"""Which pixels a training step takes its rays from: more of the photographed thing, or as in the paper's code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from dietnerf_ns.backdrop import stands_out
+from dietnerf_ns.errors import UserError
+
+MARGIN = 0.02
+
+
+@dataclass
+class SubjectPixelSamplerConfig(PixelSamplerConfig):
+    """Most rays go through the thing in the photos, if they show it on one background."""
+
+    _target: type = field(default_factory=lambda: SubjectPixelSampler)
+    subject_share: float = 0.9
+    """Part of a step's rays that go through the thing in the photos or close by, if all photos show it on one
+    background, which is soon learned; the other rays go anywhere in the photos, as all do with 0."""
+
+
+class SubjectPixelSampler(PixelSampler):
+    """Some of the rays through the subject and a margin around it, the rest uniform over all pixels.
+
+    Without one background, and with photos of different sizes, all rays are uniform.
+
+    Args:
+        config: see `SubjectPixelSamplerConfig`.
+
+    Raises:
+        UserError: a share below 0 or above 1.
+    """
+
+    config: SubjectPixelSamplerConfig
+    background: Float[Tensor, "3"] | None = None
+    """That all photos have in common, RGB in [0, 1]; set by the datamanager."""
+
+    def __init__(self, config: SubjectPixelSamplerConfig, **kwargs):
+        if not 0 <= config.subject_share <= 1:
+            flag = "--pipeline.datamanager.pixel-sampler.subject-share"
+            raise UserError(f"{flag} {config.subject_share}: must be at least 0 and at most 1.")
+        super().__init__(config, **kwargs)
+        self._photos: Tensor | None = None
+
+    def subject(self, photos: Float[Tensor, "photos height width channels"]) -> Bool[Tensor, "photos height width"]:
+        """Pixels that are not background, and what is within 2 % of the photos' shorter side around them.
+
+        Args:
+            photos: RGB or RGBA with straight alpha, in [0, 1].
+        """
+        if self.background is None or self.config.subject_share == 0:
+            return torch.zeros(photos.shape[:3], dtype=torch.bool, device=photos.device)
+        margin = round(MARGIN * min(photos.shape[1:3]))
+        thing = stands_out(photos, self.background).float()
+        return max_pool2d(thing[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0
+
+    def chances(self, photos: Sequence[Float[Tensor, "height width channels"]]) -> Float[Tensor, "pixels"]:
+        """How probable it is that a ray goes through a pixel, photo after photo, row after row; the sum is 1."""
+        subject = torch.zeros(sum(photo[..., 0].numel() for photo in photos), dtype=torch.bool)
+        if len({photo.shape for photo in photos}) == 1:
+            subject = self.subject(torch.stack(list(photos))).flatten()
+        share = self.config.subject_share if subject.any() else 0.0
+        return (1 - share) / len(subject) + share * subject / subject.sum().clamp(min=1)
+
+    def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
+        """The pixels of a step; the subject is looked for when the photos are new."""
+        if self._photos is not batch["image"]:
+            subject = self.subject(batch["image"])
+            if "mask" in batch:
+                subject &= batch["mask"][..., 0].bool().to(subject.device)
+            self._photos, self._subject_pixels = batch["image"], subject.nonzero()
+        return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
+
+    def sample_method(
+        self,
+        batch_size: int,
+        num_images: int,
+        image_height: int,
+        image_width: int,
+        mask: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Int[Tensor, "batch_size 3"]:
+        """Photo, row and column of each ray, those through the subject first."""
+        indices = super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
+        if self._photos is not None and len(self._subject_pixels) > 0:
+            count = round(self.config.subject_share * batch_size)
+            chosen = torch.randint(len(self._subject_pixels), (count,), device=self._subject_pixels.device)
+            indices[:count] = self._subject_pixels[chosen].to(indices.device)
+        return indices
 
 
 @dataclass

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.pixel_samplers import PixelSampler
 from torch import Tensor
 
+from dietnerf_ns.pixels import SubjectPixelSampler
 from dietnerf_ns.semantic.consistency import Blend
 
 CHECKED_PART_OF_RUN = 1 / 3
@@ -18,15 +20,21 @@ MIN_WINDOW_STEPS = 50
 MIN_GAIN_DB = 0.5
 
 
-def photo_variance(dataset: InputDataset, blend: Blend) -> float:
-    """Mean squared distance per channel of all photos' pixels from their mean colour, RGB in [0, 1].
+def photo_variance(dataset: InputDataset, blend: Blend, sampler: PixelSampler) -> float:
+    """Mean squared distance per channel of the training rays' pixels from their mean colour, RGB in [0, 1].
 
     Args:
         dataset: the training views.
         blend: puts an RGBA photo on the background that the model renders; leaves RGB as it is.
+        sampler: which pixels training takes, and how often.
     """
-    images = (blend(dataset.get_image_float32(index)) for index in range(len(dataset)))
-    return float(torch.cat([image.reshape(-1, 3) for image in images]).var(dim=0, correction=0).mean())
+    photos = [dataset.get_image_float32(index) for index in range(len(dataset))]
+    pixels = torch.cat([blend(photo).reshape(-1, 3) for photo in photos])
+    chances = torch.full((len(pixels), 1), 1 / len(pixels))
+    if isinstance(sampler, SubjectPixelSampler):
+        chances = sampler.chances(photos)[:, None]
+    mean = (chances * pixels).sum(dim=0)
+    return float((chances * (pixels - mean) ** 2).sum(dim=0).mean())
 
 
 @dataclass

@@ -1,6 +1,6 @@
 import torch
 
-from dietnerf_ns.backdrop import border_colour, one_background
+from dietnerf_ns.backdrop import border_colour, one_background, stands_out
 
 
 def photo(colour, *, thing=(0.2, 0.4, 0.6), alpha=None, size=40):
@@ -55,3 +55,11 @@ def test_at_most_twenty_photos_of_a_dataset_are_read():
 
     assert one_background(Photos()).tolist() == [1.0, 1.0, 1.0]
     assert Photos.read == list(range(0, 100, 5))
+
+
+def test_what_differs_from_the_background_stands_out_unless_it_is_transparent():
+    image = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06))
+    assert int(stands_out(image, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
+    assert not stands_out(photo((1.0, 0.5, 0.0), thing=(0.96, 0.5, 0.0)), torch.tensor([1.0, 0.5, 0.0])).any()
+    hidden = photo((0.0, 0.0, 0.0), alpha=0.0)
+    assert int(stands_out(hidden, torch.ones(3)).sum()) == 20 * 20

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 
+from dietnerf_ns.pixels import SubjectPixelSamplerConfig
 from dietnerf_ns.restarts import CollapseDetector, photo_variance
 from tests.conftest import ns
 
@@ -36,7 +38,15 @@ def watch(detector, steps, *, psnr, opacity, first=0):
 
 def test_photo_variance_by_hand():
     # channels over the four pixels: (0, 1, 1, 1), (0, 1, 0, 1), (0, 1, 0, 0)
-    assert photo_variance(FakePhotos(), lambda image: image) == pytest.approx((3 / 16 + 1 / 4 + 3 / 16) / 3)
+    uniform = PixelSamplerConfig().setup(num_rays_per_batch=1)
+    assert photo_variance(FakePhotos(), lambda image: image, uniform) == pytest.approx((3 / 16 + 1 / 4 + 3 / 16) / 3)
+
+
+def test_photo_variance_is_that_of_the_rays_that_are_taken():
+    sampler = SubjectPixelSamplerConfig(subject_share=0.6).setup(num_rays_per_batch=1)
+    sampler.background = torch.zeros(3)  # the other three pixels are subject; margin 2 % of 1 pixel: none
+    red, green, blue = 0.9 * 0.1, 0.6 * 0.4, 0.3 * 0.7  # chances 0.1, 0.3, 0.3, 0.3
+    assert photo_variance(FakePhotos(), lambda image: image, sampler) == pytest.approx((red + green + blue) / 3)
 
 
 def test_a_field_no_better_than_one_colour_has_collapsed():

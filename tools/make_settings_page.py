@@ -18,7 +18,7 @@ from dietnerf_ns.methods import dietnerf, dietnerf_tiny, dietnerf_vanilla
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
-from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig
+from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig, SubjectPixelSamplerConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -28,6 +28,7 @@ OURS = (  # where the settings are found, whose they are, what the section is ca
     ("pipeline.semantic", SemanticConfig, "Semantic consistency loss"),
     ("pipeline.model", DietNeRFModelConfig, "Model of dietnerf and dietnerf-tiny"),
     ("pipeline.model", DietVanillaModelConfig, "Model of dietnerf-vanilla"),
+    ("pipeline.datamanager.pixel-sampler", SubjectPixelSamplerConfig, "Training rays"),
     ("pipeline.datamanager.pixel-sampler", OnePhotoPixelSamplerConfig, "Training rays of dietnerf-vanilla"),
     ("pipeline", DietNeRFPipelineConfig, "Restarts"),
 )

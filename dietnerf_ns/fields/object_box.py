@@ -1,16 +1,21 @@
-"""The box of one thing that cameras surround."""
+"""The box of one thing, and the parts of rays that lie in it."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from torch import Tensor
 
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.semantic.poses import cameras_surround_scene, horizontal_axes, nearest_point_to_axes, up_vector
 from dietnerf_ns.views import viewing_directions
+from dietnerf_ns.visual_hull import VisualHull
+
+MARGIN = 0.02
 
 
 def surround_one_thing(cameras: Cameras) -> bool:
@@ -20,23 +25,41 @@ def surround_one_thing(cameras: Cameras) -> bool:
 
 
 class ObjectBox(SpatialDistortion):
-    """An upright cube around the point that all cameras look at, scaled to [-2, 2], for a thing that photos show whole.
-
-    Upright: things mostly have edges along and across their up, and feature planes hold those best that are parallel to
-    them. Half a side is what fits into the photos' longer side at the centre's distance, in the photo that shows least.
-    Near and far plane leave a sphere through the middles of the cube's edges between them. On NeRF-Synthetic scenes,
-    whose cameras are 4.03 from the centre, this gives a half side of 1.45, near 1.98 and far 6.08, where 1.5, 2 and 6
-    are customary.
+    """A box of any direction and proportions; the cube around it is scaled to [-2, 2].
 
     Args:
-        cameras: the training cameras, OpenGL axes.
-
-    Raises:
-        UserError: the cameras do not surround anything.
+        axes: rows are the directions of the box's sides in the world, of length 1.
+        center: in the world.
+        half_sizes: half the box's extent along each of the axes, in scene units.
     """
 
-    def __init__(self, cameras: Cameras):
+    def __init__(self, axes: Float[Tensor, "3 3"], center: Float[Tensor, "3"], half_sizes: Float[Tensor, "3"]):
         super().__init__()
+        self.register_buffer("axes", axes)
+        self.register_buffer("center", center)
+        self.register_buffer("half_sizes", half_sizes)
+
+    @classmethod
+    def of(cls, aabb: Float[Tensor, "2 3"]) -> ObjectBox:
+        """The box between two corners, along the world's axes."""
+        aabb = aabb.detach().cpu()
+        return cls(torch.eye(3), aabb.mean(dim=0), (aabb[1] - aabb[0]) / 2)
+
+    @classmethod
+    def seen_by(cls, cameras: Cameras) -> ObjectBox:
+        """An upright cube around the point that all cameras look at, for a thing that photos show whole.
+
+        Upright: things mostly have edges along and across their up, and feature planes hold those best that are
+        parallel to them. Half a side is what fits into the photos' longer side at the centre's distance, in the photo
+        that shows least. On NeRF-Synthetic scenes, whose cameras are 4.03 from the centre, this gives 1.45, where 1.5
+        is customary.
+
+        Args:
+            cameras: the training cameras, OpenGL axes.
+
+        Raises:
+            UserError: the cameras do not surround anything.
+        """
         if not surround_one_thing(cameras):
             raise UserError(
                 "--pipeline.model.scene object: needs pinhole cameras that look at one thing from sides at least 60 "
@@ -45,18 +68,55 @@ class ObjectBox(SpatialDistortion):
         poses = cameras.camera_to_worlds.detach().cpu()
         center, up = nearest_point_to_axes(poses), up_vector(poses)
         to_center = center - poses[:, :, 3]
-        distances = to_center.norm(dim=-1)
         axes_miss_by = torch.linalg.cross(to_center, viewing_directions(poses)).norm(dim=-1)
         half_view = torch.maximum(cameras.width / cameras.fx, cameras.height / cameras.fy).cpu()[:, 0] / 2
-        half_size = (distances * half_view + axes_miss_by).min()
-        self.register_buffer("axes", torch.stack([*horizontal_axes(up), up]))  # rows: world -> upright
-        self.register_buffer("center", center)
-        self.register_buffer("half_size", half_size)
-        reach = 2**0.5 * half_size
-        self.near = float(torch.maximum(distances.min() - reach, 0.05 * distances.min()))
-        self.far = float(distances.max() + reach)
+        half_size = (to_center.norm(dim=-1) * half_view + axes_miss_by).min()
+        return cls(torch.stack([*horizontal_axes(up), up]), center, half_size.expand(3).clone())
+
+    def shrunk_to(self, hull: VisualHull) -> ObjectBox | None:
+        """The box around what a hull and this box have in common, and 2 % of this box more; None if that is nothing."""
+        corners = hull.extent(self.axes, self.center, self.half_sizes)
+        if corners is None:
+            return None
+        margin = MARGIN * self.half_sizes
+        low = torch.maximum(corners[0] - margin, -self.half_sizes)
+        high = torch.minimum(corners[1] + margin, self.half_sizes)
+        return ObjectBox(self.axes, self.center + (low + high) / 2 @ self.axes, (high - low) / 2)
+
+    def local(self, vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Components of world vectors along the box's axes."""
+        with torch.autocast(vectors.device.type, enabled=False):  # half precision is too coarse for coordinates
+            return vectors @ self.axes.to(vectors).T
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """World positions to [-2, 2]^3 inside the cube; all others land outside."""
-        with torch.autocast(positions.device.type, enabled=False):  # half precision is too coarse for coordinates
-            return 2 * (positions.float() - self.center) @ self.axes.T / self.half_size
+        """World positions to [-2, 2]^3 inside the cube around the box; all others land outside."""
+        return 2 * self.local(positions - self.center) / self.half_sizes.max()
+
+
+class BoxCollider(NearFarCollider):
+    """Rays start and end where they enter and leave a box, as far as that is between near and far plane.
+
+    A ray that misses the box has a length of next to nothing.
+
+    Args:
+        box: in the world.
+        near_plane: smallest distance along a ray, in scene units.
+        far_plane: largest distance along a ray.
+    """
+
+    def __init__(self, box: ObjectBox, near_plane: float, far_plane: float):
+        super().__init__(near_plane=near_plane, far_plane=far_plane, reset_near_plane=False)
+        self.box = box
+
+    def set_nears_and_fars(self, ray_bundle: RayBundle) -> RayBundle:
+        """The bundle with `nears` and `fars`, each [num_rays, 1]."""
+        bundle = super().set_nears_and_fars(ray_bundle)
+        origins, directions = self.box.local(bundle.origins - self.box.center), self.box.local(bundle.directions)
+        directions = torch.where(directions.abs() < 1e-9, 1e-9, directions)
+        crossings = torch.stack([(side * self.box.half_sizes - origins) / directions for side in (-1, 1)])
+        enters = crossings.amin(dim=0).amax(dim=-1, keepdim=True)
+        leaves = crossings.amax(dim=0).amin(dim=-1, keepdim=True)
+        nears = torch.maximum(enters, bundle.nears)
+        bundle.fars = torch.maximum(torch.minimum(leaves, bundle.fars), nears + 1e-6)
+        bundle.nears = nears
+        return bundle

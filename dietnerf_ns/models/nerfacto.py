@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
-from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -23,29 +21,16 @@ from torch import Tensor, nn
 from dietnerf_ns.compat import lpips_replaced_by
 from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
 from dietnerf_ns.errors import UserError
-from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
 from dietnerf_ns.fields.encoded import EncodedField
-from dietnerf_ns.fields.object_box import ObjectBox, surround_one_thing
+from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+from dietnerf_ns.models.scene import BLENDER_PRESET, Photos, Scene, bounded_scene, recognised_scene
 from dietnerf_ns.priors.coarse_to_fine import level_weights
 
 MAX_PLANE_RESOLUTION = 512
 COARSE_TO_FINE_ON_PLANES = 1 / 3
-OBJECT_PRESET = {
-    "proposal_initial_sampler": "uniform",
-    "distortion_loss_mult": 0.0,
-    "average_init_density": 1.0,
-}
-BLENDER_PRESET = {
-    "near_plane": 2.0,
-    "far_plane": 6.0,
-    "background_color": "white",
-    "disable_scene_contraction": True,
-    **OBJECT_PRESET,
-}
-BLENDER_HALF_SIZE = 1.5  # of blender-data's box
 
 
 @dataclass
@@ -61,7 +46,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     most 512."""
     plane_levels: int = 3
     """Sets of feature planes, each with half the resolution of the next finer one."""
-    plane_channels: int = 8
+    plane_channels: int = 16
     """Features per set of planes."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
@@ -71,12 +56,15 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     proposal_plane_resolution: int = 32
     """Cells along the side of the proposal network's feature planes."""
     scene: Literal["auto", "object", "around", "front-facing"] = "auto"
-    """What the cameras see. object: one thing and nothing around it; a box, near and far plane are fitted to the
-    cameras, and the background is that of the photos. around: everything, in nerfacto's contraction of space.
-    front-facing: what lies one way; normalised device coordinates and a near plane fitted to the cameras. auto:
+    """What the cameras see. object: one thing and nothing around it; a box is fitted to the cameras and to the thing's
+    outlines in the photos, and the background is that of the photos. around: everything, in nerfacto's contraction of
+    space. front-facing: what lies one way; normalised device coordinates and a near plane fitted to the cameras. auto:
     front-facing if no two cameras' viewing directions are 60 degrees or more apart; object if they surround something
     and the photos' borders all have one colour or are transparent; else around. Without effect under
     disable-scene-contraction."""
+    fit_box: bool = True
+    """Make the box that the scene is in as small as the thing's outlines allow, if the photos show it on one
+    background, and sample rays inside it alone."""
     average_init_density: float = 0.01
     """Average initial density output from MLP."""
     use_appearance_embedding: bool = False
@@ -123,7 +111,8 @@ class DietNeRFModel(NerfactoModel):
         """Build nerfacto, then put in the field that was asked for."""
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
         self.config = replace(self.config, implementation=implementation)
-        space = self._fitted_space()
+        scene = self._scene()
+        self.config = self.config.with_preset(scene.settings)
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space before the near plane untrained.
@@ -131,62 +120,22 @@ class DietNeRFModel(NerfactoModel):
         self._put_in_field()
         if self.config.field != "hash":
             self._put_in_plane_proposals()
-        if space is not None:
+        if scene.space is not None:
             for field_ in (self.field, *self.proposal_networks):
-                field_.spatial_distortion = space
-        if isinstance(space, ObjectBox) and self._takes_background_of_photos:
-            self.renderer_rgb.background_color = self._background_of_photos
+                field_.spatial_distortion = scene.space
+        if isinstance(scene.space, ObjectBox):
+            self.collider = BoxCollider(scene.space, self.config.near_plane, self.config.far_plane)
+        if scene.background is not None:
+            self.renderer_rgb.background_color = scene.background
         draw_tcnn_parameters(self)
 
-    @property
-    def _train_cameras(self) -> Cameras | None:
-        return self.kwargs["metadata"].get(TRAIN_CAMERAS)
-
-    @property
-    def _background_of_photos(self) -> Float[Tensor, "3"] | None:
-        return self.kwargs["metadata"].get(ONE_BACKGROUND)
-
-    @property
-    def _takes_background_of_photos(self) -> bool:
-        unchanged = self.config.background_color == NerfactoModelConfig.background_color
-        return unchanged and self._background_of_photos is not None
-
-    def _fitted_space(self) -> ObjectBox | FrontFacingContraction | None:
-        """Space as the cameras see it, with the settings that go with it; None if it stays as nerfacto has it."""
-        cameras, scene = self._train_cameras, self.config.scene
-        if self.config.disable_scene_contraction or cameras is None:
-            return None
-        if scene == "auto":
-            scene = self._recognised_scene(cameras)
-        if scene == "object":
-            return self._fitted_box(cameras)
-        return self._fitted_contraction(cameras) if scene == "front-facing" else None
-
-    def _recognised_scene(self, cameras: Cameras) -> Literal["object", "around", "front-facing"]:
-        if is_front_facing(cameras):
-            return "front-facing"
-        return "object" if self._background_of_photos is not None and surround_one_thing(cameras) else "around"
-
-    def _fitted_box(self, cameras: Cameras) -> ObjectBox:
-        box = ObjectBox(cameras)
-        density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(box.half_size)
-        fitted = {"near_plane": box.near, "far_plane": box.far, "average_init_density": density}
-        self.config = self.config.with_preset(OBJECT_PRESET | fitted)
-        background = self.config.background_color
-        if self._takes_background_of_photos:
-            background = f"RGB {_numbers(self._background_of_photos)}, as in the photos"
-        CONSOLE.print(
-            f"Scene: one thing with nothing around it, in a box of {2 * box.half_size:.2f} a side around "
-            f"{_numbers(box.center)}, near {self.config.near_plane:.2f}, far {self.config.far_plane:.2f}, background "
-            f"{background}. Otherwise: --pipeline.model.scene around."
-        )
-        return box
-
-    def _fitted_contraction(self, cameras: Cameras) -> FrontFacingContraction:
-        contraction = FrontFacingContraction(cameras)
-        self.config = self.config.with_preset({"near_plane": float(contraction.near)})
-        CONSOLE.print(f"Scene: seen from the front, near plane {self.config.near_plane:.2f}.")
-        return contraction
+    def _scene(self) -> Scene:
+        photos = Photos.described_by(self.kwargs["metadata"])
+        if not self.config.fit_box:
+            photos = replace(photos, hull=None)
+        if self.config.disable_scene_contraction:
+            return bounded_scene(self.scene_box.aabb, photos) if self.config.fit_box else Scene()
+        return recognised_scene(self.config.scene, photos, background_color=self.config.background_color)
 
     def _put_in_field(self) -> None:
         on_hash = self.config.field == "hash"
@@ -224,7 +173,7 @@ class DietNeRFModel(NerfactoModel):
     def _planes(self) -> MultiResolutionTriplanes:
         finest, levels, channels = self.config.plane_resolution, self.config.plane_levels, self.config.plane_channels
         if finest is None:
-            cameras = self._train_cameras
+            cameras = self.kwargs["metadata"][TRAIN_CAMERAS]
             finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
         if self.config.field == "generated-planes":
             return GeneratedTriplanes(finest, levels, channels)
@@ -311,7 +260,7 @@ class DietNeRFModel(NerfactoModel):
 
         A resumed run goes on exactly as it would have, and rendering needs no photos.
         """
-        background = self._background_of_photos
+        background = self.kwargs["metadata"].get(ONE_BACKGROUND)
         return {
             ONE_BACKGROUND: None if background is None else background.tolist(),
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
@@ -322,7 +271,3 @@ class DietNeRFModel(NerfactoModel):
         """Restore the schedule that `get_extra_state` saved."""
         self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
         self.proposal_sampler._step = state["step"]
-
-
-def _numbers(values: Float[Tensor, "n"]) -> str:
-    return "(" + ", ".join(f"{value:.2f}" for value in values.tolist()) + ")"

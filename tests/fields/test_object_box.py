@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from dietnerf_ns.errors import UserError
-from dietnerf_ns.fields.object_box import ObjectBox, surround_one_thing
+from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox, surround_one_thing
+from dietnerf_ns.visual_hull import VisualHull
 from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
 
@@ -16,56 +17,93 @@ def tilted(poses, degrees=20.0):
 
 def test_nerf_synthetic_cameras_give_about_the_customary_values():
     cameras = pinhole_cameras(ring_of_poses(8, radius=4.03), width=100, height=100, focal=138.9)
-    box = ObjectBox(cameras)
+    box = ObjectBox.seen_by(cameras)
     assert torch.allclose(box.center, torch.zeros(3), atol=1e-4)
-    assert float(box.half_size) == pytest.approx(4.03 * 50 / 138.9, rel=1e-4)
-    assert (box.near, box.far) == pytest.approx((1.98, 6.08), abs=0.01)
+    assert box.half_sizes.tolist() == pytest.approx([4.03 * 50 / 138.9] * 3, rel=1e-4)
 
 
-def test_a_sphere_that_every_photo_shows_whole_is_in_the_box_and_between_the_planes():
+def test_a_sphere_that_every_photo_shows_whole_is_in_the_box():
     center, radius, focal = torch.tensor([1.0, -2.0, 0.5]), 3.0, 60.0
     poses = ring_of_poses(6, center=center.tolist(), radius=radius)
-    box = ObjectBox(pinhole_cameras(poses, width=60, height=40, focal=focal))
+    box = ObjectBox.seen_by(pinhole_cameras(poses, width=60, height=40, focal=focal))
     thing = radius * 20 / (20**2 + focal**2) ** 0.5  # touches the shorter sides
     points = center + thing * torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
     assert box(points).abs().max() < 2
-    distances = torch.cdist(points, poses[:, :, 3])
-    assert box.near < distances.min() and distances.max() < box.far
 
 
 def test_the_box_stands_upright_in_a_tilted_world():
     poses, turn = tilted(ring_of_poses(6))
-    box, upright = ObjectBox(pinhole_cameras(poses)), ObjectBox(pinhole_cameras(ring_of_poses(6)))
+    box, upright = ObjectBox.seen_by(pinhole_cameras(poses)), ObjectBox.seen_by(pinhole_cameras(ring_of_poses(6)))
     above = torch.tensor([0.0, 0.0, 0.7])
-    assert torch.allclose(upright(above), torch.tensor([0.0, 0.0, 1.4]) / upright.half_size, atol=1e-4)
+    assert torch.allclose(upright(above), torch.tensor([0.0, 0.0, 1.4]) / upright.half_sizes, atol=1e-4)
     assert torch.allclose(box(turn @ above), upright(above), atol=1e-4)
     assert float(torch.linalg.det(box.axes)) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_the_box_is_in_units_of_the_scene():
-    small, large = (ObjectBox(pinhole_cameras(ring_of_poses(6, radius=r))) for r in (0.5, 5.0))
-    assert float(large.half_size) == pytest.approx(10 * float(small.half_size), rel=1e-4)
-    assert (large.near, large.far) == pytest.approx((10 * small.near, 10 * small.far), rel=1e-4)
+    small, large = (ObjectBox.seen_by(pinhole_cameras(ring_of_poses(6, radius=r))) for r in (0.5, 5.0))
+    assert torch.allclose(large.half_sizes, 10 * small.half_sizes)
 
 
 def test_cameras_that_aim_past_the_thing_get_a_larger_box():
     poses, aside = ring_of_poses(6), 0.3
     poses[:, :, 3] += aside * poses[:, :, 0]
-    box = ObjectBox(pinhole_cameras(poses))
+    box = ObjectBox.seen_by(pinhole_cameras(poses))
     assert torch.allclose(box.center, torch.zeros(3), atol=1e-4)
-    assert float(box.half_size) == pytest.approx((4**2 + aside**2) ** 0.5 * 20 / 35 + aside, rel=1e-4)
+    assert box.half_sizes.tolist() == pytest.approx([(4**2 + aside**2) ** 0.5 * 20 / 35 + aside] * 3, rel=1e-4)
 
 
 def test_half_precision_elsewhere_leaves_coordinates_exact():
-    box = ObjectBox(pinhole_cameras(ring_of_poses(6)))
+    box = ObjectBox.seen_by(pinhole_cameras(ring_of_poses(6)))
     points = torch.rand(50, 3)
     exact = box(points)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(box(points), exact)
 
 
-def test_the_near_plane_stays_in_front_of_wide_cameras():
-    assert ObjectBox(pinhole_cameras(ring_of_poses(6), width=100, focal=30.0)).near == pytest.approx(0.2)
+def test_the_cube_around_a_box_is_scaled_and_a_corner_pair_makes_a_box():
+    box = ObjectBox.of(torch.tensor([[0.0, 0.0, 0.0], [4.0, 2.0, 1.0]]))
+    assert torch.allclose(
+        box(torch.tensor([[4.0, 2.0, 1.0], [0.0, 0.0, 0.0]])), torch.tensor([[2, 1, 0.5], [-2, -1, -0.5]])
+    )
+
+
+def test_a_box_shrinks_to_what_the_hull_leaves_and_a_margin():
+    turn = tilted(ring_of_poses(1))[1]
+    box = ObjectBox(turn.T, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 1.0, 2.0]))
+    low, high = torch.tensor([-0.5, -1.5, 0.0]), torch.tensor([0.5, 0.2, 1.96])
+    normals = torch.cat([turn.T, -turn.T])
+    hull = VisualHull(normals, torch.cat([low, -high]) + normals @ box.center)
+    shrunk = box.shrunk_to(hull)
+    corners = torch.stack([low - box.half_sizes * 0.02, high + box.half_sizes * 0.02])
+    corners[0, 1], corners[1, 2] = -1.0, 2.0  # no further than the box itself
+    assert torch.allclose(shrunk.center, box.center + turn @ corners.mean(dim=0), atol=1e-5)
+    assert torch.allclose(shrunk.half_sizes, (corners[1] - corners[0]) / 2, atol=1e-5)
+    elsewhere = VisualHull(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([50.0]))
+    assert box.shrunk_to(elsewhere) is None
+
+
+def test_rays_are_cut_to_the_box():
+    turn = tilted(ring_of_poses(1))[1]
+    box = ObjectBox(turn.T, torch.tensor([0.2, 0.1, -0.3]), torch.tensor([1.0, 0.5, 0.7]))
+    rays = pinhole_cameras(ring_of_poses(3)).generate_rays(camera_indices=1, keep_shape=False)
+    cut = BoxCollider(box, near_plane=0.05, far_plane=1000.0)(rays)
+    along = torch.linspace(0, 8, 4001)
+    points = rays.origins[:, None] + along[:, None] * rays.directions[:, None]
+    inside = (box.local(points - box.center).abs() <= box.half_sizes).all(-1)
+    hit = inside.any(-1)
+    assert 0.1 < hit.float().mean() < 0.9
+    first, last = along[inside.int().argmax(-1)], along[4000 - inside.flip(-1).int().argmax(-1)]
+    assert torch.allclose(cut.nears[hit, 0], first[hit], atol=0.003)
+    assert torch.allclose(cut.fars[hit, 0], last[hit], atol=0.003)
+    assert float((cut.fars - cut.nears)[~hit].max()) < 0.003
+
+
+def test_near_and_far_plane_cut_further_and_no_ray_starts_behind_its_camera():
+    box = ObjectBox.of(torch.tensor([[-9.0] * 3, [9.0] * 3]))
+    rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)
+    cut = BoxCollider(box, near_plane=1.5, far_plane=6.0).eval()(rays)
+    assert cut.nears.unique().tolist() == [1.5] and cut.fars.unique().tolist() == [6.0]
 
 
 def test_other_cameras_are_refused():
@@ -75,4 +113,4 @@ def test_other_cameras_are_refused():
     outwards[:, :, 0], outwards[:, :, 2] = -outwards[:, :, 0], -outwards[:, :, 2]
     assert not surround_one_thing(pinhole_cameras(outwards))
     with pytest.raises(UserError, match="scene object"):
-        ObjectBox(cameras_side_by_side())
+        ObjectBox.seen_by(cameras_side_by_side())

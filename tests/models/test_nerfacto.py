@@ -4,13 +4,14 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 
-from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
+from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.contraction import FrontFacingContraction
-from dietnerf_ns.fields.object_box import ObjectBox
+from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.models import implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.visual_hull import VisualHull
 from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
 from tests.semantic.test_rendering import BOX, tiny_model
@@ -18,9 +19,9 @@ from tests.semantic.test_rendering import BOX, tiny_model
 GREY = torch.full((3,), 0.5)
 
 
-def unbounded_model(cameras, *, background=None, **settings):
+def unbounded_model(cameras, *, background=None, hull=None, **settings):
     config = DietNeRFModelConfig(field="free-planes", implementation="torch", log2_hashmap_size=4, **settings)
-    metadata = {TRAIN_CAMERAS: cameras, ONE_BACKGROUND: background}
+    metadata = {TRAIN_CAMERAS: cameras, ONE_BACKGROUND: background, VISUAL_HULL: hull}
     return config.setup(scene_box=BOX, num_train_data=3, metadata=metadata, device="cpu")
 
 
@@ -67,10 +68,15 @@ def test_one_thing_on_one_background_gets_its_box_planes_and_colour():
     for network in (model.field, *model.proposal_networks):
         assert network.spatial_distortion is box
         assert network.average_init_density == pytest.approx(1.5 / (4 * 20 / 35))
-    assert (model.collider.near_plane, model.collider.far_plane) == pytest.approx((4 - 3.232, 4 + 3.232), abs=1e-3)
+    assert isinstance(model.collider, BoxCollider) and model.collider.box is box
     assert model.config.proposal_initial_sampler == "uniform" and model.config.distortion_loss_mult == 0
-    away = pinhole_cameras(ring_of_poses(5, center=(9.0, 9.0, 9.0))).generate_rays(camera_indices=0, keep_shape=False)
-    assert torch.allclose(model.eval()(away)["rgb"], GREY), "where nothing is the photos' background shows"
+    aside = pinhole_cameras(ring_of_poses(5, center=(3.0, 2.0, 4.0)))
+    rays = model.collider(aside.generate_rays(camera_indices=0, keep_shape=False))
+    misses = (rays.fars - rays.nears)[:, 0] < 1e-3
+    rgb = model.eval()(rays)["rgb"]
+    assert misses.any() and not misses.all()
+    assert torch.allclose(rgb[misses], GREY), "where nothing is the photos' background shows"
+    assert not torch.allclose(rgb[~misses], GREY)
 
 
 def test_what_the_user_set_stays_in_the_box_of_one_thing():
@@ -81,9 +87,32 @@ def test_what_the_user_set_stays_in_the_box_of_one_thing():
     assert isinstance(without_background.field.spatial_distortion, ObjectBox)
     assert without_background.renderer_rgb.background_color == "last_sample"
     bounded = unbounded_model(cameras, background=GREY, disable_scene_contraction=True)
-    assert bounded.field.spatial_distortion is None and bounded.collider.far_plane == 1000
+    assert bounded.field.spatial_distortion.half_sizes.tolist() == [1.5] * 3
+    assert bounded.renderer_rgb.background_color == "last_sample"
     with pytest.raises(UserError, match="scene object"):
         unbounded_model(cameras_side_by_side(), scene="object")
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
+    hull = VisualHull(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([-0.4]))
+    cameras = pinhole_cameras(ring_of_poses(5))
+    settings = {"background": GREY, "disable_scene_contraction": bounded}
+    whole = unbounded_model(cameras, **settings).field.spatial_distortion
+    shrunk = unbounded_model(cameras, hull=hull, **settings).field.spatial_distortion
+    bottom = shrunk.center[2] - shrunk.half_sizes[2]
+    assert float(bottom) == pytest.approx(-0.4 - 0.02 * float(whole.half_sizes[2]), abs=1e-4)
+    assert torch.allclose(shrunk.half_sizes[:2], whole.half_sizes[:2])
+    capsys.readouterr()
+    unfitted = unbounded_model(cameras, hull=hull, fit_box=False, **settings)
+    if bounded:
+        assert unfitted.field.spatial_distortion is None and not isinstance(unfitted.collider, BoxCollider)
+    else:
+        assert torch.equal(unfitted.field.spatial_distortion.half_sizes, whole.half_sizes)
+    nowhere = VisualHull(hull.normals, torch.tensor([50.0]))
+    kept = unbounded_model(cameras, hull=nowhere, **settings).field.spatial_distortion
+    assert torch.equal(kept.half_sizes, whole.half_sizes)
+    assert "are the camera poses right?" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_finest_planes_have_a_cell_per_pixel():
@@ -96,9 +125,12 @@ def test_the_finest_planes_have_a_cell_per_pixel():
 
 
 def test_evaluation_keeps_the_near_plane():
-    model = tiny_model().eval()
     rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)
-    assert float(model.collider(rays).nears.min()) == 2.0
+    bounded = tiny_model(near_plane=3.0).eval()
+    unbounded = unbounded_model(pinhole_cameras(ring_of_poses(5)), near_plane=3.0).eval()
+    assert float(bounded.collider(rays).nears.min()) == 3.0
+    rays.nears = rays.fars = None
+    assert float(unbounded.collider(rays).nears.min()) == 3.0
 
 
 def test_plane_smoothness_is_a_weighted_loss():

@@ -35,6 +35,7 @@ def tiny_model(seed=0, **settings):
         "far_plane": 6.0,
         "background_color": "white",
         "disable_scene_contraction": True,
+        "average_init_density": 1.0,
         "proposal_initial_sampler": "uniform",
         "implementation": "torch",
     }

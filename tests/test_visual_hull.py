@@ -1,0 +1,68 @@
+import cv2
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import CameraType
+
+from dietnerf_ns.visual_hull import VisualHull, outline, visual_hull
+from tests.conftest import pinhole_cameras, ring_of_poses
+
+WHITE = torch.ones(3)
+AXES, CENTER, HALF = torch.eye(3), torch.zeros(3), torch.full((3,), 2.0)
+
+
+class PhotosOfABox:
+    """Not a dataset: photos of a dark box on white, drawn by projecting its corners."""
+
+    def __init__(self, low, high):
+        grid = torch.meshgrid(*torch.stack([low, high]).T, indexing="ij")
+        self.corners = torch.stack(grid, dim=-1).reshape(-1, 3)
+        self.cameras = pinhole_cameras(ring_of_poses(8), width=400, height=300, focal=350.0)
+
+    def __len__(self):
+        return len(self.cameras)
+
+    def get_image_float32(self, index):
+        camera = self.cameras[index]
+        pose = camera.camera_to_worlds
+        x, y, z = ((self.corners - pose[:, 3]) @ pose[:, :3]).T
+        pixels = torch.stack([350 * x / -z + 200 - 0.5, -350 * y / -z + 150 - 0.5], dim=-1)
+        image = np.ones((300, 400, 3), dtype=np.float32)
+        hull = cv2.convexHull(pixels.round().numpy().astype(np.int32))
+        return torch.from_numpy(cv2.fillConvexPoly(image, hull, (0.2, 0.3, 0.4)))
+
+
+def test_the_hull_of_a_box_has_about_its_extent():
+    low, high = torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5])
+    hull = visual_hull(PhotosOfABox(low, high), WHITE)
+    found = hull.extent(AXES, CENTER, HALF)
+    assert (found[0] <= low + 0.01).all() and (found[1] >= high - 0.01).all(), "nothing is cut off"
+    assert torch.allclose(found[:, :2], torch.stack([low, high])[:, :2], atol=0.12)
+    assert torch.allclose(found[:, 2], torch.stack([low, high])[:, 2], atol=0.4), "no photo is taken from the side"
+
+
+def test_the_extent_is_along_the_axes_asked_for_and_within_the_box():
+    hull = VisualHull(torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]]) / 2**0.5, torch.tensor([0.0, -1.0]))
+    diagonal = torch.tensor([[1.0, 1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 2**0.5]]) / 2**0.5
+    extent = hull.extent(diagonal, torch.tensor([0.1, 0.1, 0.0]), torch.tensor([2.0, 3.0, 4.0]))
+    shift = 0.1 * 2**0.5
+    assert torch.allclose(extent, torch.tensor([[-shift, -3.0, -4.0], [1 - shift, 3.0, 4.0]]), atol=1e-5)
+    assert hull.extent(AXES, torch.tensor([9.0, 9.0, 0.0]), HALF) is None
+
+
+def test_an_outline_is_convex_and_needs_the_whole_thing():
+    thing = torch.zeros(20, 30, dtype=torch.bool)
+    assert outline(thing) is None
+    thing[5:10, 7:12] = thing[12, 20] = True
+    thing[6:9, 8:11] = False  # a hole
+    corners = {tuple(corner) for corner in outline(thing).tolist()}
+    assert corners == {(5, 7), (5, 12), (10, 7), (12, 21), (13, 20), (13, 21)}
+    thing[4, -1] = True
+    assert outline(thing) is None
+
+
+def test_photos_without_a_whole_thing_say_nothing():
+    cut_off = PhotosOfABox(torch.full((3,), -2.0), torch.full((3,), 2.0))
+    assert visual_hull(cut_off, WHITE) is None
+    fisheye = PhotosOfABox(torch.full((3,), -0.5), torch.full((3,), 0.5))
+    fisheye.cameras.camera_type[:] = CameraType.FISHEYE.value
+    assert visual_hull(fisheye, WHITE) is None
