@@ -1,4 +1,4 @@
-"""Whether all photos show their thing on one and the same background, and which pixels are not background."""
+"""Whether all photos show their thing on one and the same background, and where they show it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ WHITE = (1.0, 1.0, 1.0)
 
 def one_background(dataset: InputDataset) -> Float[Tensor, "3"] | None:
     """The one background of a dataset's photos, of which at most 20 are looked at; see `border_colour`."""
-    return border_colour(dataset.get_image_float32(index) for index in looked_at(dataset))
-
-
-def looked_at(dataset: InputDataset) -> range:
-    """Indices of at most 20 photos, spread over the dataset."""
-    return range(0, len(dataset), max(1, -(-len(dataset) // MAX_PHOTOS)))
+    step = -(-len(dataset) // MAX_PHOTOS)
+    return border_colour(dataset.get_image_float32(index) for index in range(0, len(dataset), step))
 
 
 def border_colour(images: Iterable[Float[Tensor, "height width channels"]]) -> Float[Tensor, "3"] | None:
@@ -47,15 +43,25 @@ def border_colour(images: Iterable[Float[Tensor, "height width channels"]]) -> F
     return median if alike.float().mean() >= SHARE else None
 
 
-def stands_out(image: Float[Tensor, "*shape channels"], background: Float[Tensor, "3"]) -> Bool[Tensor, "*shape"]:
-    """Pixels that are further than 0.05 from the background's colour in any channel, and not transparent.
+def things(dataset: InputDataset, background: Float[Tensor, "3"]) -> list[Bool[Tensor, "height width"]]:
+    """What every photo of a dataset shows in front of the background that they have in common; see `stands_out`."""
+    photos = (torch.from_numpy(dataset.get_numpy_image(index)).float() / 255 for index in range(len(dataset)))
+    return [stands_out(photo, background) for photo in photos]
+
+
+def stands_out(
+    image: Float[Tensor, "height width channels"], background: Float[Tensor, "3"]
+) -> Bool[Tensor, "height width"]:
+    """What is not transparent, or in an image without transparent pixels what differs from the background.
+
+    By more than 0.05 in any channel.
 
     Args:
         image: RGB or RGBA with straight alpha, in [0, 1].
         background: RGB in [0, 1].
     """
     opaque = (image[..., 3:] >= TOLERANCE).all(-1)  # all True without alpha
-    return opaque & ((image[..., :3] - background.to(image.device)).abs() > TOLERANCE).any(-1)
+    return ((image[..., :3] - background).abs() > TOLERANCE).any(-1) if opaque.all() else opaque
 
 
 def _border(image: Float[Tensor, "height width channels"]) -> Float[Tensor, "pixels channels"]:

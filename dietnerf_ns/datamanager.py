@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxtyping import Bool
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
-from dietnerf_ns.backdrop import one_background
+from dietnerf_ns.backdrop import one_background, things
 from dietnerf_ns.dataset import AreaDownscaledDataset
 from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.pixels import SubjectPixelSampler, SubjectPixelSamplerConfig
@@ -62,6 +65,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
     config: FewShotDataManagerConfig
     has_eval_images: bool = True
     """Whether there are images that are not trained on."""
+    _things: Sequence[Bool[Tensor, "height width"]] = ()
+    """Where the photos show a thing on one background."""
 
     def __init__(self, config: FewShotDataManagerConfig, **kwargs):
         data = config.data or config.dataparser.data
@@ -89,16 +94,21 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         dataset = super().create_train_dataset()
         dataset.metadata[TRAIN_CAMERAS] = dataset.cameras
         if self.test_mode != "inference":  # rendering opens no photos
-            background = one_background(dataset)
-            dataset.metadata[ONE_BACKGROUND] = background
-            dataset.metadata[VISUAL_HULL] = None if background is None else visual_hull(dataset, background)
+            self._look_at_photos(dataset)
         self._report_views(dataset)
         return dataset
 
+    def _look_at_photos(self, dataset: AreaDownscaledDataset) -> None:
+        background = one_background(dataset)
+        dataset.metadata[ONE_BACKGROUND] = background
+        if background is not None:
+            self._things = things(dataset, background)
+            dataset.metadata[VISUAL_HULL] = visual_hull(dataset.cameras, self._things)
+
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
         sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
-        if isinstance(sampler, SubjectPixelSampler):
-            sampler.background = dataset.metadata.get(ONE_BACKGROUND)
+        if isinstance(sampler, SubjectPixelSampler) and dataset is self.train_dataset:
+            sampler.look_for(self._things)
         return sampler
 
     def create_eval_dataset(self) -> AreaDownscaledDataset:

@@ -11,7 +11,6 @@ from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from dietnerf_ns.backdrop import stands_out
 from dietnerf_ns.errors import UserError
 
 MARGIN = 0.02
@@ -40,8 +39,8 @@ class SubjectPixelSampler(PixelSampler):
     """
 
     config: SubjectPixelSamplerConfig
-    background: Float[Tensor, "3"] | None = None
-    """That all photos have in common, RGB in [0, 1]; set by the datamanager."""
+    subject: Bool[Tensor, "photos height width"] | None = None
+    """The thing in each photo of the dataset and a margin around it."""
 
     def __init__(self, config: SubjectPixelSamplerConfig, **kwargs):
         if not 0 <= config.subject_share <= 1:
@@ -50,33 +49,29 @@ class SubjectPixelSampler(PixelSampler):
         super().__init__(config, **kwargs)
         self._photos: Tensor | None = None
 
-    def subject(self, photos: Float[Tensor, "photos height width channels"]) -> Bool[Tensor, "photos height width"]:
-        """Pixels that are not background, and what is within 2 % of the photos' shorter side around them.
+    def look_for(self, things: Sequence[Bool[Tensor, "height width"]]) -> None:
+        """Learn where the photos of the dataset show the thing; the margin is 2 % of a photo's shorter side."""
+        if len({thing.shape for thing in things}) != 1 or self.config.subject_share == 0:
+            return
+        stacked = torch.stack(list(things))
+        margin = round(MARGIN * min(stacked.shape[1:]))
+        widened = max_pool2d(stacked[:, None].float(), 2 * margin + 1, stride=1, padding=margin)
+        self.subject = widened[:, 0] > 0
 
-        Args:
-            photos: RGB or RGBA with straight alpha, in [0, 1].
-        """
-        if self.background is None or self.config.subject_share == 0:
-            return torch.zeros(photos.shape[:3], dtype=torch.bool, device=photos.device)
-        margin = round(MARGIN * min(photos.shape[1:3]))
-        thing = stands_out(photos, self.background).float()
-        return max_pool2d(thing[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0
-
-    def chances(self, photos: Sequence[Float[Tensor, "height width channels"]]) -> Float[Tensor, "pixels"]:
+    def chances(self, num_pixels: int) -> Float[Tensor, "num_pixels"]:
         """How probable it is that a ray goes through a pixel, photo after photo, row after row; the sum is 1."""
-        subject = torch.zeros(sum(photo[..., 0].numel() for photo in photos), dtype=torch.bool)
-        if len({photo.shape for photo in photos}) == 1:
-            subject = self.subject(torch.stack(list(photos))).flatten()
-        share = self.config.subject_share if subject.any() else 0.0
-        return (1 - share) / len(subject) + share * subject / subject.sum().clamp(min=1)
+        if self.subject is None or not self.subject.any():
+            return torch.full((num_pixels,), 1 / num_pixels)
+        share, subject = self.config.subject_share, self.subject.flatten()
+        return (1 - share) / num_pixels + share * subject / subject.sum()
 
     def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
-        """The pixels of a step; the subject is looked for when the photos are new."""
-        if self._photos is not batch["image"]:
-            subject = self.subject(batch["image"])
+        """The pixels of a step; the subject's are listed when the photos are new."""
+        if self.subject is not None and self._photos is not batch["image"]:
+            subject = self.subject[batch["image_idx"].cpu()]
             if "mask" in batch:
-                subject &= batch["mask"][..., 0].bool().to(subject.device)
-            self._photos, self._subject_pixels = batch["image"], subject.nonzero()
+                subject = subject & batch["mask"][..., 0].bool().cpu()
+            self._photos, self._subject_pixels = batch["image"], subject.nonzero().to(batch["image"].device)
         return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
 
     def sample_method(
@@ -93,7 +88,7 @@ class SubjectPixelSampler(PixelSampler):
         if self._photos is not None and len(self._subject_pixels) > 0:
             count = round(self.config.subject_share * batch_size)
             chosen = torch.randint(len(self._subject_pixels), (count,), device=self._subject_pixels.device)
-            indices[:count] = self._subject_pixels[chosen].to(indices.device)
+            indices[:count] = self._subject_pixels[chosen]
         return indices
 
 

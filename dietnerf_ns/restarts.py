@@ -28,11 +28,11 @@ def photo_variance(dataset: InputDataset, blend: Blend, sampler: PixelSampler) -
         blend: puts an RGBA photo on the background that the model renders; leaves RGB as it is.
         sampler: which pixels training takes, and how often.
     """
-    photos = [dataset.get_image_float32(index) for index in range(len(dataset))]
-    pixels = torch.cat([blend(photo).reshape(-1, 3) for photo in photos])
+    photos = (blend(dataset.get_image_float32(index)) for index in range(len(dataset)))
+    pixels = torch.cat([photo.reshape(-1, 3) for photo in photos])
     chances = torch.full((len(pixels), 1), 1 / len(pixels))
     if isinstance(sampler, SubjectPixelSampler):
-        chances = sampler.chances(photos)[:, None]
+        chances = sampler.chances(len(pixels))[:, None]
     mean = (chances * pixels).sum(dim=0)
     return float((chances * (pixels - mean) ** 2).sum(dim=0).mean())
 

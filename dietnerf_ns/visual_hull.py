@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,11 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
-from nerfstudio.data.datasets.base_dataset import InputDataset
 from scipy.optimize import linprog
 from torch import Tensor
-
-from dietnerf_ns.backdrop import looked_at, stands_out
 
 
 @dataclass(frozen=True)
@@ -55,20 +53,20 @@ class VisualHull:
         return torch.from_numpy(corners).to(half_sizes) * size
 
 
-def visual_hull(dataset: InputDataset, background: Float[Tensor, "3"]) -> VisualHull | None:
-    """The visual hull of what stands out from the photos' background, of which at most 20 photos are looked at.
+def visual_hull(cameras: Cameras, things: Sequence[Bool[Tensor, "height width"]]) -> VisualHull | None:
+    """The visual hull of a thing.
 
     Args:
-        dataset: the training views.
-        background: that all photos have in common, RGB in [0, 1].
+        cameras: of the photos.
+        things: where each photo shows the thing.
 
     Returns:
         The hull, or None if no photo shows the thing whole or the cameras are not pinhole cameras.
     """
-    if not bool((dataset.cameras.camera_type == CameraType.PERSPECTIVE.value).all()):
+    if not bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all()):
         return None
-    outlines = ((i, outline(stands_out(dataset.get_image_float32(i), background))) for i in looked_at(dataset))
-    cones = [_cone(dataset.cameras[i : i + 1], corners) for i, corners in outlines if corners is not None]
+    outlines = [outline(thing) for thing in things]
+    cones = [_cone(cameras[i : i + 1], corners) for i, corners in enumerate(outlines) if corners is not None]
     if not cones:
         return None
     normals, offsets = zip(*cones, strict=True)

@@ -1,6 +1,10 @@
 import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from PIL import Image
 
-from dietnerf_ns.backdrop import border_colour, one_background, stands_out
+from dietnerf_ns.backdrop import border_colour, one_background, stands_out, things
+from dietnerf_ns.dataset import AreaDownscaledDataset
+from tests.conftest import pinhole_cameras, ring_of_poses
 
 
 def photo(colour, *, thing=(0.2, 0.4, 0.6), alpha=None, size=40):
@@ -57,9 +61,25 @@ def test_at_most_twenty_photos_of_a_dataset_are_read():
     assert Photos.read == list(range(0, 100, 5))
 
 
-def test_what_differs_from_the_background_stands_out_unless_it_is_transparent():
+def test_what_differs_from_the_background_stands_out():
     image = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06))
     assert int(stands_out(image, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
     assert not stands_out(photo((1.0, 0.5, 0.0), thing=(0.96, 0.5, 0.0)), torch.tensor([1.0, 0.5, 0.0])).any()
-    hidden = photo((0.0, 0.0, 0.0), alpha=0.0)
-    assert int(stands_out(hidden, torch.ones(3)).sum()) == 20 * 20
+    opaque = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06), alpha=1.0)
+    assert int(stands_out(opaque, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
+
+
+def test_what_is_cut_out_stands_out_even_if_it_is_white():
+    cut_out = photo((0.0, 0.0, 0.0), thing=(1.0, 1.0, 1.0), alpha=0.0)
+    assert int(stands_out(cut_out, torch.ones(3)).sum()) == 20 * 20
+
+
+def test_transparency_counts_although_the_dataparser_puts_photos_on_white(tmp_path):
+    image = (photo((0.0, 0.0, 0.0), thing=(1.0, 1.0, 1.0), alpha=0.0) * 255).byte().numpy()
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    cameras = pinhole_cameras(ring_of_poses(1), width=40, height=40)
+    outputs = DataparserOutputs([tmp_path / "photo.png"], cameras, alpha_color=torch.ones(3))
+    dataset = AreaDownscaledDataset(outputs)
+    assert dataset.get_image_float32(0).min() == 1.0
+    (thing,) = things(dataset, torch.ones(3))
+    assert int(thing.sum()) == 20 * 20

@@ -8,8 +8,6 @@ from dietnerf_ns.errors import UserError
 from dietnerf_ns.methods import dietnerf_tiny, dietnerf_vanilla
 from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig, SubjectPixelSamplerConfig
 
-BLUE = torch.tensor([0.0, 0.0, 1.0])
-
 
 def sampler(step=None, **settings):
     sampler = OnePhotoPixelSamplerConfig(**settings).setup(num_rays_per_batch=400)
@@ -63,22 +61,23 @@ def test_the_papers_method_samples_like_this_and_is_told_the_step(tiny_pipeline_
     assert not rows_near_the_border(), "a new initialisation starts in the centre again"
 
 
-def photos_of_a_square():
-    """Two photos of 50 x 100 pixels, a red square of 4 x 4 in each on blue."""
-    photos = BLUE.repeat(2, 50, 100, 1)
-    photos[0, 10:14, 20:24] = photos[1, 30:34, 70:74] = torch.tensor([1.0, 0.0, 0.0])
-    return photos
+def squares():
+    """In two photos of 50 x 100 pixels a square of 4 x 4."""
+    things = torch.zeros(2, 50, 100, dtype=torch.bool)
+    things[0, 10:14, 20:24] = things[1, 30:34, 70:74] = True
+    return list(things)
 
 
-def subject_sampler(background=BLUE, **settings):
+def subject_sampler(things=None, **settings):
     sampler = SubjectPixelSamplerConfig(**settings).setup(num_rays_per_batch=1000)
-    sampler.background = background
+    sampler.look_for(squares() if things is None else things)
     return sampler
 
 
-def share_near_the_squares(sampler, **batch):
+def share_near_the_squares(sampler, *, photos=(0, 1), **batch):
     torch.manual_seed(0)
-    batch = {"image": photos_of_a_square(), "image_idx": torch.arange(2)} | batch
+    photos = torch.tensor(photos)
+    batch = {"image": torch.rand(len(photos), 50, 100, 3), "image_idx": photos} | batch
     indices = torch.cat([sampler.sample(batch)["indices"] for _ in range(5)])
     starts = torch.tensor([[9, 19], [29, 69]])[indices[:, 0]]  # with a margin of one pixel, 2 % of 50
     return float(((indices[:, 1:] >= starts) & (indices[:, 1:] < starts + 6)).all(-1).float().mean())
@@ -88,7 +87,7 @@ def test_a_share_of_the_rays_goes_through_the_subject_and_its_margin():
     area = 36 / 5000
     assert share_near_the_squares(subject_sampler(subject_share=0.7)) == pytest.approx(0.7 + 0.3 * area, abs=0.01)
     assert share_near_the_squares(subject_sampler(subject_share=1.0)) == 1.0
-    for uniform in (subject_sampler(subject_share=0.0), subject_sampler(background=None)):
+    for uniform in (subject_sampler(subject_share=0.0), subject_sampler(things=())):
         assert share_near_the_squares(uniform) == pytest.approx(area, abs=0.01)
 
 
@@ -97,29 +96,32 @@ def test_a_subject_that_is_masked_out_is_not_taken():
     mask[0, 8:16, 18:26] = 0
     sampler = subject_sampler(subject_share=0.9)
     assert share_near_the_squares(sampler, mask=mask) == pytest.approx(0.9, abs=0.02)
-    batch = {"image": photos_of_a_square(), "image_idx": torch.arange(2), "mask": mask}
+    batch = {"image": torch.rand(2, 50, 100, 3), "image_idx": torch.arange(2), "mask": mask}
     indices = sampler.sample(batch)["indices"]
     assert mask[indices[:, 0], indices[:, 1], indices[:, 2]].all()
 
 
-def test_other_photos_are_searched_anew_and_without_a_subject_rays_are_uniform():
+def test_the_subject_is_that_of_the_photos_at_hand():
     sampler = subject_sampler(subject_share=1.0)
-    assert share_near_the_squares(sampler) == 1.0
-    assert share_near_the_squares(sampler, image=BLUE.repeat(2, 50, 100, 1)) < 0.02
-    assert share_near_the_squares(sampler) == 1.0
+    for photos in ((0, 1), (1,), (1, 0), (0,)):
+        assert share_near_the_squares(sampler, photos=photos) == 1.0
+
+
+def test_without_a_subject_rays_are_uniform():
+    nothing = subject_sampler(things=[torch.zeros(50, 100, dtype=torch.bool)] * 2, subject_share=1.0)
+    assert share_near_the_squares(nothing) < 0.02
+    assert nothing.chances(10000).unique().tolist() == pytest.approx([1 / 10000])
 
 
 def test_photos_of_different_sizes_are_sampled_as_nerfstudio_does():
-    photos = [photos_of_a_square()[0], photos_of_a_square()[1, :40]]
-    batch = {"image": photos, "image_idx": torch.arange(2)}
-    indices = subject_sampler(subject_share=1.0).sample(batch)["indices"]
-    assert indices[:, 1:].float().std(dim=0).min() > 10
-    assert subject_sampler().chances(photos).unique().tolist() == pytest.approx([1 / 9000])
+    sampler = subject_sampler(things=[squares()[0], squares()[1][:40]], subject_share=1.0)
+    batch = {"image": [torch.rand(50, 100, 3), torch.rand(40, 100, 3)], "image_idx": torch.arange(2)}
+    assert sampler.sample(batch)["indices"][:, 1:].float().std(dim=0).min() > 10
+    assert sampler.chances(9000).unique().tolist() == pytest.approx([1 / 9000])
 
 
 def test_chances_are_those_of_the_rays():
-    sampler = subject_sampler(subject_share=0.7)
-    chances = sampler.chances(list(photos_of_a_square())).reshape(2, 50, 100)
+    chances = subject_sampler(subject_share=0.7).chances(10000).reshape(2, 50, 100)
     assert float(chances.sum()) == pytest.approx(1.0)
     assert float(chances[0, 9:15, 19:25].sum() + chances[1, 29:35, 69:75].sum()) == pytest.approx(0.7 + 0.3 * 36 / 5000)
     assert chances.unique().numel() == 2
@@ -134,8 +136,8 @@ def test_a_share_is_a_share(share):
 def test_the_methods_sample_like_this_where_photos_have_one_background(tiny_pipeline_config):
     assert isinstance(dietnerf_tiny.config.pipeline.datamanager.pixel_sampler, SubjectPixelSamplerConfig)
     datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
-    assert datamanager.train_pixel_sampler.background.tolist() == [1, 1, 1]
-    assert datamanager.eval_pixel_sampler.background is None, "all of an evaluation image counts"
+    assert datamanager.train_pixel_sampler.subject.shape == (8, 100, 100)
+    assert datamanager.eval_pixel_sampler.subject is None, "all of an evaluation image counts"
     white = (datamanager.next_train(0)[1]["image"] > 0.95).all(-1).float().mean()
     datamanager.train_pixel_sampler.config.subject_share = 0.0
     assert white < 0.6 * (datamanager.next_train(0)[1]["image"] > 0.95).all(-1).float().mean()

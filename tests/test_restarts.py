@@ -44,7 +44,7 @@ def test_photo_variance_by_hand():
 
 def test_photo_variance_is_that_of_the_rays_that_are_taken():
     sampler = SubjectPixelSamplerConfig(subject_share=0.6).setup(num_rays_per_batch=1)
-    sampler.background = torch.zeros(3)  # the other three pixels are subject; margin 2 % of 1 pixel: none
+    sampler.look_for([torch.tensor([[False, True]]), torch.tensor([[True, True]])])
     red, green, blue = 0.9 * 0.1, 0.6 * 0.4, 0.3 * 0.7  # chances 0.1, 0.3, 0.3, 0.3
     assert photo_variance(FakePhotos(), lambda image: image, sampler) == pytest.approx((red + green + blue) / 3)
 

@@ -3,10 +3,10 @@ import numpy as np
 import torch
 from nerfstudio.cameras.cameras import CameraType
 
+from dietnerf_ns.backdrop import things
 from dietnerf_ns.visual_hull import VisualHull, outline, visual_hull
 from tests.conftest import pinhole_cameras, ring_of_poses
 
-WHITE = torch.ones(3)
 AXES, CENTER, HALF = torch.eye(3), torch.zeros(3), torch.full((3,), 2.0)
 
 
@@ -21,19 +21,23 @@ class PhotosOfABox:
     def __len__(self):
         return len(self.cameras)
 
-    def get_image_float32(self, index):
+    def get_numpy_image(self, index):
         camera = self.cameras[index]
         pose = camera.camera_to_worlds
         x, y, z = ((self.corners - pose[:, 3]) @ pose[:, :3]).T
         pixels = torch.stack([350 * x / -z + 200 - 0.5, -350 * y / -z + 150 - 0.5], dim=-1)
-        image = np.ones((300, 400, 3), dtype=np.float32)
+        image = np.full((300, 400, 3), 255, dtype=np.uint8)
         hull = cv2.convexHull(pixels.round().numpy().astype(np.int32))
-        return torch.from_numpy(cv2.fillConvexPoly(image, hull, (0.2, 0.3, 0.4)))
+        return cv2.fillConvexPoly(image, hull, (50, 70, 100))
+
+
+def hull_of(photos):
+    return visual_hull(photos.cameras, things(photos, torch.ones(3)))
 
 
 def test_the_hull_of_a_box_has_about_its_extent():
     low, high = torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5])
-    hull = visual_hull(PhotosOfABox(low, high), WHITE)
+    hull = hull_of(PhotosOfABox(low, high))
     found = hull.extent(AXES, CENTER, HALF)
     assert (found[0] <= low + 0.01).all() and (found[1] >= high - 0.01).all(), "nothing is cut off"
     assert torch.allclose(found[:, :2], torch.stack([low, high])[:, :2], atol=0.12)
@@ -62,7 +66,7 @@ def test_an_outline_is_convex_and_needs_the_whole_thing():
 
 def test_photos_without_a_whole_thing_say_nothing():
     cut_off = PhotosOfABox(torch.full((3,), -2.0), torch.full((3,), 2.0))
-    assert visual_hull(cut_off, WHITE) is None
+    assert hull_of(cut_off) is None
     fisheye = PhotosOfABox(torch.full((3,), -0.5), torch.full((3,), 0.5))
     fisheye.cameras.camera_type[:] = CameraType.FISHEYE.value
-    assert visual_hull(fisheye, WHITE) is None
+    assert hull_of(fisheye) is None
