@@ -182,6 +182,17 @@ class FakeOptimizers:
         self.optimizers = {"fields": fields}
 
 
+def test_a_fitted_box_comes_with_the_checkpoint(tiny_pipeline_config):
+    trained = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    rendering = tiny_pipeline_config.setup(device="cpu", test_mode="inference")
+    box, model = rendering.model.field.spatial_distortion, rendering.model
+    assert box.half_sizes.tolist() == [1.5] * 3, "it could not see the photos"
+    rendering.load_pipeline(trained.state_dict(), step=0)
+    assert torch.equal(box.half_sizes, trained.model.field.spatial_distortion.half_sizes)
+    assert box.half_sizes.max() < 1.4 and rendering.model.collider.box is box
+    assert rendering.model is model, "nothing had to be built anew"
+
+
 def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipeline_config, tiny_scene, tmp_path):
     scene = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
     manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=scene))
