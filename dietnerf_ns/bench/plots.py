@@ -30,7 +30,7 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
             f"Paired difference to {results.baseline}, 95 % confidence interval; dots: (scene, views, seed).",
             draw_differences,
         ),
-        "curves": ("PSNR of rays while training, mean over the cells; thin: the training photos.", draw_curves),
+        "curves": ("PSNR of rays while training, mean over the cells; thin: the rays trained on.", draw_curves),
     }
     if contact_sheet:
         plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
