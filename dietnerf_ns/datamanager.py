@@ -18,7 +18,7 @@ from dietnerf_ns.dataset import AreaDownscaledDataset
 from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.pixels import SubjectPixelSampler, SubjectPixelSamplerConfig
 from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
-from dietnerf_ns.visual_hull import visual_hull
+from dietnerf_ns.visual_hull import is_pinhole, visual_hull
 
 REFUSALS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 """How nerfstudio's dataparsers end when they cannot read what they are given."""
@@ -106,8 +106,10 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             dataset.metadata[VISUAL_HULL] = visual_hull(dataset.cameras, self._things)
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
+        if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, SubjectPixelSamplerConfig):
+            self.config.pixel_sampler = PixelSamplerConfig()  # which nerfstudio replaces by its sampler of patches
         sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
-        if isinstance(sampler, SubjectPixelSampler) and dataset is self.train_dataset:
+        if isinstance(sampler, SubjectPixelSampler) and dataset is self.train_dataset and is_pinhole(dataset.cameras):
             sampler.look_for(self._things)
         return sampler
 

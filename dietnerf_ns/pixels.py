@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from dietnerf_ns.errors import UserError
 
@@ -22,14 +23,14 @@ class SubjectPixelSamplerConfig(PixelSamplerConfig):
 
     _target: type = field(default_factory=lambda: SubjectPixelSampler)
     subject_share: float = 0.9
-    """Part of a step's rays that go through the thing in the photos or close by, if all photos show it on one
-    background, which is soon learned; the other rays go anywhere in the photos, as all do with 0."""
+    """Part of a step's rays that go through the thing in the photos or close by, if all photos are of one size and show
+    it on one background, which is soon learned; the other rays go anywhere in the photos, as all do with 0."""
 
 
 class SubjectPixelSampler(PixelSampler):
     """Some of the rays through the subject and a margin around it, the rest uniform over all pixels.
 
-    Without one background, and with photos of different sizes, all rays are uniform.
+    Without one background, and with photos of different sizes or of other than pinhole cameras, all rays are uniform.
 
     Args:
         config: see `SubjectPixelSamplerConfig`.
@@ -53,13 +54,14 @@ class SubjectPixelSampler(PixelSampler):
         """Learn where the photos of the dataset show the thing; the margin is 2 % of a photo's shorter side."""
         if len({thing.shape for thing in things}) != 1 or self.config.subject_share == 0:
             return
-        stacked = torch.stack(list(things))
-        margin = round(MARGIN * min(stacked.shape[1:]))
-        widened = max_pool2d(stacked[:, None].float(), 2 * margin + 1, stride=1, padding=margin)
-        self.subject = widened[:, 0] > 0
+        width = 2 * round(MARGIN * min(things[0].shape)) + 1
+        kernel = np.ones((width, width), dtype=np.uint8)
+        self.subject = torch.stack(
+            [torch.from_numpy(cv2.dilate(thing.byte().numpy(), kernel)).bool() for thing in things]
+        )
 
     def chances(self, num_pixels: int) -> Float[Tensor, "num_pixels"]:
-        """How probable it is that a ray goes through a pixel, photo after photo, row after row; the sum is 1."""
+        """How probable it is that a ray goes through a pixel, photo after photo, row after row; masks left aside."""
         if self.subject is None or not self.subject.any():
             return torch.full((num_pixels,), 1 / num_pixels)
         share, subject = self.config.subject_share, self.subject.flatten()
@@ -69,7 +71,7 @@ class SubjectPixelSampler(PixelSampler):
         """The pixels of a step; the subject's are listed when the photos are new."""
         if self.subject is not None and self._photos is not batch["image"]:
             subject = self.subject[batch["image_idx"].cpu()]
-            if "mask" in batch:
+            if "mask" in batch and not self.config.ignore_mask:
                 subject = subject & batch["mask"][..., 0].bool().cpu()
             self._photos, self._subject_pixels = batch["image"], subject.nonzero().to(batch["image"].device)
         return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)

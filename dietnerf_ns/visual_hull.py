@@ -13,6 +13,8 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from scipy.optimize import linprog
 from torch import Tensor
 
+INFEASIBLE = 2  # scipy.optimize.linprog's status
+
 
 @dataclass(frozen=True)
 class VisualHull:
@@ -47,10 +49,15 @@ class VisualHull:
         for axis in range(3):
             for row, sign in enumerate((1, -1)):
                 ends = linprog(sign * np.eye(3)[axis], A_ub=outward, b_ub=limits, bounds=bounds)
-                if not ends.success:
+                if ends.status == INFEASIBLE:
                     return None
                 corners[row, axis] = ends.x[axis]
         return torch.from_numpy(corners).to(half_sizes) * size
+
+
+def is_pinhole(cameras: Cameras) -> bool:
+    """Whether all cameras are perspective ones, with or without lens distortion."""
+    return bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
 
 
 def visual_hull(cameras: Cameras, things: Sequence[Bool[Tensor, "height width"]]) -> VisualHull | None:
@@ -63,7 +70,7 @@ def visual_hull(cameras: Cameras, things: Sequence[Bool[Tensor, "height width"]]
     Returns:
         The hull, or None if no photo shows the thing whole or the cameras are not pinhole cameras.
     """
-    if not bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all()):
+    if not is_pinhole(cameras):
         return None
     outlines = [outline(thing) for thing in things]
     cones = [_cone(cameras[i : i + 1], corners) for i, corners in enumerate(outlines) if corners is not None]
@@ -77,8 +84,10 @@ def outline(thing: Bool[Tensor, "height width"]) -> Float[Tensor, "corners 2"] |
     """Corners (row, column) of the convex hull of a thing's pixels, in order; None if it is not whole in the photo."""
     if not thing.any() or thing[0].any() or thing[-1].any() or thing[:, 0].any() or thing[:, -1].any():
         return None
-    pixels = thing.nonzero()
-    corners = torch.cat([pixels + torch.tensor(offset) for offset in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    rows = thing.any(dim=1).nonzero()[:, 0]
+    first = thing[rows].int().argmax(dim=1)
+    last = thing.shape[1] - thing[rows].flip(1).int().argmax(dim=1)
+    corners = torch.cat([torch.stack([rows + edge, columns], dim=1) for edge in (0, 1) for columns in (first, last)])
     return torch.from_numpy(cv2.convexHull(corners.numpy().astype(np.int32))[:, 0]).float()
 
 

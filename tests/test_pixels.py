@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSamplerConfig
 
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.methods import dietnerf_tiny, dietnerf_vanilla
@@ -141,6 +141,12 @@ def test_the_methods_sample_like_this_where_photos_have_one_background(tiny_pipe
     white = (datamanager.next_train(0)[1]["image"] > 0.95).all(-1).float().mean()
     datamanager.train_pixel_sampler.config.subject_share = 0.0
     assert white < 0.6 * (datamanager.next_train(0)[1]["image"] > 0.95).all(-1).float().mean()
+
+
+def test_patches_can_be_asked_for(tiny_pipeline_config):
+    tiny_pipeline_config.datamanager.patch_size = 4
+    datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
+    assert isinstance(datamanager.train_pixel_sampler, PatchPixelSampler)
 
 
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):

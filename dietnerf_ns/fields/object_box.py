@@ -16,6 +16,8 @@ from dietnerf_ns.views import viewing_directions
 from dietnerf_ns.visual_hull import VisualHull
 
 MARGIN = 0.02
+ROUNDING = 1 + 1e-4  # rays end on the box's faces
+FAR_OUTSIDE = 4.0
 
 
 def surround_one_thing(cameras: Cameras) -> bool:
@@ -89,14 +91,16 @@ class ObjectBox(SpatialDistortion):
             return vectors @ self.axes.to(vectors).T
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """World positions to [-2, 2]^3 inside the cube around the box; all others land outside."""
-        return 2 * self.local(positions - self.center) / self.half_sizes.max()
+        """World positions in the box to [-2, 2]^3; all others, where nothing was trained, land outside."""
+        local = self.local(positions - self.center)
+        outside = (local.abs() > ROUNDING * self.half_sizes).any(dim=-1, keepdim=True)
+        return torch.where(outside, FAR_OUTSIDE, 2 * local / self.half_sizes.max())
 
 
 class BoxCollider(NearFarCollider):
     """Rays start and end where they enter and leave a box, as far as that is between near and far plane.
 
-    A ray that misses the box has a length of next to nothing.
+    A ray that misses the box has a length of next to nothing, at the near plane.
 
     Args:
         box: in the world.
@@ -116,7 +120,8 @@ class BoxCollider(NearFarCollider):
         crossings = torch.stack([(side * self.box.half_sizes - origins) / directions for side in (-1, 1)])
         enters = crossings.amin(dim=0).amax(dim=-1, keepdim=True)
         leaves = crossings.amax(dim=0).amin(dim=-1, keepdim=True)
-        nears = torch.maximum(enters, bundle.nears)
-        bundle.fars = torch.maximum(torch.minimum(leaves, bundle.fars), nears + 1e-6)
-        bundle.nears = nears
+        nears, fars = torch.maximum(enters, bundle.nears), torch.minimum(leaves, bundle.fars)
+        hits = nears < fars
+        bundle.nears = torch.where(hits, nears, bundle.nears)
+        bundle.fars = torch.where(hits, fars, bundle.nears + 1e-6)
         return bundle

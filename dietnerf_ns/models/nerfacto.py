@@ -64,7 +64,8 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     disable-scene-contraction."""
     fit_box: bool = True
     """Make the box that the scene is in as small as the thing's outlines allow, if the photos show it on one
-    background, and sample rays inside it alone."""
+    background, and unless the camera optimizer has yet to correct their poses. Under disable-scene-contraction rays are
+    sampled in the box alone; with False as nerfacto does."""
     average_init_density: float = 0.01
     """Average initial density output from MLP."""
     use_appearance_embedding: bool = False
@@ -131,7 +132,7 @@ class DietNeRFModel(NerfactoModel):
 
     def _scene(self) -> Scene:
         photos = Photos.described_by(self.kwargs["metadata"])
-        if not self.config.fit_box:
+        if not self.config.fit_box or self.config.camera_optimizer.mode != "off":
             photos = replace(photos, hull=None)
         if self.config.disable_scene_contraction:
             return bounded_scene(self.scene_box.aabb, photos) if self.config.fit_box else Scene()

@@ -102,9 +102,11 @@ def _object(photos: Photos, background_color: str) -> Scene:
     box = _shrunk(cube, photos)
     background = photos.background if background_color == NerfactoModelConfig.background_color else None
     colour = background_color if background is None else f"RGB {_numbers(background)}, as in the photos"
+    # A hull is known while training only; a trained box comes with the checkpoint.
+    where = "" if photos.hull is None else f" in a box of {_sides(box)} around {_numbers(box.center)},"
     CONSOLE.print(
-        f"Scene: one thing with nothing around it, in a box of {_sides(box)} around {_numbers(box.center)}, "
-        f"background {colour}. Otherwise: --pipeline.model.scene around."
+        f"Scene: one thing with nothing around it,{where} background {colour}. "
+        "Otherwise: --pipeline.model.scene around."
     )
     return Scene(box, OBJECT_PRESET | {"average_init_density": density}, background)
 

@@ -66,6 +66,7 @@ def test_the_cube_around_a_box_is_scaled_and_a_corner_pair_makes_a_box():
     assert torch.allclose(
         box(torch.tensor([[4.0, 2.0, 1.0], [0.0, 0.0, 0.0]])), torch.tensor([[2, 1, 0.5], [-2, -1, -0.5]])
     )
+    assert (box(torch.tensor([[2.0, 2.5, 0.5], [2.0, 1.0, 1.01]])) > 2).any(-1).all(), "beside the box, in the cube"
 
 
 def test_a_box_shrinks_to_what_the_hull_leaves_and_a_margin():
@@ -97,6 +98,17 @@ def test_rays_are_cut_to_the_box():
     assert torch.allclose(cut.nears[hit, 0], first[hit], atol=0.003)
     assert torch.allclose(cut.fars[hit, 0], last[hit], atol=0.003)
     assert float((cut.fars - cut.nears)[~hit].max()) < 0.003
+    assert float(cut.fars.max()) < 8, "no ray ends at a depth that nothing in the scene has"
+
+
+def test_a_ray_along_a_side_of_the_box_that_it_misses_is_finite():
+    box = ObjectBox.of(torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)[:3]
+    rays.origins = torch.tensor([[5.0, 0.0, -4.0]]).expand(3, 3)
+    rays.directions = torch.tensor([[0.0, 0.0, 1.0], [1e-8, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    cut = BoxCollider(box, near_plane=0.05, far_plane=1000.0)(rays)
+    assert cut.nears[:, 0].tolist() == pytest.approx([0.05] * 3)
+    assert cut.fars[:, 0].tolist() == pytest.approx([0.05] * 3, abs=1e-5)
 
 
 def test_near_and_far_plane_cut_further_and_no_ray_starts_behind_its_camera():

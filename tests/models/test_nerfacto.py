@@ -1,5 +1,6 @@
 import pytest
 import torch
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.field_components.spatial_distortions import SceneContraction
@@ -109,6 +110,8 @@ def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
         assert unfitted.field.spatial_distortion is None and not isinstance(unfitted.collider, BoxCollider)
     else:
         assert torch.equal(unfitted.field.spatial_distortion.half_sizes, whole.half_sizes)
+    moving = unbounded_model(cameras, hull=hull, camera_optimizer=CameraOptimizerConfig(mode="SO3xR3"), **settings)
+    assert torch.equal(moving.field.spatial_distortion.half_sizes, whole.half_sizes), "poses are still to be corrected"
     nowhere = VisualHull(hull.normals, torch.tensor([50.0]))
     kept = unbounded_model(cameras, hull=nowhere, **settings).field.spatial_distortion
     assert torch.equal(kept.half_sizes, whole.half_sizes)
