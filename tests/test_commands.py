@@ -42,7 +42,7 @@ def test_eval_gives_psnr_and_ssim_and_says_what_is_left_out(trained_tiny, tmp_pa
 def test_checkpoint_holds_the_field_and_no_frozen_network(trained_tiny):
     state = checkpoint(trained_tiny.run)
     groups = {name.removeprefix("_model.").split(".")[0] for name in state["pipeline"]}
-    assert groups == {"field", "proposal_networks", "device_indicator_param", "_extra_state"}
+    assert groups == {"field", "proposal_networks", "collider", "device_indicator_param", "_extra_state"}
     assert set(state["optimizers"]) == {"fields", "proposal_networks"}
 
 
