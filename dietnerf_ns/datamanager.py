@@ -17,8 +17,8 @@ from dietnerf_ns.backdrop import one_background, things
 from dietnerf_ns.dataset import AreaDownscaledDataset
 from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.pixels import SubjectPixelSampler, SubjectPixelSamplerConfig
-from dietnerf_ns.views import PROTOCOLS, direction_coverage, keep_views, protocol_test_indices, select_views
-from dietnerf_ns.visual_hull import is_pinhole, visual_hull
+from dietnerf_ns.views import PROTOCOLS, direction_coverage, is_pinhole, keep_views, protocol_test_indices, select_views
+from dietnerf_ns.visual_hull import visual_hull
 
 REFUSALS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 """How nerfstudio's dataparsers end when they cannot read what they are given."""

@@ -76,17 +76,9 @@ class SubjectPixelSampler(PixelSampler):
             self._photos, self._subject_pixels = batch["image"], subject.nonzero().to(batch["image"].device)
         return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
 
-    def sample_method(
-        self,
-        batch_size: int,
-        num_images: int,
-        image_height: int,
-        image_width: int,
-        mask: Tensor | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Int[Tensor, "batch_size 3"]:
-        """Photo, row and column of each ray, those through the subject first."""
-        indices = super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
+    def sample_method(self, batch_size: int, *size: int, **settings) -> Int[Tensor, "batch_size 3"]:
+        """Photo, row and column of each ray, those through the subject first; arguments as nerfstudio's."""
+        indices = super().sample_method(batch_size, *size, **settings)
         if self._photos is not None and len(self._subject_pixels) > 0:
             count = round(self.config.subject_share * batch_size)
             chosen = torch.randint(len(self._subject_pixels), (count,), device=self._subject_pixels.device)

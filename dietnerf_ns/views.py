@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, Semantics
 from torch import Tensor
 
@@ -45,6 +46,11 @@ PROTOCOLS = {
     # DietNeRF's released configuration for lego with one unseen side.
     "lego-14-occluded": Protocol((2, 5, 8, 9, 10, 16, 34, 35, 40, 52, 53, 54, 58, 60)),
 }
+
+
+def is_pinhole(cameras: Cameras) -> bool:
+    """Whether all cameras are perspective ones, with or without lens distortion."""
+    return bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
 
 
 def viewing_directions(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 3"]:

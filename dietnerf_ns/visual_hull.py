@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 from scipy.optimize import linprog
 from torch import Tensor
+
+from dietnerf_ns.views import is_pinhole
 
 INFEASIBLE = 2  # scipy.optimize.linprog's status
 
@@ -53,11 +55,6 @@ class VisualHull:
                     return None
                 corners[row, axis] = ends.x[axis]
         return torch.from_numpy(corners).to(half_sizes) * size
-
-
-def is_pinhole(cameras: Cameras) -> bool:
-    """Whether all cameras are perspective ones, with or without lens distortion."""
-    return bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
 
 
 def visual_hull(cameras: Cameras, things: Sequence[Bool[Tensor, "height width"]]) -> VisualHull | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from dietnerf_ns.errors import UserError
-from dietnerf_ns.views import SURROUND_ANGLE_DEG, widest_viewing_angle
+from dietnerf_ns.views import SURROUND_ANGLE_DEG, is_pinhole, widest_viewing_angle
 
 
 def is_front_facing(cameras: Cameras) -> bool:
@@ -20,8 +20,7 @@ def is_front_facing(cameras: Cameras) -> bool:
     """
     positions = cameras.camera_to_worlds[:, :, 3]
     apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
-    pinhole = bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
-    return apart and pinhole and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG
+    return apart and is_pinhole(cameras) and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG
 
 
 class FrontFacingContraction(SpatialDistortion):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from nerfstudio.model_components.scene_colliders import NearFarCollider
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.semantic.poses import cameras_surround_scene, horizontal_axes, nearest_point_to_axes, up_vector
-from dietnerf_ns.views import viewing_directions
+from dietnerf_ns.views import is_pinhole, viewing_directions
 from dietnerf_ns.visual_hull import VisualHull
 
 MARGIN = 0.02
@@ -22,8 +22,7 @@ FAR_OUTSIDE = 4.0
 
 def surround_one_thing(cameras: Cameras) -> bool:
     """Whether these are pinhole cameras that look at one thing from clearly different sides."""
-    pinhole = bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
-    return pinhole and cameras_surround_scene(cameras.camera_to_worlds.cpu())
+    return is_pinhole(cameras) and cameras_surround_scene(cameras.camera_to_worlds.cpu())
 
 
 class ObjectBox(SpatialDistortion):
