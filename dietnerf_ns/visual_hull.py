@@ -15,8 +15,6 @@ from torch import Tensor
 
 from dietnerf_ns.views import is_pinhole
 
-INFEASIBLE = 2  # scipy.optimize.linprog's status
-
 
 @dataclass(frozen=True)
 class VisualHull:
@@ -51,7 +49,7 @@ class VisualHull:
         for axis in range(3):
             for row, sign in enumerate((1, -1)):
                 ends = linprog(sign * np.eye(3)[axis], A_ub=outward, b_ub=limits, bounds=bounds)
-                if ends.status == INFEASIBLE:
+                if not ends.success:
                     return None
                 corners[row, axis] = ends.x[axis]
         return torch.from_numpy(corners).to(half_sizes) * size

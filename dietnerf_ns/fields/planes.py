@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.field_components.encodings import TriplaneEncoding
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from torch import Tensor, nn
@@ -14,7 +16,17 @@ from torch.nn.functional import mse_loss
 from dietnerf_ns.fields.encoded import two_layer_mlp
 from dietnerf_ns.fields.generator import PlaneGenerator
 
-INITIAL_SCALE = 0.1
+MAX_RESOLUTION = 512
+
+
+def finest_resolution(cameras: Cameras) -> int:
+    """Cells along the side of the finest planes: more for more photos, which leave less to guess between them.
+
+    From four photos a cell per pixel of a photo's shorter side; the planes' cells grow in number with the photos'
+    pixels, up to twice as many along a side, and 512.
+    """
+    side = int(torch.minimum(cameras.width, cameras.height).min())
+    return min(round(side * min(max(1.0, math.sqrt(len(cameras) / 4)), 2.0)), MAX_RESOLUTION)
 
 
 class MultiResolutionTriplanes(nn.Module):
@@ -23,12 +35,13 @@ class MultiResolutionTriplanes(nn.Module):
     Args:
         resolutions: cells along a plane's side, one tri-plane per entry.
         channels: features per resolution.
+        initial_scale: standard deviation of the features before training.
     """
 
-    def __init__(self, resolutions: Sequence[int], channels: int):
+    def __init__(self, resolutions: Sequence[int], channels: int, initial_scale: float):
         super().__init__()
         self.levels = nn.ModuleList(
-            TriplaneEncoding(resolution, channels, init_scale=INITIAL_SCALE) for resolution in resolutions
+            TriplaneEncoding(resolution, channels, init_scale=initial_scale) for resolution in resolutions
         )
         self.channels = channels
 
@@ -69,7 +82,7 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
 
     def __init__(self, resolution: int, num_levels: int, channels: int):
         generator = PlaneGenerator(resolution=resolution, levels=num_levels, channels=channels)
-        super().__init__(generator.resolutions, channels)
+        super().__init__(generator.resolutions, channels, initial_scale=0)
         self.generator = generator
         for level in self.levels:
             del level.plane_coef
@@ -118,16 +131,24 @@ class PlaneDensityField(HashMLPDensityField):
     Args:
         resolution: cells along a plane's side.
         channels: features per cell.
+        initial_scale: standard deviation of the features before training.
         density_arguments: everything else `HashMLPDensityField` takes.
     """
 
     def __init__(
-        self, *args, resolution: int, channels: int, hidden_dim: int = 16, implementation: str, **density_arguments
+        self,
+        *args,
+        resolution: int,
+        channels: int,
+        initial_scale: float,
+        hidden_dim: int = 16,
+        implementation: str,
+        **density_arguments,
     ):
         smallest_hash = {"num_levels": 1, "log2_hashmap_size": 1}
         super().__init__(
             *args, hidden_dim=hidden_dim, implementation=implementation, **smallest_hash, **density_arguments
         )
-        planes = MultiResolutionTriplanes([resolution], channels)
+        planes = MultiResolutionTriplanes([resolution], channels, initial_scale)
         self.mlp_base = nn.Sequential(planes, two_layer_mlp(planes.get_out_dim(), hidden_dim, 1, implementation))
         del self.encoding

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -23,13 +22,17 @@ from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
-from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
+from dietnerf_ns.fields.planes import (
+    GeneratedTriplanes,
+    MultiResolutionTriplanes,
+    PlaneDensityField,
+    finest_resolution,
+)
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import BLENDER_PRESET, Photos, Scene, bounded_scene, recognised_scene
 from dietnerf_ns.priors.coarse_to_fine import level_weights
 
-MAX_PLANE_RESOLUTION = 512
 COARSE_TO_FINE_ON_PLANES = 1 / 3
 
 
@@ -42,12 +45,15 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """What holds the scene: feature planes; feature planes that an untrained network puts out, a prior of its own that
     needs many more steps; or nerfacto's hash grid."""
     plane_resolution: int | None = None
-    """Cells along the side of the finest feature planes; when not given the shorter side of the training images, at
-    most 512."""
+    """Cells along the side of the finest feature planes; when not given the shorter side of the training images, times
+    the square root of a quarter of their number if there are 4 to 16 (from there on times 2), at most 512."""
     plane_levels: int = 3
     """Sets of feature planes, each with half the resolution of the next finer one."""
     plane_channels: int = 16
     """Features per set of planes."""
+    plane_initial_scale: float = 0.02
+    """Standard deviation of the features before training, but for generated planes: what no photo shows stays as smooth
+    as that. nerfstudio's own planes have 0.1."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
     coarse_to_fine: float | None = None
@@ -174,11 +180,11 @@ class DietNeRFModel(NerfactoModel):
     def _planes(self) -> MultiResolutionTriplanes:
         finest, levels, channels = self.config.plane_resolution, self.config.plane_levels, self.config.plane_channels
         if finest is None:
-            cameras = self.kwargs["metadata"][TRAIN_CAMERAS]
-            finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
+            finest = finest_resolution(self.kwargs["metadata"][TRAIN_CAMERAS])
         if self.config.field == "generated-planes":
             return GeneratedTriplanes(finest, levels, channels)
-        return MultiResolutionTriplanes([max(2, finest // 2**level) for level in reversed(range(levels))], channels)
+        resolutions = [max(2, finest // 2**level) for level in reversed(range(levels))]
+        return MultiResolutionTriplanes(resolutions, channels, self.config.plane_initial_scale)
 
     def _put_in_plane_proposals(self) -> None:
         if self.config.predict_normals:
@@ -188,6 +194,7 @@ class DietNeRFModel(NerfactoModel):
                 self.scene_box.aabb,
                 resolution=self.config.proposal_plane_resolution,
                 channels=self.config.plane_channels,
+                initial_scale=self.config.plane_initial_scale,
                 **self._shared_by_fields(),
             )
             for _ in self.proposal_networks

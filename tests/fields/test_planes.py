@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from dietnerf_ns.fields.planes import MultiResolutionTriplanes
+from dietnerf_ns.fields.planes import MultiResolutionTriplanes, finest_resolution
+from tests.conftest import pinhole_cameras, ring_of_poses
 
 
 def test_features_are_the_planes_summed_and_the_levels_side_by_side():
-    planes = MultiResolutionTriplanes([2, 3], channels=1)
+    planes = MultiResolutionTriplanes([2, 3], channels=1, initial_scale=0.1)
     with torch.no_grad():
         planes.levels[0].plane_coef[:] = torch.tensor([1.0, 2.0, 4.0])[:, None, None, None]
         planes.levels[1].plane_coef[:] = 0.5
@@ -13,7 +14,7 @@ def test_features_are_the_planes_summed_and_the_levels_side_by_side():
 
 
 def test_positions_cover_the_unit_cube():
-    planes = MultiResolutionTriplanes([2], channels=1)
+    planes = MultiResolutionTriplanes([2], channels=1, initial_scale=0.1)
     with torch.no_grad():
         planes.levels[0].plane_coef.zero_()
         planes.levels[0].plane_coef[0, 0] = torch.tensor([[0.0, 1.0], [0.0, 1.0]])  # grows along x
@@ -23,8 +24,8 @@ def test_positions_cover_the_unit_cube():
 
 def test_a_checkpoint_brings_its_own_resolution():
     """Commands that render without images may see cameras of another size than training did."""
-    saved = MultiResolutionTriplanes([4, 8], channels=2)
-    loaded = MultiResolutionTriplanes([16, 32], channels=2)
+    saved = MultiResolutionTriplanes([4, 8], channels=2, initial_scale=0.1)
+    loaded = MultiResolutionTriplanes([16, 32], channels=2, initial_scale=0.1)
     parameters = list(loaded.parameters())
     loaded.load_state_dict(saved.state_dict())
     positions = torch.rand(6, 3)
@@ -33,8 +34,18 @@ def test_a_checkpoint_brings_its_own_resolution():
 
 
 def test_total_variation_by_hand():
-    planes = MultiResolutionTriplanes([2], channels=1)
+    planes = MultiResolutionTriplanes([2], channels=1, initial_scale=0.1)
     with torch.no_grad():
         planes.levels[0].plane_coef[:] = torch.tensor([[0.0, 1.0], [3.0, 5.0]])
     # down: (3, 4) -> mean square 12.5; across: (1, 2) -> mean square 2.5; the same on all three planes
     assert float(planes.total_variation()) == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize(
+    ("photos", "scale", "cells"),
+    [(1, 1, 30), (4, 1, 30), (8, 1, 42), (16, 1, 60), (100, 1, 60), (4, 10, 300), (16, 10, 512)],
+)
+def test_more_photos_make_finer_planes(photos, scale, cells):
+    cameras = pinhole_cameras(ring_of_poses(photos))  # 40 x 30 pixels
+    cameras.rescale_output_resolution(scale)
+    assert finest_resolution(cameras) == cells

@@ -34,7 +34,7 @@ def test_operations_of_a_ray_are_those_of_its_samples():
 
 
 def test_gathered_bytes():
-    assert gathered_per_sample(MultiResolutionTriplanes([4, 8], channels=2)) == 2 * 2 * 12 * 4
+    assert gathered_per_sample(MultiResolutionTriplanes([4, 8], channels=2, initial_scale=0.1)) == 2 * 2 * 12 * 4
     model = tiny_model(num_proposal_samples_per_ray=(10,), num_nerf_samples_per_ray=6)  # 2 features in both
     assert gathered_per_ray(model) == (10 + 6) * 2 * 12 * 4
 
