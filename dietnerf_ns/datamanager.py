@@ -103,7 +103,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         dataset.metadata[ONE_BACKGROUND] = background
         if background is not None:
             self._things = things(dataset, background)
-            dataset.metadata[VISUAL_HULL] = visual_hull(dataset.cameras, self._things)
+            names = [path.name for path in dataset.image_filenames]
+            dataset.metadata[VISUAL_HULL] = visual_hull(dataset.cameras, self._things, names)
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, SubjectPixelSamplerConfig):

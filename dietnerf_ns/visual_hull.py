@@ -10,10 +10,20 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
+from numpy.typing import NDArray
 from scipy.optimize import linprog
+from scipy.spatial import HalfspaceIntersection
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dietnerf_ns.views import is_pinhole
+
+TOLERANCE = 0.05
+SMALLEST = 1e-4
+
+
+class OutlinesDisagree(ValueError):
+    """The outlines are not those of one thing, seen by these cameras."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,14 @@ class VisualHull:
     """
 
     normals: Float[Tensor, "planes 3"]
-    """In the world, pointing inwards."""
+    """In the world, pointing inwards, of length 1."""
     offsets: Float[Tensor, "planes"]
+    photos: Sequence[str]
+    """Name of the photo that each plane is from."""
 
     def extent(
         self, axes: Float[Tensor, "3 3"], center: Float[Tensor, "3"], half_sizes: Float[Tensor, "3"]
-    ) -> Float[Tensor, "2 3"] | None:
+    ) -> Float[Tensor, "2 3"]:
         """Smallest and largest coordinate of what lies in the hull and in a box, along the box's axes from its centre.
 
         Args:
@@ -39,40 +51,45 @@ class VisualHull:
             half_sizes: of the box along its axes.
 
         Returns:
-            The two corners, or None if hull and box have nothing in common.
+            The two corners.
+
+        Raises:
+            OutlinesDisagree: hull and box have nothing in common; or too little to fill an outline, which it misses
+                somewhere by more than 5 % of the box's longest half side, even in a box twice as large. Of one thing
+                with true poses the hull touches all sides of every outline.
         """
         size = half_sizes.max()
-        outward = -(self.normals @ axes.T).double().numpy()
-        limits = (self.normals @ center - self.offsets).double().numpy() / float(size)
-        bounds = [(-float(half), float(half)) for half in half_sizes / size]
-        corners = np.zeros((2, 3))
-        for axis in range(3):
-            for row, sign in enumerate((1, -1)):
-                ends = linprog(sign * np.eye(3)[axis], A_ub=outward, b_ub=limits, bounds=bounds)
-                if not ends.success:
-                    return None
-                corners[row, axis] = ends.x[axis]
-        return torch.from_numpy(corners).to(half_sizes) * size
+        normals = (self.normals @ axes.T).double().numpy()
+        offsets = (self.offsets - self.normals @ center).double().numpy() / float(size)
+        sides = (half_sizes / size).double().numpy()
+        corners = _corners(normals, offsets, sides)
+        gaps = (normals @ _corners(normals, offsets, 2 * sides).T).min(axis=1) - offsets
+        if gaps.max() > TOLERANCE:
+            raise OutlinesDisagree(f"The outline in {self.photos[gaps.argmax()]} does not fit those in the others")
+        return torch.from_numpy(np.stack([corners.min(axis=0), corners.max(axis=0)])).to(half_sizes) * size
 
 
-def visual_hull(cameras: Cameras, things: Sequence[Bool[Tensor, "height width"]]) -> VisualHull | None:
+def visual_hull(
+    cameras: Cameras, things: Sequence[Bool[Tensor, "height width"]], names: Sequence[str]
+) -> VisualHull | None:
     """The visual hull of a thing.
 
     Args:
         cameras: of the photos.
         things: where each photo shows the thing.
+        names: of the photos.
 
     Returns:
         The hull, or None if no photo shows the thing whole or the cameras are not pinhole cameras.
     """
     if not is_pinhole(cameras):
         return None
-    outlines = [outline(thing) for thing in things]
-    cones = [_cone(cameras[i : i + 1], corners) for i, corners in enumerate(outlines) if corners is not None]
-    if not cones:
+    outlines = {i: corners for i, thing in enumerate(things) if (corners := outline(thing)) is not None}
+    if not outlines:
         return None
-    normals, offsets = zip(*cones, strict=True)
-    return VisualHull(torch.cat(normals), torch.cat(offsets))
+    normals, offsets = zip(*(_cone(cameras[i : i + 1], corners) for i, corners in outlines.items()), strict=True)
+    planes = [names[i] for i, corners in outlines.items() for _ in corners]
+    return VisualHull(torch.cat(normals), torch.cat(offsets), planes)
 
 
 def outline(thing: Bool[Tensor, "height width"]) -> Float[Tensor, "corners 2"] | None:
@@ -86,11 +103,25 @@ def outline(thing: Bool[Tensor, "height width"]) -> Float[Tensor, "corners 2"] |
     return torch.from_numpy(cv2.convexHull(corners.numpy().astype(np.int32))[:, 0]).float()
 
 
+def _corners(
+    normals: NDArray[np.float64], offsets: NDArray[np.float64], half_sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Corners [n, 3] of what lies on the inner side of all planes and in a box around the origin."""
+    inwards = np.concatenate([normals, np.eye(3), -np.eye(3)])
+    limits = np.concatenate([offsets, -half_sizes, -half_sizes])
+    # The centre and the radius of the largest ball inside:
+    radius_weight = np.ones((len(inwards), 1))
+    ball = linprog([0, 0, 0, -1], A_ub=np.hstack([-inwards, radius_weight]), b_ub=-limits, bounds=[(None, None)] * 4)
+    if not ball.success or ball.x[3] < SMALLEST:
+        raise OutlinesDisagree("The outlines in the photos have no place in common")
+    return HalfspaceIntersection(np.hstack([-inwards, limits[:, None]]), ball.x[:3]).intersections
+
+
 def _cone(
     camera: Cameras, corners: Float[Tensor, "corners 2"]
 ) -> tuple[Float[Tensor, "corners 3"], Float[Tensor, "corners"]]:
     indices = torch.zeros(len(corners), 1, dtype=torch.long)
     rays = camera.to("cpu").generate_rays(camera_indices=indices, coords=corners)
     normals = torch.linalg.cross(rays.directions, rays.directions.roll(-1, dims=0))
-    normals = normals * (normals @ rays.directions.mean(dim=0)).sign()[:, None]
+    normals = normalize(normals * (normals @ rays.directions.mean(dim=0)).sign()[:, None], dim=-1)
     return normals, normals @ rays.origins[0]

@@ -1,10 +1,11 @@
 import cv2
 import numpy as np
+import pytest
 import torch
 from nerfstudio.cameras.cameras import CameraType
 
 from dietnerf_ns.backdrop import things
-from dietnerf_ns.visual_hull import VisualHull, outline, visual_hull
+from dietnerf_ns.visual_hull import OutlinesDisagree, VisualHull, outline, visual_hull
 from tests.conftest import pinhole_cameras, ring_of_poses
 
 AXES, CENTER, HALF = torch.eye(3), torch.zeros(3), torch.full((3,), 2.0)
@@ -31,8 +32,11 @@ class PhotosOfABox:
         return cv2.fillConvexPoly(image, hull, (50, 70, 100))
 
 
+NAMES = [f"{letter}.png" for letter in "abcdefgh"]
+
+
 def hull_of(photos):
-    return visual_hull(photos.cameras, things(photos, torch.ones(3)))
+    return visual_hull(photos.cameras, things(photos, torch.ones(3)), NAMES)
 
 
 def test_the_hull_of_a_box_has_about_its_extent():
@@ -44,13 +48,33 @@ def test_the_hull_of_a_box_has_about_its_extent():
     assert torch.allclose(found[:, 2], torch.stack([low, high])[:, 2], atol=0.4), "no photo is taken from the side"
 
 
+@pytest.mark.parametrize("degrees", [15, 60])
+def test_a_wrong_pose_is_noticed(degrees):
+    photos = PhotosOfABox(torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5]))
+    seen = things(photos, torch.ones(3))
+    angle = torch.deg2rad(torch.tensor(float(degrees)))
+    turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1]])
+    photos.cameras.camera_to_worlds[2] = turn @ photos.cameras.camera_to_worlds[2]
+    with pytest.raises(OutlinesDisagree, match=r"outline in [a-h]\.png does not fit"):
+        visual_hull(photos.cameras, seen, NAMES).extent(AXES, CENTER, HALF)
+
+
+def test_an_outline_of_more_than_the_thing_is_named():
+    photos = PhotosOfABox(torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5]))
+    seen = things(photos, torch.ones(3))
+    seen[5][20:24, 30:34] = True
+    with pytest.raises(OutlinesDisagree, match=r"outline in f\.png does not fit"):
+        visual_hull(photos.cameras, seen, NAMES).extent(AXES, CENTER, HALF)
+
+
 def test_the_extent_is_along_the_axes_asked_for_and_within_the_box():
-    hull = VisualHull(torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]]) / 2**0.5, torch.tensor([0.0, -1.0]))
+    hull = VisualHull(torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]]) / 2**0.5, torch.tensor([0.0, -1.0]), NAMES[:2])
     diagonal = torch.tensor([[1.0, 1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 2**0.5]]) / 2**0.5
     extent = hull.extent(diagonal, torch.tensor([0.1, 0.1, 0.0]), torch.tensor([2.0, 3.0, 4.0]))
     shift = 0.1 * 2**0.5
     assert torch.allclose(extent, torch.tensor([[-shift, -3.0, -4.0], [1 - shift, 3.0, 4.0]]), atol=1e-5)
-    assert hull.extent(AXES, torch.tensor([9.0, 9.0, 0.0]), HALF) is None
+    with pytest.raises(OutlinesDisagree, match="no place in common"):
+        hull.extent(AXES, torch.tensor([9.0, 9.0, 0.0]), HALF)
 
 
 def test_an_outline_is_convex_and_needs_the_whole_thing():

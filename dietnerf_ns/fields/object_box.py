@@ -74,11 +74,13 @@ class ObjectBox(SpatialDistortion):
         half_size = (to_center.norm(dim=-1) * half_view + axes_miss_by).min()
         return cls(torch.stack([*horizontal_axes(up), up]), center, half_size.expand(3).clone())
 
-    def shrunk_to(self, hull: VisualHull) -> ObjectBox | None:
-        """The box around what a hull and this box have in common, and 2 % of this box more; None if that is nothing."""
+    def shrunk_to(self, hull: VisualHull) -> ObjectBox:
+        """The box around what a hull and this box have in common, and 2 % of this box more.
+
+        Raises:
+            OutlinesDisagree: see `VisualHull.extent`.
+        """
         corners = hull.extent(self.axes, self.center, self.half_sizes)
-        if corners is None:
-            return None
         margin = MARGIN * self.half_sizes
         low = torch.maximum(corners[0] - margin, -self.half_sizes)
         high = torch.minimum(corners[1] + margin, self.half_sizes)

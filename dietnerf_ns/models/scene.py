@@ -16,7 +16,7 @@ from torch import Tensor
 from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
 from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
 from dietnerf_ns.fields.object_box import ObjectBox, surround_one_thing
-from dietnerf_ns.visual_hull import VisualHull
+from dietnerf_ns.visual_hull import OutlinesDisagree, VisualHull
 
 SceneKind = Literal["object", "around", "front-facing"]
 
@@ -120,13 +120,11 @@ def _front_facing(cameras: Cameras) -> Scene:
 def _shrunk(box: ObjectBox, photos: Photos) -> ObjectBox:
     if photos.hull is None:
         return box
-    shrunk = box.shrunk_to(photos.hull)
-    if shrunk is not None:
-        return shrunk
-    CONSOLE.print(
-        "[bold yellow]The outlines in the photos have no place in common: are the camera poses right?[/bold yellow]"
-    )
-    return box
+    try:
+        return box.shrunk_to(photos.hull)
+    except OutlinesDisagree as error:
+        CONSOLE.print(f"[bold yellow]{error}: are the camera poses right? The box stays as it is.[/bold yellow]")
+        return box
 
 
 def _sides(box: ObjectBox) -> str:

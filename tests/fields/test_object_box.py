@@ -3,7 +3,7 @@ import torch
 
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox, surround_one_thing
-from dietnerf_ns.visual_hull import VisualHull
+from dietnerf_ns.visual_hull import OutlinesDisagree, VisualHull
 from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
 
@@ -74,14 +74,15 @@ def test_a_box_shrinks_to_what_the_hull_leaves_and_a_margin():
     box = ObjectBox(turn.T, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 1.0, 2.0]))
     low, high = torch.tensor([-0.5, -1.5, 0.0]), torch.tensor([0.5, 0.2, 1.96])
     normals = torch.cat([turn.T, -turn.T])
-    hull = VisualHull(normals, torch.cat([low, -high]) + normals @ box.center)
+    hull = VisualHull(normals, torch.cat([low, -high]) + normals @ box.center, ["photo.png"] * 6)
     shrunk = box.shrunk_to(hull)
     corners = torch.stack([low - box.half_sizes * 0.02, high + box.half_sizes * 0.02])
     corners[0, 1], corners[1, 2] = -1.0, 2.0  # no further than the box itself
     assert torch.allclose(shrunk.center, box.center + turn @ corners.mean(dim=0), atol=1e-5)
     assert torch.allclose(shrunk.half_sizes, (corners[1] - corners[0]) / 2, atol=1e-5)
-    elsewhere = VisualHull(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([50.0]))
-    assert box.shrunk_to(elsewhere) is None
+    elsewhere = VisualHull(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([50.0]), ["photo.png"])
+    with pytest.raises(OutlinesDisagree):
+        box.shrunk_to(elsewhere)
 
 
 def test_rays_are_cut_to_the_box():

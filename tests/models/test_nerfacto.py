@@ -96,7 +96,7 @@ def test_what_the_user_set_stays_in_the_box_of_one_thing():
 
 @pytest.mark.parametrize("bounded", [True, False])
 def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
-    hull = VisualHull(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([-0.4]))
+    hull = VisualHull(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([-0.4]), ["photo.png"])
     cameras = pinhole_cameras(ring_of_poses(5))
     settings = {"background": GREY, "disable_scene_contraction": bounded}
     whole = unbounded_model(cameras, **settings).field.spatial_distortion
@@ -112,7 +112,7 @@ def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
         assert torch.equal(unfitted.field.spatial_distortion.half_sizes, whole.half_sizes)
     moving = unbounded_model(cameras, hull=hull, camera_optimizer=CameraOptimizerConfig(mode="SO3xR3"), **settings)
     assert torch.equal(moving.field.spatial_distortion.half_sizes, whole.half_sizes), "poses are still to be corrected"
-    nowhere = VisualHull(hull.normals, torch.tensor([50.0]))
+    nowhere = VisualHull(hull.normals, torch.tensor([50.0]), hull.photos)
     kept = unbounded_model(cameras, hull=nowhere, **settings).field.spatial_distortion
     assert torch.equal(kept.half_sizes, whole.half_sizes)
     assert "are the camera poses right?" in " ".join(capsys.readouterr().out.split())
