@@ -18,8 +18,9 @@ from torch.nn.functional import normalize
 
 from dietnerf_ns.views import is_pinhole
 
+# Both in half sides of a box, the longest:
 TOLERANCE = 0.05
-SMALLEST = 1e-4
+SMALLEST_RADIUS = 1e-4
 
 
 class OutlinesDisagree(ValueError):
@@ -112,7 +113,7 @@ def _corners(
     # The centre and the radius of the largest ball inside:
     radius_weight = np.ones((len(inwards), 1))
     ball = linprog([0, 0, 0, -1], A_ub=np.hstack([-inwards, radius_weight]), b_ub=-limits, bounds=[(None, None)] * 4)
-    if not ball.success or ball.x[3] < SMALLEST:
+    if not ball.success or ball.x[3] < SMALLEST_RADIUS:
         raise OutlinesDisagree("The outlines in the photos have no place in common")
     return HalfspaceIntersection(np.hstack([-inwards, limits[:, None]]), ball.x[:3]).intersections
 
