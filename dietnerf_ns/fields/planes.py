@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.field_components.encodings import TriplaneEncoding
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from torch import Tensor, nn
@@ -15,18 +13,6 @@ from torch.nn.functional import mse_loss
 
 from dietnerf_ns.fields.encoded import two_layer_mlp
 from dietnerf_ns.fields.generator import PlaneGenerator
-
-MAX_RESOLUTION = 512
-
-
-def finest_resolution(cameras: Cameras) -> int:
-    """Cells along the side of the finest planes: more for more photos, which leave less to guess between them.
-
-    From four photos a cell per pixel of a photo's shorter side; the planes' cells grow in number with the photos'
-    pixels, up to twice as many along a side, and 512.
-    """
-    side = int(torch.minimum(cameras.width, cameras.height).min())
-    return min(round(side * min(max(1.0, math.sqrt(len(cameras) / 4)), 2.0)), MAX_RESOLUTION)
 
 
 class MultiResolutionTriplanes(nn.Module):

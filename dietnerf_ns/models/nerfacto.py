@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -22,17 +23,13 @@ from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
 from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
-from dietnerf_ns.fields.planes import (
-    GeneratedTriplanes,
-    MultiResolutionTriplanes,
-    PlaneDensityField,
-    finest_resolution,
-)
+from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import BLENDER_PRESET, Photos, Scene, bounded_scene, recognised_scene
 from dietnerf_ns.priors.coarse_to_fine import level_weights
 
+MAX_PLANE_RESOLUTION = 512
 COARSE_TO_FINE_ON_PLANES = 1 / 3
 
 
@@ -45,8 +42,8 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """What holds the scene: feature planes; feature planes that an untrained network puts out, a prior of its own that
     needs many more steps; or nerfacto's hash grid."""
     plane_resolution: int | None = None
-    """Cells along the side of the finest feature planes; when not given the shorter side of the training images, times
-    the square root of a quarter of their number if there are 4 to 16 (from there on times 2), at most 512."""
+    """Cells along the side of the finest feature planes; when not given the shorter side of the training images, at
+    most 512."""
     plane_levels: int = 3
     """Sets of feature planes, each with half the resolution of the next finer one."""
     plane_channels: int = 16
@@ -180,7 +177,8 @@ class DietNeRFModel(NerfactoModel):
     def _planes(self) -> MultiResolutionTriplanes:
         finest, levels, channels = self.config.plane_resolution, self.config.plane_levels, self.config.plane_channels
         if finest is None:
-            finest = finest_resolution(self.kwargs["metadata"][TRAIN_CAMERAS])
+            cameras = self.kwargs["metadata"][TRAIN_CAMERAS]
+            finest = min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
         if self.config.field == "generated-planes":
             return GeneratedTriplanes(finest, levels, channels)
         resolutions = [max(2, finest // 2**level) for level in reversed(range(levels))]

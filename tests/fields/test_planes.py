@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from dietnerf_ns.fields.planes import MultiResolutionTriplanes, finest_resolution
-from tests.conftest import pinhole_cameras, ring_of_poses
+from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 
 
 def test_features_are_the_planes_summed_and_the_levels_side_by_side():
@@ -39,13 +38,3 @@ def test_total_variation_by_hand():
         planes.levels[0].plane_coef[:] = torch.tensor([[0.0, 1.0], [3.0, 5.0]])
     # down: (3, 4) -> mean square 12.5; across: (1, 2) -> mean square 2.5; the same on all three planes
     assert float(planes.total_variation()) == pytest.approx(15.0)
-
-
-@pytest.mark.parametrize(
-    ("photos", "scale", "cells"),
-    [(1, 1, 30), (4, 1, 30), (8, 1, 42), (16, 1, 60), (100, 1, 60), (4, 10, 300), (16, 10, 512)],
-)
-def test_more_photos_make_finer_planes(photos, scale, cells):
-    cameras = pinhole_cameras(ring_of_poses(photos))  # 40 x 30 pixels
-    cameras.rescale_output_resolution(scale)
-    assert finest_resolution(cameras) == cells

@@ -118,12 +118,13 @@ def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
     assert "are the camera poses right?" in " ".join(capsys.readouterr().out.split())
 
 
-def test_each_level_of_planes_is_twice_as_fine_as_the_last():
-    model = unbounded_model(pinhole_cameras(ring_of_poses(4)))  # 40 x 30 pixels
+def test_the_finest_planes_have_a_cell_per_pixel():
+    model = unbounded_model(cameras_side_by_side())  # 40 x 30 pixels
     assert isinstance(model.field.encoding, MultiResolutionTriplanes)
     assert [level.resolution for level in model.field.encoding.levels] == [7, 15, 30]
-    model = unbounded_model(pinhole_cameras(ring_of_poses(4)), plane_resolution=64)
-    assert [level.resolution for level in model.field.encoding.levels] == [16, 32, 64]
+    huge = cameras_side_by_side()
+    huge.rescale_output_resolution(100)
+    assert unbounded_model(huge).field.encoding.levels[-1].resolution == 512
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.0])
