@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Bool
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -108,7 +108,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, SubjectPixelSamplerConfig):
-            self.config.pixel_sampler = PixelSamplerConfig()  # which nerfstudio replaces by its sampler of patches
+            patches = PatchPixelSamplerConfig()
+            return patches.setup(patch_size=self.config.patch_size, num_rays_per_batch=num_rays_per_batch)
         sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
         if isinstance(sampler, SubjectPixelSampler) and dataset is self.train_dataset and is_pinhole(dataset.cameras):
             sampler.look_for(self._things)
