@@ -147,6 +147,8 @@ def test_patches_can_be_asked_for(tiny_pipeline_config):
     tiny_pipeline_config.datamanager.patch_size = 4
     datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
     assert isinstance(datamanager.train_pixel_sampler, PatchPixelSampler)
+    assert datamanager.train_pixel_sampler.config.patch_size == 4
+    assert isinstance(datamanager.config.pixel_sampler, SubjectPixelSamplerConfig), "as it was asked for"
 
 
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):

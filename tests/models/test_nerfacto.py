@@ -125,6 +125,7 @@ def test_the_finest_planes_have_a_cell_per_pixel():
     huge = cameras_side_by_side()
     huge.rescale_output_resolution(100)
     assert unbounded_model(huge).field.encoding.levels[-1].resolution == 512
+    assert unbounded_model(huge, plane_resolution=64).field.encoding.levels[-1].resolution == 64
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.0])
