@@ -136,8 +136,8 @@ dietnerf_tiny = _method(
     semantic=SemanticConfig(encoder="embedded", target="nearest", max_gradient_ratio=0.03, resolution=56, every=20),
     dataparser=BlenderDataParserConfig(data=TINY_SCENE),
     optimizers={
-        "proposal_networks": _adam(2e-2, 6e-4, steps=TINY_STEPS),
-        "fields": _adam(2e-2, 6e-4, steps=TINY_STEPS),
+        "proposal_networks": _adam(4e-2, 1.2e-3, steps=TINY_STEPS),
+        "fields": _adam(4e-2, 1.2e-3, steps=TINY_STEPS),
         "plane_generator": _adam(3e-3, 3e-4, steps=TINY_STEPS),
         "camera_opt": _adam(1e-3, 1e-4, steps=TINY_STEPS),
     },
