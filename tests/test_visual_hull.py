@@ -92,5 +92,5 @@ def test_photos_without_a_whole_thing_say_nothing():
     cut_off = PhotosOfABox(torch.full((3,), -2.0), torch.full((3,), 2.0))
     assert hull_of(cut_off) is None
     fisheye = PhotosOfABox(torch.full((3,), -0.5), torch.full((3,), 0.5))
-    fisheye.cameras.camera_type[:] = CameraType.FISHEYE.value
+    fisheye.cameras.camera_type = torch.full_like(fisheye.cameras.camera_type, CameraType.FISHEYE.value)
     assert hull_of(fisheye) is None

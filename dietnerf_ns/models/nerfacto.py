@@ -270,7 +270,7 @@ class DietNeRFModel(NerfactoModel):
         if self.config.edge_supersampling > 1 and len(edges) > 0:
             rays = rays_within(camera, edges, self.config.edge_supersampling, obb_box)
             for name, values in self.get_outputs_for_camera_ray_bundle(rays).items():
-                outputs[name][edges[:, 0], edges[:, 1]] = values.mean(dim=1)
+                outputs[name] = outputs[name].index_put(tuple(edges.T), values.mean(dim=1))
         return outputs
 
     def get_image_metrics_and_images(self, outputs, batch):
