@@ -266,8 +266,10 @@ class DietNeRFModel(NerfactoModel):
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """nerfacto's outputs [H, W, channels]; where there is an edge, each is the mean over rays within the pixel."""
         outputs = super().get_outputs_for_camera(camera, obb_box)
+        if self.config.edge_supersampling <= 1:
+            return outputs
         edges = edge_pixels(outputs["rgb"])
-        if self.config.edge_supersampling > 1 and len(edges) > 0:
+        if len(edges) > 0:
             rays = rays_within(camera, edges, self.config.edge_supersampling, obb_box)
             for name, values in self.get_outputs_for_camera_ray_bundle(rays).items():
                 outputs[name] = outputs[name].index_put(tuple(edges.T), values.mean(dim=1))
