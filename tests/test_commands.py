@@ -180,7 +180,8 @@ def test_dietnerf_with_a_local_clip_checkpoint(tiny_scene, tmp_path):
 
 def test_vanilla_trains_and_evaluates(tiny_scene, tmp_path):
     semantic = ["--pipeline.semantic.encoder", "embedded", "--pipeline.semantic.every", 2]
-    semantic += ["--pipeline.semantic.resolution", 16, "--pipeline.model.num-importance-samples", 16]
+    semantic += ["--pipeline.semantic.resolution", 16]
+    semantic += ["--pipeline.model.num-coarse-samples", 16, "--pipeline.model.num-importance-samples", 16]
     short = ["--max-num-iterations", 3, "--timestamp", "run", "--machine.device-type", "cpu", "--vis", "tensorboard"]
     ns(
         *("ns-train", "dietnerf-vanilla", *short, *SMALL, *semantic, "--data", tiny_scene, "blender-data"),

@@ -10,10 +10,8 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
-from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
-from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
@@ -26,7 +24,6 @@ from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
-from dietnerf_ns.models.edges import edge_pixels, rays_within
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import BLENDER_PRESET, Photos, Scene, bounded_scene, recognised_scene
@@ -72,9 +69,6 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     """Make the box that the scene is in as small as the thing's outlines allow, if the photos show it on one
     background, and unless the camera optimizer has yet to correct their poses. Under disable-scene-contraction rays are
     sampled in the box alone; with False as nerfacto does."""
-    edge_supersampling: int = 2
-    """Rays along the side of a pixel at an edge when an image is rendered: such a pixel is the mean of 2 x 2 rays, as
-    in photos it is the mean over its area. 1: every pixel is one ray."""
     average_init_density: float = 0.01
     """Average initial density output from MLP."""
     use_appearance_embedding: bool = False
@@ -261,19 +255,6 @@ class DietNeRFModel(NerfactoModel):
         if self.training and self.config.field != "hash" and self.config.plane_smoothness > 0:
             losses["plane_smoothness_loss"] = self.config.plane_smoothness * self.field.encoding.total_variation()
         return losses
-
-    @torch.no_grad()
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """nerfacto's outputs [H, W, channels]; where there is an edge, each is the mean over rays within the pixel."""
-        outputs = super().get_outputs_for_camera(camera, obb_box)
-        if self.config.edge_supersampling <= 1:
-            return outputs
-        edges = edge_pixels(outputs["rgb"])
-        if len(edges) > 0:
-            rays = rays_within(camera, edges, self.config.edge_supersampling, obb_box)
-            for name, values in self.get_outputs_for_camera_ray_bundle(rays).items():
-                outputs[name] = outputs[name].index_put(tuple(edges.T), values.mean(dim=1))
-        return outputs
 
     def get_image_metrics_and_images(self, outputs, batch):
         """nerfacto's metrics and images, without LPIPS where it cannot be computed."""

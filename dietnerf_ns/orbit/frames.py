@@ -54,8 +54,6 @@ def _checked(config: TrainerConfig) -> TrainerConfig:
         setting = f"{split}_num_images_to_sample_from"
         if hasattr(config.pipeline.datamanager, setting):
             setattr(config.pipeline.datamanager, setting, 1)  # only cameras are needed, and all photos may not fit
-    if hasattr(config.pipeline.model, "edge_supersampling"):
-        config.pipeline.model.edge_supersampling = 1  # many frames, soon gone: speed counts more than smooth edges
     return config
 
 

@@ -1,11 +1,7 @@
-import copy
-
 import pytest
 import torch
 
 from dietnerf_ns.errors import UserError
-from dietnerf_ns.methods import dietnerf_tiny
-from dietnerf_ns.orbit import frames
 from dietnerf_ns.orbit.frames import depth_range, render_frames
 from tests.conftest import pinhole_cameras, ring_of_poses
 
@@ -58,13 +54,3 @@ def test_models_with_a_fine_network(cameras):
 def test_a_model_without_depth_says_what_it_has(cameras):
     with pytest.raises(UserError, match="renders no depth; it renders rgb, accumulation"):
         next(render_frames(FakeModel(left_out=["depth"]), cameras, "both"))
-
-
-def test_turntables_render_one_ray_per_pixel(tmp_path):
-    config = copy.deepcopy(dietnerf_tiny.config)
-    config.output_dir, config.data, config.timestamp = tmp_path, tmp_path, "run"
-    checkpoints = config.get_checkpoint_dir()
-    checkpoints.mkdir(parents=True)
-    (checkpoints / "step-000000001.ckpt").touch()
-    assert config.pipeline.model.edge_supersampling == 2
-    assert frames._checked(config).pipeline.model.edge_supersampling == 1

@@ -97,8 +97,8 @@ def test_gradient_matches_finite_differences(double_precision, monkeypatch):
         assert float((losses[0] - losses[1]) / (2 * step)) == pytest.approx(float(gradient[place]), rel=1e-4)
 
 
-def test_equals_what_the_viewer_shows_but_for_smooth_edges():
-    model = tiny_model(edge_supersampling=1).eval()
+def test_equals_what_the_viewer_shows():
+    model = tiny_model().eval()
     camera = view_camera(pinhole_cameras(ring_of_poses(1))[0:1], ring_of_poses(5)[3], 12)
     viewer_image = model.get_outputs_for_camera(camera)["rgb"].permute(2, 0, 1)
     rays = camera.generate_rays(camera_indices=0, keep_shape=False)
