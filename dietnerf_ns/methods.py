@@ -30,9 +30,9 @@ hide_known_warnings()
 TINY_SCENE = Path(__file__).parent / "assets" / "tiny_scene"
 
 
-def _adam(lr: float, final_lr: float, steps: int, warmup_steps: int = 0) -> dict:
-    schedule = ExponentialDecaySchedulerConfig(lr_final=final_lr, max_steps=steps, warmup_steps=warmup_steps)
-    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": schedule}
+def _adam(lr: float, final_lr: float, steps: int, eps: float = 1e-15) -> dict:
+    schedule = ExponentialDecaySchedulerConfig(lr_final=final_lr, max_steps=steps)
+    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=eps), "scheduler": schedule}
 
 
 def _method(
@@ -101,6 +101,8 @@ dietnerf_vanilla = _method(
     # The constants of the paper's released code; the last fifth is its L_MSE fine-tuning, 200k + 50k steps.
     semantic=SemanticConfig(
         max_gradient_ratio=0,
+        resolution=200,  # with the crop 168 rays a side, through every second of 400 pixels
+        crop=0.84,
         sample_fraction=1.0,
         embedding="class-token",
         poses="sphere",
@@ -110,7 +112,10 @@ dietnerf_vanilla = _method(
     ),
     dataparser=BlenderDataParserConfig(),
     pixel_sampler=OnePhotoPixelSamplerConfig(),
-    optimizers={"fields": _adam(5e-4, 5e-5, steps=500_000), "temporal_distortion": _adam(5e-4, 5e-5, steps=500_000)},
+    optimizers={
+        "fields": _adam(5e-4, 5e-5, steps=500_000, eps=1e-8),
+        "temporal_distortion": _adam(5e-4, 5e-5, steps=500_000, eps=1e-8),
+    },
     steps=250_000,
     rays=1024,
     mixed_precision=False,

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from torch import Tensor
 
 from dietnerf_ns.compat import lpips_replaced_by
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+
+
+def positional_encoding(frequencies: int) -> NeRFEncoding:
+    """Of three numbers, as in the paper's code: the numbers, sine and cosine of their 1-, 2-, 4-, ... fold.
+
+    nerfstudio's multiplies them by 2 pi first.
+    """
+    lowest = -math.log2(2 * math.pi)
+    return NeRFEncoding(3, frequencies, lowest, lowest + frequencies - 1, include_input=True)
 
 
 @dataclass
@@ -62,6 +73,9 @@ class DietVanillaModel(NeRFModel):
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         self.collider.reset_near_plane = False
+        for network in (self.field_coarse, self.field_fine):
+            network.position_encoding = positional_encoding(10)
+            network.direction_encoding = positional_encoding(4)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict:
         """Coarse and fine outputs; the fine ones also under the names that every other model uses."""

@@ -36,3 +36,16 @@ def test_outputs_have_the_names_that_other_commands_expect():
 def test_evaluation_keeps_the_near_plane():
     model = vanilla().eval()
     assert float(model.collider(rays_of_a_view(8)[0]).nears.min()) == 2.0
+
+
+def test_positions_and_directions_are_encoded_as_in_the_papers_code():
+    position = torch.tensor([[0.3, -1.2, 3.0]])
+    for encoding, frequencies in (
+        (vanilla().field_coarse.position_encoding, 10),
+        (vanilla().field_fine.direction_encoding, 4),
+    ):
+        expected = [position]
+        for power in range(frequencies):
+            expected += [torch.sin(2**power * position), torch.cos(2**power * position)]
+        numbers, expected = encoding(position).flatten(), torch.cat(expected, dim=-1).flatten()
+        assert torch.allclose(numbers.sort().values, expected.sort().values, atol=1e-3)
