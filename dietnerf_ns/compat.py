@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import Trainer
 
 
 def allow_numpy_scalars_in_checkpoints() -> None:
@@ -47,6 +51,14 @@ def complete_cameras(cameras: Cameras) -> None:
         cameras.metadata = {}
     for intrinsic in ("fx", "fy", "cx", "cy"):
         setattr(cameras, intrinsic, getattr(cameras, intrinsic).float())
+
+
+def steps_of_run(trainer: Trainer) -> int:
+    """The step at which the run ends: a resumed one trains `max_num_iterations` more, and counts from where it was.
+
+    Removable when nerfstudio's trainer says it.
+    """
+    return trainer._start_step + trainer.config.max_num_iterations
 
 
 @contextlib.contextmanager

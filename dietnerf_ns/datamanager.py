@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from jaxtyping import Bool
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from dietnerf_ns.backdrop import one_background, things
 from dietnerf_ns.dataset import AreaDownscaledDataset
-from dietnerf_ns.errors import UserError, in_one_line
+from dietnerf_ns.errors import UserError, check_limits, in_one_line
 from dietnerf_ns.pixels import SubjectPixelSampler, SubjectPixelSamplerConfig
 from dietnerf_ns.views import PROTOCOLS, direction_coverage, is_pinhole, keep_views, protocol_test_indices, select_views
 from dietnerf_ns.visual_hull import visual_hull
@@ -72,9 +73,14 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         data = config.data or config.dataparser.data
         if not data.exists():
             raise UserError(f"Data {data}: there is no such file or folder.")
+        limits = {
+            "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
+            "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
+        }
+        check_limits(config, limits, prefix="pipeline.datamanager.")
         try:
             super().__init__(config, **kwargs)
-        except UserError:
+        except (UserError, torch.OutOfMemoryError):
             raise
         except REFUSALS as error:
             raise UserError(f"The dataparser cannot read {data}: {in_one_line(error)}") from error

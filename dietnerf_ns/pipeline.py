@@ -15,9 +15,11 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.amp import GradScaler
 
+from dietnerf_ns.compat import steps_of_run
 from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, ONE_BACKGROUND, FewShotDataManagerConfig
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import UserError, check_limits
 from dietnerf_ns.memory import keep_freed_memory
+from dietnerf_ns.models.implementation import implementation_of
 from dietnerf_ns.models.metrics import left_out
 from dietnerf_ns.models.nerfacto import DietNeRFModel, DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModel
@@ -55,9 +57,10 @@ class DietNeRFPipeline(VanillaPipeline):
         config: data, model and semantic loss.
         device: training device.
         world_size: number of processes; only 1 is supported.
+        grad_scaler: the trainer's, which half precision needs.
 
     Raises:
-        UserError: more than one process.
+        UserError: more than one process, or settings that cannot work.
     """
 
     config: DietNeRFPipelineConfig
@@ -72,6 +75,8 @@ class DietNeRFPipeline(VanillaPipeline):
     ):
         if world_size > 1:
             raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
+        limits = {"max_restarts": (config.max_restarts >= 0, "at least 0")}
+        check_limits(config, limits, prefix="pipeline.")
         if torch.device(device).type == "cpu":
             keep_freed_memory()
         if isinstance(config.model, DietNeRFModelConfig):
@@ -93,7 +98,7 @@ class DietNeRFPipeline(VanillaPipeline):
         if trainer is None:
             return callbacks
         self._seed = trainer.config.machine.seed
-        total_steps = trainer.config.max_num_iterations
+        total_steps = steps_of_run(trainer)
         photos, blend = self.datamanager.train_dataset, self.model.renderer_rgb.blend_background
         self.semantic.prepare(photos, blend=blend, total_steps=total_steps, seed=self._seed)
         if self.config.max_restarts > 0:
@@ -209,19 +214,30 @@ class DietNeRFPipeline(VanillaPipeline):
         Raises:
             UserError: the checkpoint is of another model.
         """
-        if self.test_mode == "inference" and isinstance(self.model, DietNeRFModel):
-            self._recognise_scene_again(loaded_state)
+        if self.test_mode != "val" and isinstance(self.model, DietNeRFModel):
+            self._fit_model_to(loaded_state)
         missing = self.state_dict().keys() - {name.removeprefix("module.") for name in loaded_state}
         if missing:
             raise UserError(
                 f"The checkpoint does not fit this model: it lacks {len(missing)} parts, as {sorted(missing)[0]}. "
-                "Was it trained with other settings, or with tinycudann and loaded where there is none?"
+                "Was it trained with other settings, or with tinycudann on one machine only? Then train with "
+                "--pipeline.model.implementation torch, which both can load."
             )
         super().load_pipeline(loaded_state, step)
 
-    def _recognise_scene_again(self, loaded_state: dict) -> None:
-        """Rendering opens no photos: the background that they have in common comes with the checkpoint."""
+    def _fit_model_to(self, loaded_state: dict) -> None:
+        """Build the model again if the checkpoint is of another one, as far as a model follows from the machine.
+
+        Rendering opens no photos: the background that they have in common comes with the checkpoint. And what was
+        trained without tinycudann is rendered without it.
+        """
+        config, metadata = self.model.config, self.datamanager.train_dataset.metadata
         background = loaded_state.get("_model._extra_state", {}).get(ONE_BACKGROUND)
-        if background is not None and not self.model.config.disable_scene_contraction:
-            self.datamanager.train_dataset.metadata[ONE_BACKGROUND] = torch.tensor(background)
+        recognise = self.test_mode == "inference" and background is not None and not config.disable_scene_contraction
+        if recognise:
+            metadata[ONE_BACKGROUND] = torch.tensor(background)
+        without_tcnn = config.implementation == "tcnn" and implementation_of(loaded_state) == "torch"
+        if without_tcnn:
+            self.model.config = replace(config, implementation="torch")
+        if recognise or without_tcnn:
             self._model = self._model_anew().to(self.device).train(self.training)

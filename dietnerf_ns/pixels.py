@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import check_limits
 
 MARGIN = 0.02
 
@@ -44,9 +44,8 @@ class SubjectPixelSampler(PixelSampler):
     """The thing in each photo of the dataset and a margin around it."""
 
     def __init__(self, config: SubjectPixelSamplerConfig, **kwargs):
-        if not 0 <= config.subject_share <= 1:
-            flag = "--pipeline.datamanager.pixel-sampler.subject-share"
-            raise UserError(f"{flag} {config.subject_share}: must be at least 0 and at most 1.")
+        limits = {"subject_share": (0 <= config.subject_share <= 1, "at least 0 and at most 1")}
+        check_limits(config, limits, prefix="pipeline.datamanager.pixel-sampler.")
         super().__init__(config, **kwargs)
         self._photos: Tensor | None = None
 
@@ -103,11 +102,19 @@ class OnePhotoPixelSampler(PixelSampler):
 
     Args:
         config: see `OnePhotoPixelSamplerConfig`.
+
+    Raises:
+        UserError: a centre without pixels or larger than the photo.
     """
 
     config: OnePhotoPixelSamplerConfig
     step: int | None = None
     """Training steps since the initialisation; None outside of training, where whole photos count."""
+
+    def __init__(self, config: OnePhotoPixelSamplerConfig, **kwargs):
+        limits = {"centre_fraction": (0 < config.centre_fraction <= 1, "above 0 and at most 1")}
+        check_limits(config, limits, prefix="pipeline.datamanager.pixel-sampler.")
+        super().__init__(config, **kwargs)
 
     def sample_method(
         self,

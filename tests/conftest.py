@@ -124,3 +124,10 @@ def tiny_pipeline_config() -> DietNeRFPipelineConfig:
 @pytest.fixture
 def tiny_scene() -> Path:
     return TINY_SCENE
+
+
+@pytest.fixture
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -118,25 +118,18 @@ def page(url, patience_seconds):
 def test_resuming_continues_bit_for_bit(tmp_path):
     """12 steps, stop, 12 more from the checkpoint: every weight and optimiser state as after 24 steps at once."""
     train = ["ns-train", "dietnerf-tiny", "--machine.device-type", "cpu", "--vis", "tensorboard", "--timestamp", "run"]
-    train += [
-        *SMALL,
-        "--pipeline.semantic.every",
-        5,
-        "--pipeline.semantic.stop",
-        1000,
-        "--pipeline.semantic.resolution",
-        16,
-    ]
+    train += [*SMALL, "--pipeline.semantic.every", 5, "--pipeline.semantic.resolution", 16]
     folders = {name: tmp_path / name for name in ("whole", "first", "second")}
     for folder in folders.values():
         folder.mkdir()
-    # Fractions of a run count from --max-num-iterations: finer planes come in over 18 steps in each.
-    whole_run = ["--max-num-iterations", 24, "--pipeline.model.coarse-to-fine", 18 / 24]
-    half_run = ["--max-num-iterations", 12, "--pipeline.model.coarse-to-fine", 18 / 12]
-    ns(*train, *whole_run, cwd=folders["whole"])
-    ns(*train, *half_run, cwd=folders["first"])
+    # In each finer planes come in over 18 steps, and the last semantic view is at step 20: of 24 steps, also in the
+    # resumed run, and written as of 12 in the one that ends there.
+    of_24 = ["--pipeline.model.coarse-to-fine", 18 / 24, "--pipeline.semantic.stop", 21 / 24]
+    of_12 = ["--pipeline.model.coarse-to-fine", 18 / 12, "--pipeline.semantic.stop", 21]
+    ns(*train, "--max-num-iterations", 24, *of_24, cwd=folders["whole"])
+    ns(*train, "--max-num-iterations", 12, *of_12, cwd=folders["first"])
     saved = run_folder(folders["first"], "dietnerf-tiny") / "nerfstudio_models"
-    ns(*train, *half_run, "--load-dir", saved, cwd=folders["second"])
+    ns(*train, "--max-num-iterations", 12, *of_24, "--load-dir", saved, cwd=folders["second"])
 
     whole, resumed = (checkpoint(run_folder(folders[name], "dietnerf-tiny")) for name in ("whole", "second"))
     assert whole["step"] == resumed["step"] == 23

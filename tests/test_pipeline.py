@@ -208,3 +208,34 @@ def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipel
     with torch.no_grad():
         pictures = [p.model.get_outputs_for_camera(camera)["rgb"] for p in (trained, rendering)]
     assert torch.equal(*pictures) and pictures[0].std() > 0
+
+
+def test_what_was_trained_without_tinycudann_is_rendered_without_it(tiny_pipeline_config):
+    """tinycudann cannot be had here: the model only says that it would use it."""
+    trained = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    rendered = tiny_pipeline_config.setup(device="cpu", test_mode="test")
+    rendered.model.config = replace(rendered.model.config, implementation="tcnn")
+    rendered.load_pipeline(trained.state_dict(), step=0)
+    assert rendered.model.config.implementation == "torch"
+    for name, value in trained.model.field.state_dict().items():
+        assert torch.equal(rendered.model.field.state_dict()[name], value)
+    resumed = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    model = resumed.model
+    resumed.load_pipeline(trained.state_dict(), step=0)
+    assert resumed.model is model, "an optimiser keeps hold of it"
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"max_restarts": -1}, "--pipeline.max-restarts -1: must be at least 0"),
+        ({"view_seed": -1}, "--pipeline.datamanager.view-seed -1: must be at least 0"),
+        ({"camera_res_scale_factor": 0.0}, "--pipeline.datamanager.camera-res-scale-factor 0.0: must be above 0"),
+    ],
+)
+def test_impossible_settings_are_refused(tiny_pipeline_config, wrong, words):
+    ((name, value),) = wrong.items()
+    holder = tiny_pipeline_config if hasattr(tiny_pipeline_config, name) else tiny_pipeline_config.datamanager
+    setattr(holder, name, value)
+    with pytest.raises(UserError, match=words):
+        tiny_pipeline_config.setup(device="cpu", test_mode="val")

@@ -154,3 +154,9 @@ def test_patches_can_be_asked_for(tiny_pipeline_config):
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):
     tiny_pipeline_config.datamanager.pixel_sampler = PixelSamplerConfig()
     tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager.next_train(0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.1])
+def test_an_impossible_centre_is_refused(fraction):
+    with pytest.raises(UserError, match=f"centre-fraction {fraction}: must be above 0 and at most 1"):
+        OnePhotoPixelSamplerConfig(centre_fraction=fraction).setup(num_rays_per_batch=4)

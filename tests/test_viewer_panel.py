@@ -78,7 +78,7 @@ def start_training(pipeline, *, vis="viewer"):
         is_wandb_enabled=lambda: False,
         is_comet_enabled=lambda: False,
     )
-    trainer = SimpleNamespace(config=trainer_config, optimizers=None)
+    trainer = SimpleNamespace(config=trainer_config, optimizers=None, _start_step=0)
     attributes = TrainingCallbackAttributes(None, None, pipeline, trainer)
     return [callback for callback in pipeline.get_training_callbacks(attributes)]
 

@@ -57,7 +57,7 @@ class Views:
     indices: tuple[int, ...] | None = None
     count: int | None = None
     strategy: Literal["first", "random", "farthest"] = "farthest"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @property
     def label(self) -> str:

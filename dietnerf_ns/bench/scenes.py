@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dietnerf_ns.bench.experiment import Experiment, Scene, Views, check_known
 from dietnerf_ns.dataset import downscale_by_area
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.views import PROTOCOLS, Protocol, protocol_test_indices, select_views
 
@@ -66,9 +66,19 @@ class SceneSplit:
 
     @classmethod
     def read(cls, folder: Path, split: str) -> SceneSplit:
-        """Read `transforms_{split}.json`."""
-        content = json.loads(transforms_file(folder, split).read_text())
-        return cls(folder, content["camera_angle_x"], content["frames"])
+        """Read `transforms_{split}.json`.
+
+        Raises:
+            UserError: it is not there, or not as in NeRF-Synthetic scenes.
+        """
+        path = transforms_file(folder, split)
+        try:
+            content = json.loads(path.read_text())
+            scene = cls(folder, float(content["camera_angle_x"]), list(content["frames"]))
+            _ = scene.camera_to_worlds, scene.images
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: is not as in a NeRF-Synthetic scene: {in_one_line(error)}") from error
+        return scene
 
     @property
     def camera_to_worlds(self) -> Float[Tensor, "n 3 4"]:

@@ -11,6 +11,8 @@ from typing import Literal
 
 import tyro
 
+from dietnerf_ns.errors import make_folder
+
 
 @dataclass
 class Run:
@@ -47,7 +49,7 @@ class Run:
 
         experiment = read_experiment(self.experiment)
         engine = self._engine()
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out, "--out")
         cells = plan_cells(experiment, self.data, self.out)
         description = {"name": self.experiment.stem, "experiment": asdict(experiment), "cells": [*map(asdict, cells)]}
         write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
@@ -94,6 +96,8 @@ class Report:
         """Write it and say where it is."""
         from dietnerf_ns.bench.report import write_report
 
+        if self.to is not None:
+            make_folder(self.to, "--to")
         print(f"Report: {write_report(self.results, to=self.to, contact_sheet=self.contact_sheet)}")
 
 
@@ -115,7 +119,7 @@ class Speed:
     data: Path | None = None
     """A NeRF-Synthetic scene, as nerf_synthetic/lego; the scene that comes with the package when not given."""
     protocol: str | None = None
-    """Which photos are trained on, as --pipeline.datamanager.protocol; blender-8 with --data, else all."""
+    """Which photos are trained on, as --pipeline.datamanager.protocol, or `all`; blender-8 with --data, else all."""
     scale: float = 1.0
     """Factor on the images' width and height."""
     method: str | None = None
@@ -138,7 +142,7 @@ class Speed:
     psnr: float = 20.0
     """PSNR in dB that `target` trains to."""
     against: str = "dietnerf-vanilla"
-    """The other method of `target`, with lambda = 0."""
+    """The other method of `target`, one of this package's too, with lambda = 0."""
     patience: float = 20.0
     """It is stopped after this many times the method's time."""
 
@@ -151,10 +155,10 @@ class Speed:
         from dietnerf_ns.bench.speed.run import Settings, run
         from dietnerf_ns.methods import TINY_SCENE
 
-        protocol = self.protocol or ("blender-8" if self.data else None)
+        protocol = self.protocol or ("blender-8" if self.data else "all")
         settings = Settings(
             method=self.method or ("dietnerf" if torch.cuda.is_available() else "dietnerf-tiny"),
-            data=Data(str((self.data or TINY_SCENE).resolve()), protocol, self.scale),
+            data=Data(str((self.data or TINY_SCENE).resolve()), None if protocol == "all" else protocol, self.scale),
             parts=self.parts,
             sizes=self.sizes,
             rounds=self.rounds,
@@ -164,7 +168,7 @@ class Speed:
             patience=self.patience,
         )
         settings.check()
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out, "--out")
         content = run(settings, self.out)
         print(f"Report: {write_report(content, self.out)}")
         unmeasured = [name for name, result in content["measured"].items() if "reason" in result]

@@ -45,7 +45,7 @@ class Similarity:
         """Check everything, embed the photos, write the report, say the verdicts."""
         import torch
 
-        from dietnerf_ns.errors import UserError
+        from dietnerf_ns.errors import UserError, make_folder
         from dietnerf_ns.similarity.photos import FEWEST_PHOTOS, embed_scenes, read_scenes
         from dietnerf_ns.similarity.report import write_report
         from dietnerf_ns.similarity.statistics import THRESHOLDS
@@ -53,10 +53,7 @@ class Similarity:
         if self.max_images < FEWEST_PHOTOS:
             raise UserError(f"--max-images {self.max_images}: must be at least {FEWEST_PHOTOS}.")
         scenes = read_scenes(self._folders(), self.max_images)
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {self.out}: cannot be written: {error.strerror}.") from error
+        make_folder(self.out, "--out")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embeddings = embed_scenes(self._load_encoder(device), scenes, device)
         for sentence in write_report(self.out, scenes, embeddings, self._encoder_settings()):

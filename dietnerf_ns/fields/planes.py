@@ -9,10 +9,22 @@ from jaxtyping import Float
 from nerfstudio.field_components.encodings import TriplaneEncoding
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import grid_sample, mse_loss
 
 from dietnerf_ns.fields.encoded import two_layer_mlp
 from dietnerf_ns.fields.generator import PlaneGenerator
+
+
+class Triplane(TriplaneEncoding):
+    """nerfstudio's tri-plane, features summed; but with gradients to positions, which camera poses are corrected by."""
+
+    def forward(self, in_tensor: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch num_components"]:
+        """Features at positions in [-1, 1]^3."""
+        positions = in_tensor.reshape(-1, 3)
+        on_planes = torch.stack([positions[:, [0, 1]], positions[:, [0, 2]], positions[:, [1, 2]]])[:, :, None]
+        with torch.backends.cudnn.flags(enabled=False):  # cuDNN has refused the sizes that rendering an image needs
+            features = grid_sample(self.plane_coef, on_planes, align_corners=True)  # 3 x num_components x positions x 1
+        return features.sum(0).squeeze(-1).T.reshape(*in_tensor.shape[:-1], self.num_components)
 
 
 class MultiResolutionTriplanes(nn.Module):
@@ -27,7 +39,7 @@ class MultiResolutionTriplanes(nn.Module):
     def __init__(self, resolutions: Sequence[int], channels: int, initial_scale: float):
         super().__init__()
         self.levels = nn.ModuleList(
-            TriplaneEncoding(resolution, channels, init_scale=initial_scale) for resolution in resolutions
+            Triplane(resolution, channels, init_scale=initial_scale) for resolution in resolutions
         )
         self.channels = channels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -22,6 +23,11 @@ def usable_implementation(requested: Implementation, device: torch.device | str)
     reason = "tinycudann is not installed (see the README)" if on_cuda else "this device is no CUDA GPU"
     CONSOLE.print(f"Networks: nerfstudio's torch implementation, because {reason}.")
     return "torch"
+
+
+def implementation_of(checkpoint: Iterable[str]) -> Implementation:
+    """Which implementation the parameters of a checkpoint, given by their names, belong to."""
+    return "tcnn" if any("tcnn_encoding" in name for name in checkpoint) else "torch"
 
 
 def draw_tcnn_parameters(model: nn.Module) -> None:

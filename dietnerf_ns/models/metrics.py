@@ -23,6 +23,8 @@ class LazyLPIPS:
         if self.missing_because is None:
             try:
                 return self._loaded(target.device)(target, prediction)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # no network, images too small for AlexNet: a metric is no reason to stop
                 self.missing_because = str(error)
         return torch.tensor(float("nan"))

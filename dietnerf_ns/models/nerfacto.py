@@ -18,9 +18,9 @@ from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
-from dietnerf_ns.compat import lpips_replaced_by
+from dietnerf_ns.compat import lpips_replaced_by, steps_of_run
 from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import UserError, check_limits
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
@@ -47,10 +47,10 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     plane_levels: int = 3
     """Sets of feature planes, each with half the resolution of the next finer one."""
     plane_channels: int = 16
-    """Features per set of planes."""
+    """Features per set of planes, of the field and of the proposal network."""
     plane_initial_scale: float = 0.02
-    """Standard deviation of the features before training, but for generated planes: what no photo shows stays as smooth
-    as that. nerfstudio's own planes have 0.1."""
+    """Standard deviation of the features before training, those of the proposal network too, but not of generated
+    planes: what no photo shows stays as smooth as that. nerfstudio's own planes have 0.1."""
     plane_smoothness: float = 1.0
     """Weight of the total variation of the feature planes; 0 turns it off."""
     coarse_to_fine: float | None = None
@@ -81,7 +81,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     def fitted_to(self, dataparser: DataParserConfig) -> DietNeRFModelConfig:
         """This configuration with the settings that a kind of data needs; settings changed from the default are kept.
 
-        NeRF-Synthetic scenes (blender-data) need eight flags of nerfacto; those not already the default here are set.
+        NeRF-Synthetic scenes (blender-data) need nine flags of nerfacto; those not already the default here are set.
         """
         if not isinstance(dataparser, BlenderDataParserConfig):
             return self
@@ -112,7 +112,12 @@ class DietNeRFModel(NerfactoModel):
     """Where the current initialisation started to train; set by the pipeline."""
 
     def populate_modules(self) -> None:
-        """Build nerfacto, then put in the field that was asked for."""
+        """Build nerfacto, then put in the field that was asked for.
+
+        Raises:
+            UserError: settings that cannot work.
+        """
+        _check(self.config)
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
         self.config = replace(self.config, implementation=implementation)
         scene = self._scene()
@@ -237,7 +242,7 @@ class DietNeRFModel(NerfactoModel):
         if part_of_run is None:
             part_of_run = 0 if self.config.field == "hash" else COARSE_TO_FINE_ON_PLANES
         if part_of_run > 0 and trainer is not None:
-            steps = part_of_run * trainer.config.max_num_iterations
+            steps = part_of_run * steps_of_run(trainer)
             before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
             callbacks.append(TrainingCallback(before_step, self._let_in_levels, 1, args=[steps]))
         if self.config.field == "generated-planes":
@@ -277,3 +282,17 @@ class DietNeRFModel(NerfactoModel):
         """Restore the schedule that `get_extra_state` saved."""
         self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
         self.proposal_sampler._step = state["step"]
+
+
+def _check(config: DietNeRFModelConfig) -> None:
+    cells = "at least 2 cells"
+    limits = {
+        "plane_resolution": (config.plane_resolution is None or config.plane_resolution >= 2, cells),
+        "proposal_plane_resolution": (config.proposal_plane_resolution >= 2, cells),
+        "plane_levels": (config.plane_levels >= 1, "at least 1"),
+        "plane_channels": (config.plane_channels >= 1, "at least 1"),
+        "plane_initial_scale": (config.plane_initial_scale >= 0, "at least 0"),
+        "plane_smoothness": (config.plane_smoothness >= 0, "at least 0"),
+        "coarse_to_fine": (config.coarse_to_fine is None or config.coarse_to_fine >= 0, "at least 0"),
+    }
+    check_limits(config, limits, prefix="pipeline.model.")

@@ -36,6 +36,8 @@ def load_run(load_config: Path) -> Pipeline:
     """
     try:
         return eval_setup(load_config, update_config_callback=_checked)[1]
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, yaml.YAMLError, AssertionError, LookupError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"--load-config {load_config}: this run cannot be loaded; is it a config.yml that ns-train wrote? "

@@ -92,8 +92,8 @@ def turntable_azimuths(theta_range: Range, frames: int, *, there_and_back: bool 
     """The azimuth of every frame.
 
     A full circle has equal steps and ends one step before its start, so that a loop goes on evenly. Over an arc,
-    theta = start + (end - start) (1 - cos(2 pi i / frames)) / 2 for i = 0, 1, ... swings there and back, also without
-    a jump; one way only, both ends are frames.
+    theta = start + (end - start) (1 - cos(2 pi i / frames)) / 2 for i = 0, 1, ... (of an odd number of frames 1/4, 5/4,
+    ...) swings there and back, also without a jump; one way only, both ends are frames.
     """
     start, end = theta_range
     if is_full_circle(theta_range):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,7 +16,7 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import check_limits
 from dietnerf_ns.seeding import semantic_generator
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, ImageEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
@@ -45,7 +46,7 @@ class SemanticConfig:
     resolution: int = 168
     """Shorter side of the rendered view in pixels, before the encoder's own resizing."""
     crop: float = 1.0
-    """Side of a random window of the view that is rendered, as a fraction: fewer rays, less memory."""
+    """Side of a random window of the view that is rendered, as a fraction: fewer rays."""
     encoder: Literal["open-clip", "embedded"] = "open-clip"
     """open-clip: CLIP, the paper's choice; downloads its weights at first use. embedded: ImageNet EfficientNet-Lite0
     from an installed package; no download, small, weaker."""
@@ -145,6 +146,8 @@ class SemanticConsistency:
         self.first_step = round(self.config.start * (total_steps if self.config.start < 1 else 1))
         self.end_step = round(self.config.stop * (total_steps if self.config.stop <= 1 else 1))
         CONSOLE.print(f"Semantic views: every {self.config.every} steps from {self.first_step} to {self.end_step}.")
+        if self.first_step >= self.end_step:
+            CONSOLE.print("[yellow]Semantic views: there will be none, for --pipeline.semantic.stop comes first.")
         self.cameras: Cameras = dataset.cameras.to("cpu")
         self._choose_poses()
         self.encoder = make_encoder(self.config, self.device)
@@ -216,6 +219,8 @@ class SemanticConsistency:
             why = "surround the scene" if surround else "do not surround the scene"
             CONSOLE.print(f"Semantic views: poses auto chose {poses}, for the training cameras {why}.")
         self.sphere = self._sphere() if poses == "sphere" else None
+        if self.sphere is None and self._given_ranges():
+            CONSOLE.print("[yellow]Semantic views: interpolated poses take no theta-range, phi-range or radius-range.")
         if self.sphere is not None:
             angles = [
                 f"{name} {low:.0f} to {high:.0f}"
@@ -228,12 +233,15 @@ class SemanticConsistency:
             )
 
     def _sphere(self) -> Sphere:
-        given = {
+        return replace(fit_sphere(self.cameras.camera_to_worlds), **self._given_ranges())
+
+    def _given_ranges(self) -> dict[str, tuple[float, float]]:
+        ranges = {
             "azimuth_range": self.config.theta_range,
             "elevation_range": self.config.phi_range,
             "radius_range": self.config.radius_range,
         }
-        return replace(fit_sphere(self.cameras.camera_to_worlds), **{k: v for k, v in given.items() if v is not None})
+        return {name: given for name, given in ranges.items() if given is not None}
 
     def _sample_pose(self, generator: Generator) -> Float[Tensor, "3 4"]:
         if self.sphere is not None:
@@ -275,8 +283,12 @@ def _check(config: SemanticConfig) -> None:
         "resolution": (config.resolution >= 8, "at least 8 pixels"),
         "crop": (0 < config.crop <= 1, "above 0 and at most 1"),
         "rays_per_chunk": (config.rays_per_chunk is None or config.rays_per_chunk >= 1, "at least 1"),
+        "theta_range": (_is_range(config.theta_range), "two numbers, the smaller one first"),
+        "phi_range": (_is_range(config.phi_range, -90, 90), "two numbers from -90 to 90, the smaller one first"),
+        "radius_range": (_is_range(config.radius_range, 1e-6), "two numbers above 0, the smaller one first"),
     }
-    for name, (fine, allowed) in limits.items():
-        if not fine:
-            flag = name.replace("_", "-")
-            raise UserError(f"--pipeline.semantic.{flag} {getattr(config, name)}: must be {allowed}.")
+    check_limits(config, limits, prefix="pipeline.semantic.")
+
+
+def _is_range(given: tuple[float, float] | None, least: float = -math.inf, most: float = math.inf) -> bool:
+    return given is None or least <= given[0] <= given[1] <= most

@@ -169,7 +169,7 @@ class _Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         totals: list[Tensor | None] = [None] * len(ctx.inputs)
-        for chunk in ctx.seen.split(ctx.rays_per_chunk):
+        for chunk in ctx.seen.split(ctx.rays_per_chunk) if len(ctx.seen) > 0 else ():
             with torch.enable_grad():
                 colours, _ = ctx.render(ctx.rays[chunk])
             parts = torch.autograd.grad(colours, ctx.inputs, gradient[chunk], allow_unused=True)

@@ -35,6 +35,8 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     _check_open_clip_pair(model_name, pretrained)
     try:
         model = _create(model_name, pretrained, device)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -100,3 +100,9 @@ def test_the_clock_measures_the_training_loop_alone():
     clock, calls = TrainingClock(), []
     clock.timed(calls.append)(FakeTrainer)
     assert calls == [FakeTrainer] and clock.steps == 5 and 0 <= clock.seconds < 1
+
+
+def test_results_go_into_a_folder(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="--out .*out: cannot be written: File exists"):
+        Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()

@@ -45,6 +45,10 @@ def test_labels_of_views(views, label):
         ({"methods": [{"name": "nerfacto", "overides": {}}]}, ["methods.0.overides", "name, label, overrides"]),
         ({"views": [{"strategy": "best"}]}, ["views.0.strategy 'best'", "'first', 'random' or 'farthest'"]),
         ({"views": [{"protocol": "blender-9"}]}, ["'blender-9'", "'blender-8', 'blender-4'"]),
+        (
+            {"views": [{"count": 4, "strategy": "random", "seed": -1}]},
+            ["views.0.seed -1", "greater than or equal"],
+        ),
         ({"evaluate": "train"}, ["evaluate 'train'", "'test' or 'val'"]),
         ({"seeds": []}, ["seeds", "at least 1"]),
         ({"methods": ["nerfactor"]}, ["Unknown method 'nerfactor'", "nerfacto"]),

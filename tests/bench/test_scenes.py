@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dietnerf_ns.bench.experiment import Scene, Views
-from dietnerf_ns.bench.scenes import chosen_splits, evenly_spaced, find_scene, write_few_shot_copy
+from dietnerf_ns.bench.scenes import SceneSplit, chosen_splits, evenly_spaced, find_scene, write_few_shot_copy
 from dietnerf_ns.dataset import downscale_by_area
 from dietnerf_ns.errors import UserError
 from tests.bench.conftest import experiment
@@ -82,3 +82,10 @@ def test_scenes_that_are_not_there(tmp_path, tiny_scene):
     with pytest.raises(UserError, match="no transforms_train.json.*name its `dataparser`"):
         find_scene(Scene("lego"), tmp_path)
     assert find_scene(Scene("lego", dataparser="colmap"), tmp_path) == tmp_path / "lego"
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"camera_angle_x": 1, "frames": [{"file_path": "a"}]}', "[]"])
+def test_broken_cameras_are_refused_with_the_files_name(tmp_path, content):
+    (tmp_path / "transforms_train.json").write_text(content)
+    with pytest.raises(UserError, match=r"transforms_train.json: is not as in a NeRF-Synthetic scene"):
+        SceneSplit.read(tmp_path, "train")

@@ -210,3 +210,37 @@ def test_the_plane_generator_has_a_parameter_group_of_its_own():
     assert ids["fields"] and not ids["fields"] & ids["plane_generator"]
     assert ids["fields"] | ids["plane_generator"] == {id(parameter) for parameter in model.field.parameters()}
     assert "plane_generator" not in tiny_model().get_param_groups()
+
+
+@pytest.mark.parametrize("field", ["free-planes", "generated-planes", "hash"])
+def test_camera_poses_are_corrected_by_the_photos(field):
+    model = tiny_model(field=field, camera_optimizer=CameraOptimizerConfig(mode="SO3xR3"), log2_hashmap_size=4)
+    cameras = pinhole_cameras(ring_of_poses(3))
+    pixels = torch.tensor([[15.5, 20.5], [12.5, 18.5]])
+    rays = cameras.generate_rays(camera_indices=torch.zeros(2, 1, dtype=torch.long), coords=pixels)
+    model.train()(rays)["rgb"].square().sum().backward()
+    gradient = model.camera_optimizer.pose_adjustment.grad
+    assert (gradient[0] != 0).all() and (gradient[1:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"plane_resolution": 1},
+        {"proposal_plane_resolution": 0},
+        {"plane_levels": 0},
+        {"plane_channels": 0},
+        {"plane_initial_scale": -0.1},
+        {"plane_smoothness": -1.0},
+        {"coarse_to_fine": -0.1},
+    ],
+)
+def test_impossible_settings_are_refused(setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(UserError, match=f"--pipeline.model.{name.replace('_', '-')} {value}: must be at least"):
+        tiny_model(**setting)
+
+
+def test_a_checkpoint_tells_which_networks_it_is_of():
+    assert implementation.implementation_of(tiny_model().state_dict()) == "torch"
+    assert implementation.implementation_of(["field.mlp_head.tcnn_encoding.params", "field.embedding"]) == "tcnn"

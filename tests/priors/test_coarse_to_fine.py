@@ -23,10 +23,12 @@ def test_the_mask_weights_whole_levels():
 
 
 class FakeTrainer:
-    """Knows how long the run is."""
+    """Knows how long the run is, and that 40 of its steps were trained before it was resumed."""
+
+    _start_step = 40
 
     class config:
-        max_num_iterations = 100
+        max_num_iterations = 60
 
 
 def schedule_of(model):

@@ -67,3 +67,18 @@ def test_gradients_too_small_for_half_precision_survive_with_a_scale(tensors):
 
     assert gradient() == [0, 0]
     assert gradient(loss_scale=2.0**16) == pytest.approx([1e-9, 1e-9], rel=0.01)
+
+
+def test_gradients_are_taken_outside_of_autocast(tensors):
+    class Seen(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            assert not torch.is_autocast_enabled("cpu")
+            return gradient
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert plain(gradients_of(Seen.apply(tensors[1]).sum(), tensors)) == [None, [1.0]]

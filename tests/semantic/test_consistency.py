@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -61,11 +62,14 @@ def test_weight_0_loads_no_encoder(photos, monkeypatch):
         {"sample_fraction": 0.0},
         {"resolution": 2},
         {"rays_per_chunk": 0},
+        {"theta_range": (10.0, 0.0)},
+        {"phi_range": (0.0, 91.0)},
+        {"radius_range": (0.0, 1.0)},
     ],
 )
 def test_impossible_settings_are_refused(setting):
     name, value = next(iter(setting.items()))
-    with pytest.raises(UserError, match=f"--pipeline.semantic.{name.replace('_', '-')} {value}: must be"):
+    with pytest.raises(UserError, match=re.escape(f"--pipeline.semantic.{name.replace('_', '-')} {value}: must be")):
         SemanticConsistency(SemanticConfig(**setting), "cpu", rays_per_batch=200)
 
 
@@ -194,3 +198,13 @@ def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(pho
         similarities.append(semantic.last.similarity)
     assert losses[-1] < 0.7 * losses[0]
     assert similarities[-1] > similarities[0] + 0.2
+
+
+def test_settings_without_effect_are_named(photos, fake_encoder, capsys):
+    prepared(photos, start=0.5, stop=0.5, poses="interpolate", phi_range=(0.0, 90.0))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "there will be none, for --pipeline.semantic.stop comes first" in said
+    assert "interpolated poses take no theta-range, phi-range or radius-range" in said
+    prepared(photos)
+    said = capsys.readouterr().out
+    assert "will be none" not in said and "take no" not in said

@@ -43,13 +43,6 @@ def tiny_model(seed=0, **settings):
     return config.setup(scene_box=BOX, num_train_data=3, metadata={}, device="cpu")
 
 
-@pytest.fixture
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def rays_of_a_view(resolution=9):
     reference = pinhole_cameras(ring_of_poses(1))[0:1]
     camera = view_camera(reference, ring_of_poses(5)[2], resolution)
@@ -313,3 +306,12 @@ def test_crop_renders_a_window_of_the_view():
         on_image_plane = rays.directions / -rays.directions[:, 2:]
         tops.add(int((camera.cy[0] - on_image_plane[0, 1] * camera.fy[0]).floor()))
     assert len(tops) > 3 and min(tops) >= 0 and max(tops) <= 10
+
+
+def test_a_view_that_sees_nothing_has_no_gradient():
+    model = tiny_model(average_init_density=1e-30).train()
+    rays, size = rays_of_a_view()
+    image = render_view(model, rays, size)
+    assert torch.equal(image, torch.ones_like(image)), "the background"
+    image.sum().backward()
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from dietnerf_ns.bench.experiment import check_known
 from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.processes import end_process
-from dietnerf_ns.bench.scenes import transforms_file
+from dietnerf_ns.bench.scenes import SceneSplit, transforms_file
 from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, WITHOUT_LSC, Contender, Data
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.errors import UserError, check_limits
+from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.weights import load_open_clip
@@ -60,19 +62,30 @@ class Settings:
             )
         if self.data.protocol is not None:
             check_known("protocol", self.data.protocol, PROTOCOLS)
-        for name in (self.method, self.against):
+            self._check_views(PROTOCOLS[self.data.protocol].train_indices)
+        for flag, name in (("method", self.method), ("against", self.against)):
             check_known("method", name, all_methods)
-        if not isinstance(all_methods[self.method].pipeline, DietNeRFPipelineConfig):
-            raise UserError(f"--method {self.method}: has no semantic loss; take one of ours, as dietnerf.")
+            if not isinstance(all_methods[name].pipeline, DietNeRFPipelineConfig):
+                raise UserError(f"--{flag} {name}: has no semantic loss; take one of ours, as dietnerf.")
+        if "floor" in self.parts and not isinstance(all_methods[self.method].pipeline.model, DietNeRFModelConfig):
+            parts = " ".join(part for part in PARTS if part != "floor")
+            raise UserError(f"--method {self.method}: its floor is not known; name the other parts, --parts {parts}.")
+        check_limits(self.data, {"scale": (self.data.scale > 0, "above 0")})
         limits = {
             "sizes": (bool(self.sizes) and min(self.sizes) >= 8, "at least 8 pixels each"),
             "rounds": (self.rounds >= 2, "at least 2, for a spread"),
-            "warmup-seconds": (self.warmup_seconds >= 0, "at least 0"),
+            "warmup_seconds": (self.warmup_seconds >= 0, "at least 0"),
             "patience": (self.patience > 0, "above 0"),
         }
-        for name, (fine, allowed) in limits.items():
-            if not fine:
-                raise UserError(f"--{name} {getattr(self, name.replace('-', '_'))}: must be {allowed}.")
+        check_limits(self, limits)
+
+    def _check_views(self, needed: Sequence[int]) -> None:
+        available = len(SceneSplit.read(Path(self.data.folder), "train").frames)
+        if max(needed) >= available:
+            raise UserError(
+                f"--protocol {self.data.protocol}: view {max(needed)} does not exist, --data has {available} training "
+                "views; --protocol all takes them all."
+            )
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ def test_the_command_measures_and_reports(tmp_path):
     [
         ({"method": "nerfacto"}, "--method nerfacto: has no semantic loss"),
         ({"method": "dietnerff"}, "Unknown method 'dietnerff': did you mean"),
+        ({"against": "nerfacto"}, "--against nerfacto: has no semantic loss"),
+        ({"method": "dietnerf-vanilla"}, "--method dietnerf-vanilla: its floor is not known"),
+        ({"protocol": "blender-4"}, "--protocol blender-4: view 86 does not exist, --data has 8 training views"),
+        ({"scale": 0.0}, "--scale 0.0: must be above 0"),
+        ({"warmup_seconds": -1.0}, "--warmup-seconds -1.0: must be at least 0"),
         ({"rounds": 1}, "--rounds 1: must be at least 2"),
         ({"sizes": (4,)}, "--sizes .*: must be at least 8 pixels"),
         ({"data": Path("nowhere")}, "nowhere: is no NeRF-Synthetic scene"),
