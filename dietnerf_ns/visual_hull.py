@@ -48,7 +48,7 @@ class VisualHull:
 
         Args:
             axes: rows are the directions of the box's sides, of length 1.
-            center: of the box.
+            center: of the box, in the world.
             half_sizes: of the box along its axes.
 
         Returns:
@@ -76,7 +76,7 @@ def visual_hull(
     """The visual hull of a thing.
 
     Args:
-        cameras: of the photos.
+        cameras: of the photos; camera-to-world matrices with OpenGL axes.
         things: where each photo shows the thing.
         names: of the photos.
 

@@ -255,14 +255,25 @@ class DietNeRFModel(NerfactoModel):
         weights.copy_(level_weights((step - self.first_step) / steps, len(weights)))
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None):
-        """nerfacto's losses, and the priors that are on, already weighted."""
+        """nerfacto's losses, and the priors that are on, already weighted.
+
+        Args:
+            outputs: of the rays, as from `get_outputs`: `rgb` [num_rays, 3] in [0, 1] and the rest.
+            batch: `image`, the photos' colours of the same rays [num_rays, 3 or 4].
+            metrics_dict: what `get_metrics_dict` computed for them.
+        """
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
         if self.training and self.config.field != "hash" and self.config.plane_smoothness > 0:
             losses["plane_smoothness_loss"] = self.config.plane_smoothness * self.field.encoding.total_variation()
         return losses
 
     def get_image_metrics_and_images(self, outputs, batch):
-        """nerfacto's metrics and images, without LPIPS where it cannot be computed."""
+        """nerfacto's metrics and images, without LPIPS where it cannot be computed.
+
+        Args:
+            outputs: of a camera's pixels: `rgb` [height, width, 3] in [0, 1] and the rest.
+            batch: `image`, the photo [height, width, 3 or 4].
+        """
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         return without_missing(metrics, self.lpips), images
 

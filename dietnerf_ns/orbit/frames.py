@@ -62,7 +62,7 @@ def _checked(config: TrainerConfig) -> TrainerConfig:
 def depth_range(model: Model, cameras: Cameras) -> tuple[float, float]:
     """Near and far for the colours of all frames: the 2nd and 98th percentile of the depth of what is opaque.
 
-    Looks at up to eight of the frames, with a shorter side of 48 pixels.
+    Depth is in scene units along the ray. Looks at up to eight of the frames, with a shorter side of 48 pixels.
     """
     few = cameras[torch.linspace(0, len(cameras) - 1, min(FRAMES_LOOKED_AT, len(cameras))).round().long()]
     few.rescale_output_resolution(SIDE_LOOKED_AT_PX / int(min(few.height[0], few.width[0])))

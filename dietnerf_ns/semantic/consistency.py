@@ -207,7 +207,7 @@ class SemanticConsistency:
     def similarity(
         self, renders: Float[Tensor, "num_renders 3 height width"], target_index: int
     ) -> Float[Tensor, "num_renders"]:
-        """Cosine similarity of renders with a photo, in [-1, 1], with gradients to the renders."""
+        """Cosine similarity of renders, RGB in [0, 1], with a photo: in [-1, 1], with gradients to the renders."""
         return cosine_similarity(self.encoder.embed(self.encoder.preprocess(renders)), self.targets[target_index])
 
     def _choose_poses(self) -> None:

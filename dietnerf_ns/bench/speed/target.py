@@ -55,7 +55,8 @@ def time_to_psnr(
 
 
 def some_pixels(trainer: Trainer) -> tuple[RayBundle, Float[Tensor, "num_pixels 3"]]:
-    """Rays through pixels of the test views, always the same, and the photos' colours on the model's background."""
+    """Rays through pixels of the test views, always the same, and the photos' colours, RGB in [0, 1],
+    on the model's background."""
     photos = trainer.pipeline.datamanager.eval_dataset
     generator = torch.Generator().manual_seed(0)
     owners = torch.randint(len(photos), (PIXELS,), generator=generator)
@@ -70,7 +71,7 @@ def some_pixels(trainer: Trainer) -> tuple[RayBundle, Float[Tensor, "num_pixels 
 
 @torch.no_grad()
 def psnr_of(trainer: Trainer, rays: RayBundle, colours: Float[Tensor, "num_pixels 3"]) -> float:
-    """PSNR in dB of the mean squared error over all pixels."""
+    """PSNR in dB of the mean squared error over all pixels, RGB in [0, 1]."""
     model, chunk = trainer.pipeline.model, trainer.config.pipeline.model.eval_num_rays_per_chunk
     with seen_as_in_the_viewer(model):
         rendered = torch.cat([model(rays[i : i + chunk])["rgb"] for i in range(0, len(rays), chunk)])
