@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +39,10 @@ def make_folder(path: Path, flag: str) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{flag} {path}: cannot be written: this user has no right to.")
 
 
 def in_one_line(error: BaseException) -> str:

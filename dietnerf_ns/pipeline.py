@@ -220,8 +220,8 @@ class DietNeRFPipeline(VanillaPipeline):
         if missing:
             raise UserError(
                 f"The checkpoint does not fit this model: it lacks {len(missing)} parts, as {sorted(missing)[0]}. "
-                "Was it trained with other settings, or with tinycudann on one machine only? Then train with "
-                "--pipeline.model.implementation torch, which both can load."
+                "Was it trained with other settings, or, with tinycudann, on another machine? "
+                "--pipeline.model.implementation torch trains what every machine can load."
             )
         super().load_pipeline(loaded_state, step)
 

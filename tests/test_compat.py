@@ -29,6 +29,17 @@ def test_lpips_that_cannot_be_loaded_is_left_out_with_the_reason(monkeypatch):
     assert left_out(lpips) == {"lpips": "no network"}
 
 
+def test_lpips_that_does_not_fit_into_memory_once_is_not_given_up(monkeypatch):
+    def too_large(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", too_large)
+    lpips = LazyLPIPS(normalize=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        lpips(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+    assert lpips.missing_because is None
+
+
 def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
     calls = []
 

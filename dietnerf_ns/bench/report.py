@@ -11,6 +11,7 @@ from dietnerf_ns.bench.plots import draw_plots
 from dietnerf_ns.bench.published import paper_tables
 from dietnerf_ns.bench.summary import COST, METRICS, Metric, Results, over_seeds, paired_difference, read_results
 from dietnerf_ns.bench.tables import NOTHING, difference_in_words, spread_in_words, table
+from dietnerf_ns.errors import make_folder
 
 REPORT = "report.md"
 
@@ -27,10 +28,10 @@ def write_report(folder: Path, *, to: Path | None = None, contact_sheet: bool = 
         The report's path.
 
     Raises:
-        UserError: there are no results in the folder.
+        UserError: there are no results in the folder, or the report cannot be written.
     """
     results, to = read_results(folder), to or folder
-    to.mkdir(parents=True, exist_ok=True)
+    make_folder(to, "--to")
     write_json(to / "results.json", as_json(results))
     write_csv(results, to / "results.csv")
     plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet)

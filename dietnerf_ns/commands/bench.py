@@ -96,8 +96,6 @@ class Report:
         """Write it and say where it is."""
         from dietnerf_ns.bench.report import write_report
 
-        if self.to is not None:
-            make_folder(self.to, "--to")
         print(f"Report: {write_report(self.results, to=self.to, contact_sheet=self.contact_sheet)}")
 
 

@@ -16,7 +16,7 @@ from dietnerf_ns.fields.generator import PlaneGenerator
 
 
 class Triplane(TriplaneEncoding):
-    """nerfstudio's tri-plane, features summed; but with gradients to positions, which camera poses are corrected by."""
+    """nerfstudio's tri-plane, features always summed, with gradients to positions, which correct camera poses."""
 
     def forward(self, in_tensor: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch num_components"]:
         """Features at positions in [-1, 1]^3."""

@@ -146,8 +146,10 @@ class SemanticConsistency:
         self.first_step = round(self.config.start * (total_steps if self.config.start < 1 else 1))
         self.end_step = round(self.config.stop * (total_steps if self.config.stop <= 1 else 1))
         CONSOLE.print(f"Semantic views: every {self.config.every} steps from {self.first_step} to {self.end_step}.")
-        if self.first_step >= self.end_step:
-            CONSOLE.print("[yellow]Semantic views: there will be none, for --pipeline.semantic.stop comes first.")
+        if self.first_step >= min(self.end_step, total_steps):
+            CONSOLE.print(
+                "[yellow]Semantic views: there will be none, for --pipeline.semantic.stop or the run's end comes first."
+            )
         self.cameras: Cameras = dataset.cameras.to("cpu")
         self._choose_poses()
         self.encoder = make_encoder(self.config, self.device)

@@ -44,7 +44,7 @@ def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resol
 
 
 def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tuple[RayBundle, tuple[int, int]]:
-    """One ray per pixel, at a random place inside it (paper's code: jittered rays).
+    """One ray per pixel, at a random place inside it.
 
     Args:
         camera: one camera, shape [1]; rays are made on its device.

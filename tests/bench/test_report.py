@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dietnerf_ns.bench.report import write_report
+from dietnerf_ns.errors import UserError
 from tests.bench.conftest import write_fake_results
 
 PSNR = {
@@ -92,3 +93,10 @@ def test_it_can_be_written_elsewhere_and_without_photos(tmp_path):
         "differences.png",
     ]
     assert (report.parent / "results.json").is_file() and not (tmp_path / "results" / "report.md").exists()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
+    write_fake_results(tmp_path, PSNR)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--to .*file: cannot be written: File exists"):
+        write_report(tmp_path, to=tmp_path / "file")

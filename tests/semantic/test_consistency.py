@@ -203,8 +203,10 @@ def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(pho
 def test_settings_without_effect_are_named(photos, fake_encoder, capsys):
     prepared(photos, start=0.5, stop=0.5, poses="interpolate", phi_range=(0.0, 90.0))
     said = " ".join(capsys.readouterr().out.split())
-    assert "there will be none, for --pipeline.semantic.stop comes first" in said
+    assert "there will be none, for --pipeline.semantic.stop or the run's end comes first" in said
     assert "interpolated poses take no theta-range, phi-range or radius-range" in said
+    prepared(photos, start=100, stop=200)
+    assert "there will be none" in capsys.readouterr().out
     prepared(photos)
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "will be none" not in said and "take no" not in said

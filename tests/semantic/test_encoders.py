@@ -166,3 +166,12 @@ def test_registering_the_methods_imports_no_encoder():
     code = "import sys, dietnerf_ns.methods; print({'open_clip', 'efficientnet_lite_pytorch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("set()")
+
+
+def test_no_memory_is_not_called_a_broken_file(monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("dietnerf_ns.semantic.weights._create", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        OpenClipEncoder(SMALL_MODEL, "")

@@ -8,6 +8,7 @@ from nerfstudio.data.scene_box import SceneBox
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dietnerf_ns.methods import dietnerf_vanilla
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.semantic import rendering
 from dietnerf_ns.semantic.rendering import render_view, seen_as_in_the_viewer, view_camera, view_rays
@@ -315,3 +316,11 @@ def test_a_view_that_sees_nothing_has_no_gradient():
     assert torch.equal(image, torch.ones_like(image)), "the background"
     image.sum().backward()
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_vanillas_views_are_as_many_rays_as_in_the_papers_code():
+    settings = dietnerf_vanilla.config.pipeline.semantic
+    photo = pinhole_cameras(ring_of_poses(1), width=400, height=400, focal=555.0)[0:1]
+    camera = view_camera(photo, ring_of_poses(5)[2], settings.resolution)
+    rays, size = view_rays(camera, torch.Generator(), crop=settings.crop)
+    assert size == (168, 168) and len(rays) == 168**2

@@ -53,8 +53,8 @@ class Settings:
         """Refuse what cannot be measured.
 
         Raises:
-            UserError: an unknown method or protocol, a method without a semantic loss, no such scene, or numbers that
-                make no sense.
+            UserError: an unknown method or protocol, a method without a semantic loss or without a known floor, no such
+                scene or views, or numbers that make no sense.
         """
         if not transforms_file(Path(self.data.folder), "train").is_file():
             raise UserError(
@@ -68,7 +68,7 @@ class Settings:
             if not isinstance(all_methods[name].pipeline, DietNeRFPipelineConfig):
                 raise UserError(f"--{flag} {name}: has no semantic loss; take one of ours, as dietnerf.")
         if "floor" in self.parts and not isinstance(all_methods[self.method].pipeline.model, DietNeRFModelConfig):
-            parts = " ".join(part for part in PARTS if part != "floor")
+            parts = " ".join(part for part in self.parts if part != "floor")
             raise UserError(f"--method {self.method}: its floor is not known; name the other parts, --parts {parts}.")
         check_limits(self.data, {"scale": (self.data.scale > 0, "above 0")})
         limits = {

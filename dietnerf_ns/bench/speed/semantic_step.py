@@ -51,7 +51,7 @@ def split_semantic_step(
         for size in sizes:
             entry = {"size": size, "recompute": recompute}
             trainer.pipeline.semantic.config = replace(
-                trainer.pipeline.semantic.config, resolution=size, checkpoint_render=recompute
+                trainer.pipeline.semantic.config, resolution=size, crop=1.0, checkpoint_render=recompute
             )
             try:
                 yield entry | (_times(trainer, repetitions) if what == "time" else _memory(trainer))
