@@ -18,6 +18,8 @@ CHECKED_PART_OF_RUN = 1 / 3
 WINDOWS_PER_RUN = 40
 MIN_WINDOW_STEPS = 50
 MIN_GAIN_DB = 0.5
+CLEAR_GAIN_DB = 3.0
+MIN_PROGRESS_DB = 0.25
 
 
 def photo_variance(dataset: InputDataset, blend: Blend, sampler: PixelSampler) -> float:
@@ -42,8 +44,10 @@ class CollapseDetector:
     """Watches the first third of a run in windows of a fortieth of it, at least 50 steps each.
 
     A collapsed field shows one colour everywhere: opacity is 0 or 1 on all rays and no gradient brings it back. The
-    best that one colour can do is the photos' mean colour, whose squared error is their variance. Training has
-    collapsed when, over a whole window after the first, the training rays are not 0.5 dB better than that.
+    best that one colour can do is the photos' mean colour, whose squared error is their variance. Or a network is
+    saturated: the thing has its shape, in a colour that no gradient changes. Training has collapsed when, over a whole
+    window after the first, the training rays are not 0.5 dB better than the mean colour; or not 3 dB better than it and
+    not 0.25 dB better than over the window before.
 
     All fields are numbers, to be saved with a run and restored, so that a resumed run decides as it would have.
     """
@@ -60,6 +64,8 @@ class CollapseDetector:
     """Sum of the steps' mean squared errors in the current window."""
     opacity: float | Float[Tensor, ""] = 0.0
     """Sum of the steps' mean opacities in the current window."""
+    last_psnr: float = 0.0
+    """PSNR of the training rays over the window before, in dB."""
 
     def state(self) -> dict[str, int | float]:
         """The fields, with tensors read."""
@@ -92,8 +98,9 @@ class CollapseDetector:
             return None
         psnr, seen = _psnr(float(self.squared_error) / window), float(self.opacity) / window
         self.squared_error, self.opacity, self.steps = 0.0, 0.0, 0
-        one_colour = _psnr(photo_variance)
-        if attempt_steps < window or psnr >= one_colour + MIN_GAIN_DB:
+        one_colour, before, self.last_psnr = _psnr(photo_variance), self.last_psnr, psnr
+        needed = max(one_colour + MIN_GAIN_DB, min(one_colour + CLEAR_GAIN_DB, before + MIN_PROGRESS_DB))
+        if attempt_steps < window or psnr >= needed:
             return None
         state = "empty" if seen < 0.01 else "opaque" if seen > 0.99 else f"of opacity {seen:.2f}"
         return f"the scene is {state}; training rays have PSNR {psnr:.1f} dB, a single colour {one_colour:.1f} dB"

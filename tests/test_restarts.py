@@ -2,6 +2,7 @@
 
 import json
 import math
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -57,7 +58,20 @@ def test_a_field_no_better_than_one_colour_has_collapsed():
 
 
 def test_training_that_gets_anywhere_is_left_alone():
-    assert watch(CollapseDetector(), 4000, psnr=10.6, opacity=1.0) is None
+    detector = CollapseDetector()
+    for window in range(14):
+        assert watch(detector, 100, psnr=10.6 + 0.3 * window, opacity=1.0, first=100 * window) is None
+
+
+def test_training_is_stuck_near_one_colour_and_not_further_up():
+    detector = CollapseDetector()
+    assert watch(detector, 300, psnr=12.0, opacity=0.3) == (199, ANY)
+    detector.restart(300)
+    assert watch(detector, 100, psnr=11.0, opacity=0.3, first=300) is None
+    assert watch(detector, 100, psnr=12.0, opacity=0.3, first=400) is None, "a decibel better than before"
+    step, message = watch(detector, 100, psnr=12.2, opacity=0.3, first=500)
+    assert step == 599 and "of opacity 0.30" in message and "PSNR 12.2" in message
+    assert watch(CollapseDetector(), 4000, psnr=13.1, opacity=0.3) is None
 
 
 def test_only_the_first_third_is_watched():
