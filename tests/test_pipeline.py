@@ -214,9 +214,9 @@ def test_what_was_trained_without_tinycudann_is_rendered_without_it(tiny_pipelin
     """tinycudann cannot be had here: the model only says that it would use it."""
     trained = tiny_pipeline_config.setup(device="cpu", test_mode="val")
     rendered = tiny_pipeline_config.setup(device="cpu", test_mode="test")
-    rendered.model.config = replace(rendered.model.config, implementation="tcnn")
+    rendered.model.config, model = replace(rendered.model.config, implementation="tcnn"), rendered.model
     rendered.load_pipeline(trained.state_dict(), step=0)
-    assert rendered.model.config.implementation == "torch"
+    assert rendered.model is not model and rendered.model.config.implementation == "torch"
     for name, value in trained.model.field.state_dict().items():
         assert torch.equal(rendered.model.field.state_dict()[name], value)
     resumed = tiny_pipeline_config.setup(device="cpu", test_mode="val")

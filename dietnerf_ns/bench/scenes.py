@@ -75,7 +75,7 @@ class SceneSplit:
         try:
             content = json.loads(path.read_text())
             scene = cls(folder, float(content["camera_angle_x"]), list(content["frames"]))
-            _ = scene.camera_to_worlds, scene.images
+            _ = scene.camera_to_worlds, scene.images  # so that frames that lack something are refused here
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: is not as in a NeRF-Synthetic scene: {in_one_line(error)}") from error
         return scene

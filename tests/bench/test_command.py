@@ -106,3 +106,9 @@ def test_results_go_into_a_folder(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="--out .*out: cannot be written: File exists"):
         Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()
+
+
+def test_a_folder_without_the_right_to_write_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UserError, match="--out .*out: cannot be written: this user has no right to"):
+        Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()

@@ -55,8 +55,10 @@ def time_to_psnr(
 
 
 def some_pixels(trainer: Trainer) -> tuple[RayBundle, Float[Tensor, "num_pixels 3"]]:
-    """Rays through pixels of the test views, always the same, and the photos' colours, RGB in [0, 1],
-    on the model's background."""
+    """Rays through pixels of the test views, always the same, and the photos' colours on the model's background.
+
+    Colours are RGB in [0, 1].
+    """
     photos = trainer.pipeline.datamanager.eval_dataset
     generator = torch.Generator().manual_seed(0)
     owners = torch.randint(len(photos), (PIXELS,), generator=generator)

@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from dietnerf_ns.bench.speed.contender import Contender, Data
 from dietnerf_ns.bench.speed.meters import PeakMeter
 from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
 from dietnerf_ns.methods import TINY_SCENE
+from dietnerf_ns.semantic.consistency import SemanticConsistency
 
 
 def test_every_part_is_timed_for_every_size_and_way(small, data, tmp_path):
@@ -20,6 +21,16 @@ def test_every_part_is_timed_for_every_size_and_way(small, data, tmp_path):
     assert all(entry[part]["n"] == 2 and entry[part]["median"] > 0 for entry in entries for part in PARTS)
     small_view, large_view = entries[:2]
     assert large_view["render forward"]["median"] > small_view["render forward"]["median"]
+
+
+def test_views_are_whole_whatever_the_methods_crop(small, data, tmp_path, monkeypatch):
+    sizes, render = [], SemanticConsistency.render
+    monkeypatch.setattr(
+        SemanticConsistency, "render", lambda self, model, view: sizes.append(view.size) or render(self, model, view)
+    )
+    cropped = replace(small, overrides=small.overrides | {"pipeline.semantic.crop": 0.5})
+    list(split_semantic_step(cropped, data, tmp_path, sizes=[12], repetitions=1, warmup_seconds=0, what="time"))
+    assert sizes[-1] == (12, 12)
 
 
 @pytest.mark.skipif(
