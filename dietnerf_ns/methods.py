@@ -16,13 +16,13 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from dietnerf_ns.compat import allow_numpy_scalars_in_checkpoints, hide_known_warnings
-from dietnerf_ns.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig, SinglePhotoPixelSamplerConfig
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
-from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig, SubjectPixelSamplerConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.utils.compat import allow_numpy_scalars_in_checkpoints, hide_known_warnings
 
 allow_numpy_scalars_in_checkpoints()
 hide_known_warnings()
@@ -57,7 +57,7 @@ def _method(
             dataparser=dataparser,
             train_num_rays_per_batch=rays,
             eval_num_rays_per_batch=rays,
-            pixel_sampler=pixel_sampler or SubjectPixelSamplerConfig(),
+            pixel_sampler=pixel_sampler or ForegroundPixelSamplerConfig(),
         ),
         model=model,
         semantic=semantic,
@@ -111,7 +111,7 @@ dietnerf_vanilla = _method(
         radius_range=(3.5, 4.5),
     ),
     dataparser=BlenderDataParserConfig(),
-    pixel_sampler=OnePhotoPixelSamplerConfig(),
+    pixel_sampler=SinglePhotoPixelSamplerConfig(),
     optimizers={
         "fields": _adam(5e-4, 5e-5, steps=500_000, eps=1e-8),
         "temporal_distortion": _adam(5e-4, 5e-5, steps=500_000, eps=1e-8),

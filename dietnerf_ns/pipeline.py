@@ -15,21 +15,21 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.amp import GradScaler
 
-from dietnerf_ns.compat import steps_of_run
-from dietnerf_ns.datamanager import HOW_TO_NAME_EVAL_IMAGES, ONE_BACKGROUND, FewShotDataManagerConfig
-from dietnerf_ns.errors import UserError, check_limits
-from dietnerf_ns.memory import keep_freed_memory
+from dietnerf_ns.data.datamanager import HOW_TO_NAME_EVAL_IMAGES, ONE_BACKGROUND, FewShotDataManagerConfig
 from dietnerf_ns.models.implementation import implementation_of
 from dietnerf_ns.models.metrics import left_out
 from dietnerf_ns.models.nerfacto import DietNeRFModel, DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModel
-from dietnerf_ns.restarts import CollapseDetector, photo_variance
-from dietnerf_ns.seeding import seed_everything
-from dietnerf_ns.semantic.balance import added, gradients_of, limited, with_gradients
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
+from dietnerf_ns.semantic.gradient_limit import add_gradients, gradients_of, limit_norm, with_gradients
+from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
+from dietnerf_ns.utils.compat import steps_of_run
+from dietnerf_ns.utils.errors import UserError, check_limits
+from dietnerf_ns.utils.malloc import keep_freed_memory
+from dietnerf_ns.utils.seeding import seed_everything
 from dietnerf_ns.viewer.image_log import SemanticImageLog
-from dietnerf_ns.viewer.pictures import SemanticPictures
-from dietnerf_ns.viewer_panel import ViewerPanel
+from dietnerf_ns.viewer.panel import ViewerPanel
+from dietnerf_ns.viewer.visualization import SemanticVisualization
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import TrainerConfig
@@ -109,9 +109,9 @@ class DietNeRFPipeline(VanillaPipeline):
                 "photo_variance": photo_variance(photos, blend, self.datamanager.train_pixel_sampler),
             }
             callbacks.append(TrainingCallback(after_step, self._restart_if_collapsed, 1, kwargs=arguments))
-        return callbacks + self._callbacks_to_show(trainer.config, SemanticPictures(photos, blend))
+        return callbacks + self._callbacks_to_show(trainer.config, SemanticVisualization(photos, blend))
 
-    def _callbacks_to_show(self, trainer: TrainerConfig, pictures: SemanticPictures) -> list[TrainingCallback]:
+    def _callbacks_to_show(self, trainer: TrainerConfig, pictures: SemanticVisualization) -> list[TrainingCallback]:
         """Semantic steps in the viewer and in the event writers, as far as there are any."""
         after_step, callbacks = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], []
         if self.dietnerf.in_viewer:
@@ -141,12 +141,12 @@ class DietNeRFPipeline(VanillaPipeline):
             f"[bold yellow]Training has collapsed at step {step}: {collapse}. "
             f"Restart {detector.restarts} of {limit} from a new initialisation."
         )
-        self.model.load_state_dict(self._model_anew().state_dict())
+        self.model.load_state_dict(self._rebuild_model().state_dict())
         for optimizer in optimizers.optimizers.values():
             optimizer.state.clear()
         self.model.first_step = detector.first_step
 
-    def _model_anew(self) -> DietNeRFModel | DietVanillaModel:
+    def _rebuild_model(self) -> DietNeRFModel | DietVanillaModel:
         """A model like this one that has not been trained."""
         model = self.model
         return model.config.setup(scene_box=model.scene_box, num_train_data=model.num_train_data, **model.kwargs)
@@ -188,9 +188,9 @@ class DietNeRFPipeline(VanillaPipeline):
         photometric = gradients_of(sum(losses.values()), tensors, loss_scale=loss_scale)
         semantic_loss = self.semantic.loss(self.model, step)
         semantic = gradients_of(semantic_loss, tensors, loss_scale=loss_scale)
-        semantic = limited(semantic, photometric, ratio=self.config.semantic.max_gradient_ratio)
+        semantic = limit_norm(semantic, photometric, ratio=self.config.semantic.max_gradient_ratio)
         values = {name: loss.detach() for name, loss in losses.items()}
-        total = with_gradients(semantic_loss.detach(), added(photometric, semantic), tensors)
+        total = with_gradients(semantic_loss.detach(), add_gradients(photometric, semantic), tensors)
         return values | {"semantic_loss": total}
 
     def get_average_eval_image_metrics(
@@ -240,4 +240,4 @@ class DietNeRFPipeline(VanillaPipeline):
         if without_tcnn:
             self.model.config = replace(config, implementation="torch")
         if recognise or without_tcnn:
-            self._model = self._model_anew().to(self.device).train(self.training)
+            self._model = self._rebuild_model().to(self.device).train(self.training)

@@ -17,10 +17,11 @@ import torch
 from filelock import FileLock
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
+from dietnerf_ns.geometry.sphere import Sphere
 from dietnerf_ns.methods import TINY_SCENE, dietnerf_tiny
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.encoders import ImageEncoder
-from dietnerf_ns.semantic.poses import Sphere, pose_on_sphere
+from dietnerf_ns.semantic.poses import pose_on_sphere
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import ns
-from tests.test_datamanager import as_transforms_json
+from tests.data.test_datamanager import as_transforms_json
 
 SMALL = ["--pipeline.datamanager.camera-res-scale-factor", 0.25, "--pipeline.datamanager.train-num-rays-per-batch", 64]
 SMALL_HASH = ["--pipeline.model.log2-hashmap-size", 10, "--vis", "tensorboard"]

@@ -5,7 +5,7 @@ import torch
 from nerfstudio.field_components.mlp import MLP
 from nerfstudio.utils.external import TCNN_EXISTS
 
-from dietnerf_ns.bench.speed.contender import Contender, Data, train_step
+from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step
 from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
 from dietnerf_ns.methods import TINY_SCENE
 
@@ -21,7 +21,7 @@ HALF_PRECISION = 1e-2
 @pytest.fixture(params=["free-planes", "hash"])
 def trainer(request, tmp_path):
     overrides = EMBEDDED | {"pipeline.model.field": request.param}
-    return Contender("ours", "dietnerf", 1024, overrides).trainer(Data(str(TINY_SCENE)), tmp_path)
+    return Candidate("ours", "dietnerf", 1024, overrides).trainer(Data(str(TINY_SCENE)), tmp_path)
 
 
 def same_network(fused: MLP) -> MLP:
@@ -76,8 +76,8 @@ def test_semantic_steps_train_in_mixed_precision(trainer):
 
 
 def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
-    contender = Contender("ours", "dietnerf", 4096, EMBEDDED)
+    candidate = Candidate("ours", "dietnerf", 4096, EMBEDDED)
     how = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
-    small, large, *_ = split_semantic_step(contender, Data(str(TINY_SCENE)), tmp_path, **how)
+    small, large, *_ = split_semantic_step(candidate, Data(str(TINY_SCENE)), tmp_path, **how)
     for part in PARTS:
         assert large["start"] + large[part] < 1.05 * (small["start"] + small[part]), part

@@ -8,11 +8,11 @@ import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.object_box import ObjectBox
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import FakeEncoder
+from tests.data.test_datamanager import as_transforms_json
 from tests.semantic.test_rendering import Storages
-from tests.test_datamanager import as_transforms_json
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
 from dietnerf_ns.fields.contraction import FrontFacingContraction
-from dietnerf_ns.semantic.poses import cameras_surround_scene, fit_sphere
+from dietnerf_ns.geometry.cameras import cameras_surround_scene
+from dietnerf_ns.geometry.sphere import fit_sphere
 from tests.conftest import shared_scene
 
 

@@ -13,12 +13,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from docstring_parser import parse_from_object
 from nerfstudio.configs.method_configs import method_configs
 
-from dietnerf_ns.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig, SinglePhotoPixelSamplerConfig
 from dietnerf_ns.methods import dietnerf, dietnerf_tiny, dietnerf_vanilla
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
-from dietnerf_ns.pixels import OnePhotoPixelSamplerConfig, SubjectPixelSamplerConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -28,8 +28,8 @@ OURS = (  # where the settings are found, whose they are, what the section is ca
     ("pipeline.semantic", SemanticConfig, "Semantic consistency loss"),
     ("pipeline.model", DietNeRFModelConfig, "Model of dietnerf and dietnerf-tiny"),
     ("pipeline.model", DietVanillaModelConfig, "Model of dietnerf-vanilla"),
-    ("pipeline.datamanager.pixel-sampler", SubjectPixelSamplerConfig, "Training rays"),
-    ("pipeline.datamanager.pixel-sampler", OnePhotoPixelSamplerConfig, "Training rays of dietnerf-vanilla"),
+    ("pipeline.datamanager.pixel-sampler", ForegroundPixelSamplerConfig, "Training rays"),
+    ("pipeline.datamanager.pixel-sampler", SinglePhotoPixelSamplerConfig, "Training rays of dietnerf-vanilla"),
     ("pipeline", DietNeRFPipelineConfig, "Restarts"),
 )
 THEIRS = (("nerfacto", ("dietnerf", "dietnerf-tiny")), ("vanilla-nerf", ("dietnerf-vanilla",)))

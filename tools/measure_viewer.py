@@ -13,9 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-from dietnerf_ns.methods import dietnerf_tiny
 from tests.test_viewer_panel import CameraOnlyClient
 from tests.viewer_browser import free_port
+
+from dietnerf_ns.methods import dietnerf_tiny
 
 FIRST_STEP, MOVES, THERE_AND_BACK_SECONDS = 40, 10, 0.05
 

@@ -26,7 +26,7 @@ from dietnerf_ns.bench.scenes import (
     transforms_file,
     write_few_shot_copy,
 )
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 
 FEW_SHOT_COPIES = "scenes"
 

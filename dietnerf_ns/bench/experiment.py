@@ -18,9 +18,9 @@ from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_methods
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.data.protocols import PROTOCOLS
 from dietnerf_ns.semantic.consistency import SemanticConfig
-from dietnerf_ns.views import PROTOCOLS
+from dietnerf_ns.utils.errors import UserError
 
 AS_IS = "as is"
 """Label of the views of a scene that another dataparser reads."""

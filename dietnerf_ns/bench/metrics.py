@@ -17,8 +17,8 @@ from jaxtyping import Float, UInt8
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from dietnerf_ns.errors import in_one_line
 from dietnerf_ns.semantic.consistency import SemanticConfig, make_encoder
+from dietnerf_ns.utils.errors import in_one_line
 
 NERFSTUDIO, PAPER, SEMANTIC = "nerfstudio", "paper", "semantic"
 Image = Float[Tensor, "height width 3"]
@@ -26,7 +26,7 @@ Image = Float[Tensor, "height width 3"]
 Compare = Callable[[Image, Image], float]
 
 
-class Judge:
+class ImageMetric:
     """One metric whose network is loaded at the first image and may not be there.
 
     Args:
@@ -52,7 +52,7 @@ class Judge:
             return {}
 
 
-def judges(similarity: dict[str, Any], device: torch.device) -> list[Judge]:
+def image_metrics(similarity: dict[str, Any], device: torch.device) -> list[ImageMetric]:
     """The metrics that are computed for every method alike, in the order of the report.
 
     Args:
@@ -60,10 +60,10 @@ def judges(similarity: dict[str, Any], device: torch.device) -> list[Judge]:
         device: where networks run.
     """
     return [
-        Judge(f"{PAPER}/psnr", lambda: paper_psnr),
-        Judge(f"{PAPER}/ssim", lambda: paper_ssim),
-        Judge(f"{PAPER}/lpips", lambda: paper_lpips(device)),
-        Judge(f"{SEMANTIC}/similarity", lambda: semantic_similarity(similarity, device)),
+        ImageMetric(f"{PAPER}/psnr", lambda: paper_psnr),
+        ImageMetric(f"{PAPER}/ssim", lambda: paper_ssim),
+        ImageMetric(f"{PAPER}/lpips", lambda: paper_lpips(device)),
+        ImageMetric(f"{SEMANTIC}/similarity", lambda: semantic_similarity(similarity, device)),
     ]
 
 

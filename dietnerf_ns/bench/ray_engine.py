@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dietnerf_ns.bench.cell import CELLS, Cell
 from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, SECONDS_TO_END, run_to_its_end
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 
 
 @dataclass

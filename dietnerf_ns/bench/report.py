@@ -6,12 +6,12 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.plots import draw_plots
 from dietnerf_ns.bench.published import paper_tables
 from dietnerf_ns.bench.summary import COST, METRICS, Metric, Results, over_seeds, paired_difference, read_results
 from dietnerf_ns.bench.tables import NOTHING, difference_in_words, spread_in_words, table
-from dietnerf_ns.errors import make_folder
+from dietnerf_ns.utils.errors import make_folder
+from dietnerf_ns.utils.files import write_json
 
 REPORT = "report.md"
 

@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from dietnerf_ns.bench.experiment import Experiment, Scene, Views, check_known
-from dietnerf_ns.dataset import downscale_by_area
-from dietnerf_ns.errors import UserError, in_one_line
+from dietnerf_ns.data.protocols import PROTOCOLS, ViewProtocol, protocol_test_indices
+from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.methods import TINY_SCENE
-from dietnerf_ns.views import PROTOCOLS, Protocol, protocol_test_indices, select_views
+from dietnerf_ns.utils.errors import UserError, in_one_line
+from dietnerf_ns.utils.images import downscale_by_area
 
 SHIPPED = "tiny"
 SPLITS = ("train", "val", "test")
@@ -113,7 +114,7 @@ def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str
         )
     )
     val = val.keep(evenly_spaced(len(val.frames), experiment.val_frames))
-    protocol = PROTOCOLS.get(views.protocol, Protocol((), test_stride=experiment.test_stride))
+    protocol = PROTOCOLS.get(views.protocol, ViewProtocol((), test_stride=experiment.test_stride))
     test = val if experiment.evaluate == "val" else test.keep(protocol_test_indices(test.images, protocol))
     return {"train": train, "val": val, "test": test}
 

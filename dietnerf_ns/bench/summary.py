@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 
 EXPERIMENT = "experiment.json"
 CONFIDENCE = 0.95
@@ -79,7 +79,7 @@ class Results:
     """Every cell, finished or not, in the order of the report."""
     rows: list[Row]
     pooled: Mapping[str, Any]
-    """FID and KID; see `pooled_metrics`."""
+    """FID and KID; see `fid_kid_of_methods`."""
 
     @property
     def methods(self) -> list[str]:

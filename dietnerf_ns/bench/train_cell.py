@@ -23,11 +23,11 @@ from PIL import Image
 
 from dietnerf_ns.bench.cell import RESULT, SPECIFICATION, Cell
 from dietnerf_ns.bench.curves import read_curves
-from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.machine import describe_machine
-from dietnerf_ns.bench.metrics import judges, mean, nerfstudio_metrics, photo_and_render, to_uint8
-from dietnerf_ns.compat import lpips_replaced_by
+from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, photo_and_render, to_uint8
 from dietnerf_ns.models.metrics import LazyLPIPS
+from dietnerf_ns.utils.compat import lpips_replaced_by
+from dietnerf_ns.utils.files import write_json
 
 MIB = 2**20
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
 def train(cell: Cell) -> dict[str, float]:
     """Run nerfstudio's own ns-train in this process; return what it cost."""
     clock = TrainingClock()
-    # Models of nerfstudio load LPIPS's backbone, a download, when they are built; it judges no image while training.
+    # Models of nerfstudio load LPIPS's backbone, a download, when they are built; it scores no image while training.
     with mock.patch.object(Trainer, "train", clock.timed(Trainer.train)), lpips_replaced_by(LazyLPIPS):
         with mock.patch.object(sys, "argv", ["ns-train", *arguments_here(cell)]):
             entrypoint()
@@ -83,7 +83,7 @@ class TrainingClock:
 
 @torch.no_grad()
 def evaluate(cell: Cell, folder: Path) -> dict:
-    """Judge every evaluation image; the first metrics equal ns-eval's. Renders and photos are written as PNG files.
+    """Score every evaluation image; the first metrics equal ns-eval's. Renders and photos are written as PNG files.
 
     Args:
         cell: trained.
@@ -95,7 +95,7 @@ def evaluate(cell: Cell, folder: Path) -> dict:
     """
     with lpips_replaced_by(LazyLPIPS):
         _, pipeline, _, _ = eval_setup(cell.config_file, test_mode=cell.split)
-    ours = judges(cell.similarity, pipeline.device)
+    common_metrics = image_metrics(cell.similarity, pipeline.device)
     images, left_out = [], {}
     names = [path.stem for path in pipeline.datamanager.eval_dataset.image_filenames]
     for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:
@@ -104,9 +104,9 @@ def evaluate(cell: Cell, folder: Path) -> dict:
         photo, render = photo_and_render(pictures["img"], int(camera.width))
         name = names[int(batch["image_idx"])]
         scores = nerfstudio_metrics(numbers, pipeline.model, left_out)
-        for judge in ours:
-            scores |= judge(photo, render)
-            left_out |= judge.left_out
+        for metric in common_metrics:
+            scores |= metric(photo, render)
+            left_out |= metric.left_out
         images.append({"name": name} | scores)
         for kind, image in (("photos", photo), ("renders", render)):
             (folder / kind).mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import tyro
 
-from dietnerf_ns.errors import make_folder
+from dietnerf_ns.utils.errors import make_folder
 
 
 @dataclass
@@ -41,11 +41,11 @@ class Run:
         """Check everything, run the missing cells, write the report."""
         from dietnerf_ns.bench.cells import plan_cells
         from dietnerf_ns.bench.experiment import read_experiment
-        from dietnerf_ns.bench.files import write_json
-        from dietnerf_ns.bench.pooled import POOLED, pooled_metrics
+        from dietnerf_ns.bench.fid_kid import POOLED, fid_kid_of_methods
         from dietnerf_ns.bench.report import write_report
         from dietnerf_ns.bench.runner import is_finished, run_missing
         from dietnerf_ns.bench.summary import EXPERIMENT
+        from dietnerf_ns.utils.files import write_json
 
         experiment = read_experiment(self.experiment)
         engine = self._engine()
@@ -55,7 +55,7 @@ class Run:
         write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
         try:
             crashed = run_missing(cells, self.out, engine)
-            write_json(self.out / POOLED, pooled_metrics(experiment, cells, self.data, self.out))
+            write_json(self.out / POOLED, fid_kid_of_methods(experiment, cells, self.data, self.out))
             print(f"Report: {write_report(self.out)}")
         except KeyboardInterrupt:
             done = sum(is_finished(cell, self.out) for cell in cells)
@@ -70,7 +70,7 @@ class Run:
     def _engine(self):
         from dietnerf_ns.bench.ray_engine import RayEngine
         from dietnerf_ns.bench.runner import LocalEngine
-        from dietnerf_ns.errors import UserError
+        from dietnerf_ns.utils.errors import UserError
 
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1.")
@@ -148,7 +148,7 @@ class Speed:
         """Measure and write the report."""
         import torch
 
-        from dietnerf_ns.bench.speed.contender import Data
+        from dietnerf_ns.bench.speed.candidate import Data
         from dietnerf_ns.bench.speed.report import write_report
         from dietnerf_ns.bench.speed.run import Settings, run
         from dietnerf_ns.methods import TINY_SCENE

@@ -66,7 +66,7 @@ class Orbit:
         print(f"Orbit: {self.output}")
 
     def _check(self) -> None:
-        from dietnerf_ns.errors import UserError
+        from dietnerf_ns.utils.errors import UserError
 
         start, end = self.theta_range or (0, 360)
         limits = {

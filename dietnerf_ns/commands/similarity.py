@@ -45,10 +45,10 @@ class Similarity:
         """Check everything, embed the photos, write the report, say the verdicts."""
         import torch
 
-        from dietnerf_ns.errors import UserError, make_folder
         from dietnerf_ns.similarity.photos import FEWEST_PHOTOS, embed_scenes, read_scenes
         from dietnerf_ns.similarity.report import write_report
         from dietnerf_ns.similarity.statistics import THRESHOLDS
+        from dietnerf_ns.utils.errors import UserError, make_folder
 
         if self.max_images < FEWEST_PHOTOS:
             raise UserError(f"--max-images {self.max_images}: must be at least {FEWEST_PHOTOS}.")
@@ -61,8 +61,8 @@ class Similarity:
         print(f"{THRESHOLDS}\nPlots and numbers: {self.out}")
 
     def _folders(self) -> list[Path]:
-        from dietnerf_ns.errors import UserError
         from dietnerf_ns.methods import TINY_SCENE
+        from dietnerf_ns.utils.errors import UserError
 
         if not self.scenes:
             raise UserError("Name at least one folder of photos.")
@@ -76,8 +76,8 @@ class Similarity:
         return {"encoder": self.encoder} | (clip if self.encoder == "open-clip" else {})
 
     def _load_encoder(self, device):
-        from dietnerf_ns.errors import UserError
         from dietnerf_ns.semantic.consistency import SemanticConfig, make_encoder
+        from dietnerf_ns.utils.errors import UserError
 
         try:
             return make_encoder(SemanticConfig(**self._encoder_settings()), device)

@@ -9,18 +9,8 @@ from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dietnerf_ns.errors import UserError
-from dietnerf_ns.views import SURROUND_ANGLE_DEG, is_pinhole, widest_viewing_angle
-
-
-def is_front_facing(cameras: Cameras) -> bool:
-    """Whether these are pinhole cameras at different places that look the same way.
-
-    The same way: no two viewing directions are 60 degrees or more apart.
-    """
-    positions = cameras.camera_to_worlds[:, :, 3]
-    apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
-    return apart and is_pinhole(cameras) and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG
+from dietnerf_ns.geometry.cameras import is_front_facing
+from dietnerf_ns.utils.errors import UserError
 
 
 class FrontFacingContraction(SpatialDistortion):

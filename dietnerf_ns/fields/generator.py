@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 
 UPSAMPLINGS = 3
 MAX_LEVELS = UPSAMPLINGS + 1

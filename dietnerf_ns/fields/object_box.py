@@ -10,19 +10,19 @@ from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from torch import Tensor
 
-from dietnerf_ns.errors import UserError
-from dietnerf_ns.semantic.poses import cameras_surround_scene, horizontal_axes, nearest_point_to_axes, up_vector
-from dietnerf_ns.views import is_pinhole, viewing_directions
-from dietnerf_ns.visual_hull import VisualHull
+from dietnerf_ns.geometry.cameras import (
+    nearest_point_to_axes,
+    surround_one_object,
+    up_vector,
+    viewing_directions,
+)
+from dietnerf_ns.geometry.sphere import horizontal_axes
+from dietnerf_ns.geometry.visual_hull import VisualHull
+from dietnerf_ns.utils.errors import UserError
 
 MARGIN = 0.02
 ROUNDING = 1 + 1e-4  # rays end on the box's faces
 FAR_OUTSIDE = 4.0
-
-
-def surround_one_thing(cameras: Cameras) -> bool:
-    """Whether these are pinhole cameras that look at one thing from clearly different sides."""
-    return is_pinhole(cameras) and cameras_surround_scene(cameras.camera_to_worlds.cpu())
 
 
 class ObjectBox(SpatialDistortion):
@@ -61,7 +61,7 @@ class ObjectBox(SpatialDistortion):
         Raises:
             UserError: the cameras do not surround anything.
         """
-        if not surround_one_thing(cameras):
+        if not surround_one_object(cameras):
             raise UserError(
                 "--pipeline.model.scene object: needs pinhole cameras that look at one thing from sides at least 60 "
                 "degrees apart; use auto, around or front-facing."
@@ -78,7 +78,7 @@ class ObjectBox(SpatialDistortion):
         """The box around what a hull and this box have in common, and 2 % of this box more.
 
         Raises:
-            OutlinesDisagree: see `VisualHull.extent`.
+            InconsistentSilhouettes: see `VisualHull.extent`.
         """
         corners = hull.extent(self.axes, self.center, self.half_sizes)
         margin = MARGIN * self.half_sizes

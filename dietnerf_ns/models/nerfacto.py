@@ -18,16 +18,16 @@ from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
-from dietnerf_ns.compat import lpips_replaced_by, steps_of_run
-from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
-from dietnerf_ns.errors import UserError, check_limits
+from dietnerf_ns.data.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS
+from dietnerf_ns.fields.coarse_to_fine import level_weights
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import GeneratedTriplanes, MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import BLENDER_PRESET, Photos, Scene, bounded_scene, recognised_scene
-from dietnerf_ns.priors.coarse_to_fine import level_weights
+from dietnerf_ns.utils.compat import lpips_replaced_by, steps_of_run
+from dietnerf_ns.utils.errors import UserError, check_limits
 
 MAX_PLANE_RESOLUTION = 512
 COARSE_TO_FINE_ON_PLANES = 1 / 3

@@ -13,10 +13,11 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
-from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
-from dietnerf_ns.fields.object_box import ObjectBox, surround_one_thing
-from dietnerf_ns.visual_hull import OutlinesDisagree, VisualHull
+from dietnerf_ns.data.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
+from dietnerf_ns.fields.contraction import FrontFacingContraction
+from dietnerf_ns.fields.object_box import ObjectBox
+from dietnerf_ns.geometry.cameras import is_front_facing, surround_one_object
+from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull
 
 SceneKind = Literal["object", "around", "front-facing"]
 
@@ -93,7 +94,7 @@ def recognised_scene(wanted: Literal["auto"] | SceneKind, photos: Photos, *, bac
 def _kind(photos: Photos) -> SceneKind:
     if is_front_facing(photos.cameras):
         return "front-facing"
-    return "object" if photos.background is not None and surround_one_thing(photos.cameras) else "around"
+    return "object" if photos.background is not None and surround_one_object(photos.cameras) else "around"
 
 
 def _object(photos: Photos, background_color: str) -> Scene:
@@ -122,7 +123,7 @@ def _shrunk(box: ObjectBox, photos: Photos) -> ObjectBox:
         return box
     try:
         return box.shrunk_to(photos.hull)
-    except OutlinesDisagree as error:
+    except InconsistentSilhouettes as error:
         CONSOLE.print(f"[bold yellow]{error}: are the camera poses right? The box stays as it is.[/bold yellow]")
         return box
 

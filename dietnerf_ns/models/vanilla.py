@@ -13,8 +13,8 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from torch import Tensor
 
-from dietnerf_ns.compat import lpips_replaced_by
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+from dietnerf_ns.utils.compat import lpips_replaced_by
 
 
 def positional_encoding(frequencies: int) -> NeRFEncoding:

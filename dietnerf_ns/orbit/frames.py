@@ -19,7 +19,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import get_progress
 from torch import Tensor
 
-from dietnerf_ns.errors import UserError, in_one_line
+from dietnerf_ns.utils.errors import UserError, in_one_line
 
 Shown = Literal["rgb", "depth", "both"]
 NAMES = {kind: (kind, f"{kind}_fine") for kind in ("rgb", "depth", "accumulation")}

@@ -12,17 +12,15 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
-from dietnerf_ns.errors import UserError
-from dietnerf_ns.semantic.poses import (
-    Range,
-    Sphere,
+from dietnerf_ns.geometry.cameras import (
+    SURROUND_ANGLE_DEG,
     cameras_surround_scene,
-    fit_sphere,
     is_in_front,
-    pose_at,
-    spherical_coordinates,
+    viewing_directions,
+    widest_viewing_angle,
 )
-from dietnerf_ns.views import SURROUND_ANGLE_DEG, viewing_directions, widest_viewing_angle
+from dietnerf_ns.geometry.sphere import Range, Sphere, fit_sphere, pose_at, spherical_coordinates
+from dietnerf_ns.utils.errors import UserError
 
 FULL_CIRCLE = (0.0, 360.0)
 LONGEST_DEFAULT_SIDE_PX = 1000

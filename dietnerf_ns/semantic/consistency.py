@@ -16,13 +16,14 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
-from dietnerf_ns.errors import check_limits
-from dietnerf_ns.seeding import semantic_generator
+from dietnerf_ns.geometry.cameras import cameras_surround_scene, viewing_directions
+from dietnerf_ns.geometry.sphere import Sphere, fit_sphere
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, ImageEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
-from dietnerf_ns.semantic.poses import Sphere, cameras_surround_scene, fit_sphere, interpolated_pose, pose_on_sphere
+from dietnerf_ns.semantic.poses import interpolated_pose, pose_on_sphere
 from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
-from dietnerf_ns.views import viewing_directions
+from dietnerf_ns.utils.errors import check_limits
+from dietnerf_ns.utils.seeding import semantic_generator
 
 Blend = Callable[[Float[Tensor, "height width channels"]], Float[Tensor, "height width 3"]]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.semantic.weights import load_efficientnet_lite0, load_open_clip
+from dietnerf_ns.utils.errors import UserError
 
 
 class ImageEncoder(ABC):

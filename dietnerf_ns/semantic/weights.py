@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 
 WAYS_OUT = (
     "Two ways out: give a checkpoint file you have (--pipeline.semantic.clip-pretrained FILE), or use the encoder that "

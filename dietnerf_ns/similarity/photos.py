@@ -17,8 +17,8 @@ from nerfstudio.utils.rich_utils import get_progress
 from PIL import Image
 from torch import Tensor
 
-from dietnerf_ns.errors import UserError, in_one_line
 from dietnerf_ns.semantic.encoders import ImageEncoder
+from dietnerf_ns.utils.errors import UserError, in_one_line
 
 FEWEST_PHOTOS = 3
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.similarity.photos import Scene
 from dietnerf_ns.similarity.plots import draw_histogram, draw_matrix
 from dietnerf_ns.similarity.statistics import THRESHOLDS, Separation, in_words, separation, within_pairs
+from dietnerf_ns.utils.files import write_json
 
 
 def write_report(

@@ -10,7 +10,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 from viser import CameraFrustumHandle, ViserServer
 
-from dietnerf_ns.viewer.clients import to_viser_units, vertical_fov, viser_pose
+from dietnerf_ns.viewer.browser_cameras import to_viser_units, vertical_fov, viser_pose
 
 NUM_FRUSTA = 20
 COLOUR = (255, 211, 105)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nerfstudio.utils import writer
 
 from dietnerf_ns.semantic.consistency import SemanticConsistency
-from dietnerf_ns.viewer.pictures import SemanticPictures
+from dietnerf_ns.viewer.visualization import SemanticVisualization
 
 IMAGES_PER_RUN = 40
 NAME = "Semantic Images/render-target-gradient"
@@ -19,7 +19,7 @@ class SemanticImageLog:
         pictures: draws them.
     """
 
-    def __init__(self, semantic: SemanticConsistency, pictures: SemanticPictures):
+    def __init__(self, semantic: SemanticConsistency, pictures: SemanticVisualization):
         self._semantic, self._pictures = semantic, pictures
         self._interval = (semantic.end_step - semantic.first_step) / IMAGES_PER_RUN
         self._next_step = 0.0

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
-from dietnerf_ns.semantic.poses import Sphere, fit_sphere, is_in_front, pose_at, spherical_coordinates
-from dietnerf_ns.viewer.clients import ClientCameras, vertical_fov
+from dietnerf_ns.geometry.cameras import is_in_front, viewing_directions
+from dietnerf_ns.geometry.sphere import Sphere, fit_sphere, pose_at, spherical_coordinates
+from dietnerf_ns.viewer.browser_cameras import BrowserCameras, vertical_fov
 from dietnerf_ns.viewer.elements import Button, Checkbox, Dropdown, Folder, Slider
-from dietnerf_ns.views import viewing_directions
 
 MAX_PHI_DEG = 89.0
 """At the pole the horizon has no direction."""
@@ -34,7 +34,7 @@ class OrbitFolder(Folder):
         clients: the cameras to move.
     """
 
-    def __init__(self, photos: InputDataset, clients: ClientCameras):
+    def __init__(self, photos: InputDataset, clients: BrowserCameras):
         super().__init__()
         self._clients, self._cameras = clients, photos.cameras.to("cpu")
         self._sphere = orbit_sphere(self._cameras.camera_to_worlds)

@@ -9,12 +9,12 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency, SemanticStep
-from dietnerf_ns.viewer.clients import ClientCameras
+from dietnerf_ns.viewer.browser_cameras import BrowserCameras
 from dietnerf_ns.viewer.curves import TrainingCurves
 from dietnerf_ns.viewer.elements import Checkbox, Folder, Markdown, Plot, Slider
 from dietnerf_ns.viewer.frusta import SemanticFrusta
 from dietnerf_ns.viewer.orbit import orbit_sphere, start_of_orbit
-from dietnerf_ns.viewer.pictures import SemanticPictures, data_url
+from dietnerf_ns.viewer.visualization import SemanticVisualization, data_url
 
 REFRESH_SECONDS = 1.0
 PICTURE_HEIGHT_PX = 160
@@ -31,10 +31,10 @@ class SemanticFolder(Folder):
         clients: the connected browsers; nothing is drawn while there are none.
     """
 
-    def __init__(self, semantic: SemanticConsistency, photos: InputDataset, clients: ClientCameras):
+    def __init__(self, semantic: SemanticConsistency, photos: InputDataset, clients: BrowserCameras):
         super().__init__()
         self._semantic, self._clients = semantic, clients
-        self._pictures: SemanticPictures | None = None
+        self._pictures: SemanticVisualization | None = None
         self._curves = TrainingCurves()
         camera_to_worlds = photos.cameras.camera_to_worlds.cpu()
         *_, radius = start_of_orbit(camera_to_worlds, orbit_sphere(camera_to_worlds))
@@ -61,7 +61,7 @@ class SemanticFolder(Folder):
         self._semantic.paused = self._pause.value
         self._semantic.reconfigure(weight=self._weight.value, every=self._every.value)
 
-    def start(self, pictures: SemanticPictures) -> None:
+    def start(self, pictures: SemanticVisualization) -> None:
         """Training starts; the semantic loss is prepared.
 
         Args:

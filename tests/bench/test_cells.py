@@ -8,7 +8,7 @@ from PIL import Image
 from dietnerf_ns.bench.cells import plan_cells
 from dietnerf_ns.bench.experiment import as_flags
 from dietnerf_ns.bench.train_cell import arguments_here
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 from tests.bench.conftest import experiment
 
 TWO = [{"name": "dietnerf-tiny", "label": "default"}, {"name": "nerfacto", "overrides": {"max-num-iterations": 7}}]

@@ -10,7 +10,7 @@ from nerfstudio.scripts.eval import ComputePSNR
 from dietnerf_ns.bench.runner import LocalEngine
 from dietnerf_ns.bench.train_cell import TrainingClock
 from dietnerf_ns.commands.bench import Run
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import ns
 
 FEW_STEPS = {"max-num-iterations": 8, "steps-per-eval-batch": 4, "pipeline.datamanager.train-num-rays-per-batch": 64}

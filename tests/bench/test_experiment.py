@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dietnerf_ns.bench.experiment import Views, read_experiment
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 from tests.bench.conftest import experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

@@ -9,8 +9,8 @@ import torchvision
 from skimage.metrics import structural_similarity
 
 from dietnerf_ns.bench import metrics
-from dietnerf_ns.bench.metrics import Judge, judges, mean, nerfstudio_metrics, photo_and_render
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.bench.metrics import ImageMetric, image_metrics, mean, nerfstudio_metrics, photo_and_render
+from dietnerf_ns.utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -59,9 +59,9 @@ def test_a_metric_without_its_network_is_left_out_with_the_reason(photo):
         attempts.append(1)
         raise OSError("no\nnetwork")
 
-    judge = Judge("paper/lpips", load)
-    assert judge(photo, photo) == judge(photo, photo) == {}
-    assert judge.left_out == {"paper/lpips": "OSError: no network"} and len(attempts) == 1
+    metric = ImageMetric("paper/lpips", load)
+    assert metric(photo, photo) == metric(photo, photo) == {}
+    assert metric.left_out == {"paper/lpips": "OSError: no network"} and len(attempts) == 1
 
 
 def test_an_encoder_without_weights_is_left_out_and_the_rest_is_there(photo, monkeypatch):
@@ -69,7 +69,7 @@ def test_an_encoder_without_weights_is_left_out_and_the_rest_is_there(photo, mon
         raise UserError(f"no weights {config.clip_pretrained}")
 
     monkeypatch.setattr(metrics, "make_encoder", no_weights)
-    psnr, ssim, _, similarity = judges({"encoder": "open-clip", "clip_pretrained": "nowhere.pt"}, CPU)
+    psnr, ssim, _, similarity = image_metrics({"encoder": "open-clip", "clip_pretrained": "nowhere.pt"}, CPU)
     assert set(psnr(photo, photo.flip(0)) | ssim(photo, photo.flip(0))) == {"paper/psnr", "paper/ssim"}
     assert similarity(photo, photo) == {}
     assert similarity.left_out == {"semantic/similarity": "UserError: no weights nowhere.pt"}

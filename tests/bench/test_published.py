@@ -6,7 +6,7 @@ import pytest
 
 from dietnerf_ns.bench.published import EIGHT_SCENES, MEAN_OF_EIGHT, paper_tables, read_published
 from dietnerf_ns.bench.summary import read_results
-from dietnerf_ns.views import PROTOCOLS
+from dietnerf_ns.data.protocols import PROTOCOLS
 from tests.bench.conftest import write_fake_results
 
 

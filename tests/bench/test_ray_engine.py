@@ -8,7 +8,7 @@ import pytest
 
 from dietnerf_ns.bench.ray_engine import RayEngine, share_of
 from dietnerf_ns.bench.runner import run_missing
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 from tests.bench.conftest import cell, started, wait_until
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dietnerf_ns.bench.report import write_report
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 from tests.bench.conftest import write_fake_results
 
 PSNR = {

@@ -8,8 +8,8 @@ from PIL import Image
 
 from dietnerf_ns.bench.experiment import Scene, Views
 from dietnerf_ns.bench.scenes import SceneSplit, chosen_splits, evenly_spaced, find_scene, write_few_shot_copy
-from dietnerf_ns.dataset import downscale_by_area
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.images import downscale_by_area
 from tests.bench.conftest import experiment
 from tests.conftest import shared_scene
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dietnerf_ns.bench.summary import over_seeds, paired_difference, read_results
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.utils.errors import UserError
 from tests.bench.conftest import write_fake_results
 
 PSNR = {

@@ -12,7 +12,7 @@ import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from dietnerf_ns.semantic.poses import fit_sphere
+from dietnerf_ns.geometry.sphere import fit_sphere
 from tests.docs.markdown import code_blocks, section
 
 PAGE = "own-photos.md"

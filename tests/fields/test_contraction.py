@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from dietnerf_ns.errors import UserError
-from dietnerf_ns.fields.contraction import FrontFacingContraction, is_front_facing
+from dietnerf_ns.fields.contraction import FrontFacingContraction
+from dietnerf_ns.geometry.cameras import is_front_facing
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import pinhole_cameras, ring_of_poses
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.fields.generator import PlaneGenerator
 from dietnerf_ns.fields.planes import GeneratedTriplanes
+from dietnerf_ns.utils.errors import UserError
 
 
 def test_planes_come_out_from_coarse_to_fine_and_large_enough():

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from dietnerf_ns.errors import UserError
-from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox, surround_one_thing
-from dietnerf_ns.visual_hull import OutlinesDisagree, VisualHull
+from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
+from dietnerf_ns.geometry.cameras import surround_one_object
+from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
 
@@ -81,7 +82,7 @@ def test_a_box_shrinks_to_what_the_hull_leaves_and_a_margin():
     assert torch.allclose(shrunk.center, box.center + turn @ corners.mean(dim=0), atol=1e-5)
     assert torch.allclose(shrunk.half_sizes, (corners[1] - corners[0]) / 2, atol=1e-5)
     elsewhere = VisualHull(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([50.0]), ["photo.png"])
-    with pytest.raises(OutlinesDisagree):
+    with pytest.raises(InconsistentSilhouettes):
         box.shrunk_to(elsewhere)
 
 
@@ -120,10 +121,10 @@ def test_near_and_far_plane_cut_further_and_no_ray_starts_behind_its_camera():
 
 
 def test_other_cameras_are_refused():
-    assert surround_one_thing(pinhole_cameras(ring_of_poses(6)))
-    assert not surround_one_thing(cameras_side_by_side())
+    assert surround_one_object(pinhole_cameras(ring_of_poses(6)))
+    assert not surround_one_object(cameras_side_by_side())
     outwards = ring_of_poses(6)
     outwards[:, :, 0], outwards[:, :, 2] = -outwards[:, :, 0], -outwards[:, :, 2]
-    assert not surround_one_thing(pinhole_cameras(outwards))
+    assert not surround_one_object(pinhole_cameras(outwards))
     with pytest.raises(UserError, match="scene object"):
         ObjectBox.seen_by(cameras_side_by_side())

@@ -5,14 +5,14 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 
-from dietnerf_ns.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.data.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
+from dietnerf_ns.geometry.visual_hull import VisualHull
 from dietnerf_ns.models import implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
-from dietnerf_ns.visual_hull import VisualHull
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import pinhole_cameras, ring_of_poses
 from tests.fields.test_contraction import cameras_side_by_side
 from tests.semantic.test_rendering import BOX, tiny_model

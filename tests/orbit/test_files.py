@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.orbit.files import check_output, write_frames
+from dietnerf_ns.utils.errors import UserError
 
 
 def grey_frames(count=5, height=20, width=30):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.orbit.frames import depth_range, render_frames
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import pinhole_cameras, ring_of_poses
 
 DEVICE = torch.device("cpu")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.geometry.sphere import pose_at, spherical_coordinates
 from dietnerf_ns.orbit.turntable import (
     default_size,
     fit_turntable,
@@ -9,7 +9,7 @@ from dietnerf_ns.orbit.turntable import (
     turntable_azimuths,
     turntable_cameras,
 )
-from dietnerf_ns.semantic.poses import pose_at, spherical_coordinates
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import pinhole_cameras, ring_of_poses
 
 CENTER, UP = torch.tensor([0.3, -0.2, 0.7]), torch.tensor([0.0, 0.0, 1.0])

@@ -4,16 +4,16 @@ import re
 import pytest
 import torch
 
-from dietnerf_ns.dataset import AreaDownscaledDataset
-from dietnerf_ns.errors import UserError
+from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.view_selection import keep_views
+from dietnerf_ns.geometry.sphere import Sphere
 from dietnerf_ns.semantic import consistency
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder
-from dietnerf_ns.semantic.poses import Sphere
-from dietnerf_ns.views import keep_views
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import FakeEncoder
+from tests.data.test_datamanager import blender_outputs
 from tests.semantic.test_rendering import tiny_model
-from tests.test_datamanager import blender_outputs
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Normalize, Resize
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.weights import load_open_clip
+from dietnerf_ns.utils.errors import UserError
 
 SMALL_MODEL = "ViT-S-32"  # the smallest ViT of open-clip; weights are random here, for none can be downloaded
 

@@ -3,15 +3,9 @@ import math
 import pytest
 import torch
 
-from dietnerf_ns.semantic.poses import (
-    Sphere,
-    cameras_surround_scene,
-    fit_sphere,
-    interpolated_pose,
-    nearest_point_to_axes,
-    pose_on_sphere,
-    up_vector,
-)
+from dietnerf_ns.geometry.cameras import cameras_surround_scene, nearest_point_to_axes, up_vector
+from dietnerf_ns.geometry.sphere import Sphere, fit_sphere
+from dietnerf_ns.semantic.poses import interpolated_pose, pose_on_sphere
 from tests.conftest import ring_of_poses
 
 UP = torch.tensor([0.0, 0.0, 1.0])

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from dietnerf_ns.commands.similarity import Similarity
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import ns
 from tests.similarity.test_photos import folder_of_images
 

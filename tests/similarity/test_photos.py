@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.similarity.photos import Scene, embed_scenes, evenly_chosen, load_photo, read_scenes
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import FakeEncoder
-from tests.test_datamanager import as_transforms_json
+from tests.data.test_datamanager import as_transforms_json
 
 
 def folder_of_images(folder, colours, size=(6, 4)):

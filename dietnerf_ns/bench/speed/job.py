@@ -14,13 +14,13 @@ from dietnerf_ns.bench.cells import plan_cells
 from dietnerf_ns.bench.experiment import Experiment, Method, Scene, Views
 from dietnerf_ns.bench.runner import LocalEngine, end_of_log, run_missing
 from dietnerf_ns.bench.scenes import SHIPPED, SceneSplit
-from dietnerf_ns.bench.speed.contender import Contender, Data
+from dietnerf_ns.bench.speed.candidate import Candidate, Data
 from dietnerf_ns.methods import TINY_SCENE
 
 REPORTED = {"psnr": "nerfstudio/psnr", "ssim": "nerfstudio/ssim"}
 
 
-def whole_job(contender: Contender, data: Data, folder: Path) -> dict:
+def whole_job(candidate: Candidate, data: Data, folder: Path) -> dict:
     """Run a cell of `dietnerf-bench run`: nerfstudio's training and evaluation in a process of their own.
 
     Returns:
@@ -32,7 +32,7 @@ def whole_job(contender: Contender, data: Data, folder: Path) -> dict:
         width = round(data.scale * image.width)
     experiment = Experiment(
         scenes=(Scene(SHIPPED if scene == TINY_SCENE else scene.name),),
-        methods=(Method(contender.method, contender.label, contender.overrides),),
+        methods=(Method(candidate.method, candidate.label, candidate.overrides),),
         views=(Views(protocol=data.protocol),),
         resolution=width,
     )
@@ -43,4 +43,4 @@ def whole_job(contender: Contender, data: Data, folder: Path) -> dict:
     seconds = time.perf_counter() - started
     result = json.loads((folder / CELLS / cell.id / RESULT).read_text())
     scores = {name: result["metrics"][metric] for name, metric in REPORTED.items()}
-    return {"label": contender.label, "seconds": seconds, "training": result["training"]} | scores
+    return {"label": candidate.label, "seconds": seconds, "training": result["training"]} | scores

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dietnerf_ns.memory import return_freed_memory
+from dietnerf_ns.utils.malloc import return_freed_memory
 
 MIB = 2**20
 PAGE_BYTES = 4096

@@ -57,7 +57,7 @@ def quartiles(spread: dict[str, float] | None, digits: int = 1) -> str:
 
 
 def steps_section(measured: dict[str, Any]) -> list[str]:
-    """What a step costs; contenders take turns, so that ratios hold although a machine's speed wanders."""
+    """What a step costs; candidates take turns, so that ratios hold although a machine's speed wanders."""
     rows = entries(measured, "steps")
     if not rows:
         return []

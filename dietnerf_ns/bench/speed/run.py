@@ -14,17 +14,17 @@ from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
 from dietnerf_ns.bench.experiment import check_known
-from dietnerf_ns.bench.files import write_json
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.processes import end_process
 from dietnerf_ns.bench.scenes import SceneSplit, transforms_file
-from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, WITHOUT_LSC, Contender, Data
-from dietnerf_ns.errors import UserError, check_limits
+from dietnerf_ns.bench.speed.candidate import NERFACTO_ON_BLENDER, WITHOUT_LSC, Candidate, Data
+from dietnerf_ns.data.protocols import PROTOCOLS
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.weights import load_open_clip
-from dietnerf_ns.views import PROTOCOLS
+from dietnerf_ns.utils.errors import UserError, check_limits
+from dietnerf_ns.utils.files import write_json
 
 PROBES, RESULTS = "probes", "speed.json"
 PARTS = ("steps", "memory", "semantic-step", "floor", "job", "target")
@@ -94,7 +94,7 @@ class Probe:
 
     name: str
     probe: str
-    contenders: list[Contender]
+    candidates: list[Candidate]
     how: dict[str, Any]
 
 
@@ -112,7 +112,7 @@ def run(settings: Settings, out: Path) -> dict:
     measured = measured_before(out, described)
     (out / PROBES).mkdir(parents=True, exist_ok=True)
     overrides, notes = encoder_settings(all_methods[settings.method].pipeline.semantic, out)
-    ours = Contender(settings.method, settings.method, rays_of(settings.method), overrides)
+    ours = Candidate(settings.method, settings.method, rays_of(settings.method), overrides)
     content = {"machine": describe_machine(), "settings": described, "notes": notes, "measured": measured}
     probes = plan(settings, ours)
     bar = tqdm(total=len(probes) + 2 * ("target" in settings.parts), unit="probe")
@@ -163,17 +163,17 @@ def rays_of(method: str) -> int:
     return all_methods[method].pipeline.datamanager.train_num_rays_per_batch
 
 
-def plan(settings: Settings, ours: Contender) -> list[Probe]:
+def plan(settings: Settings, ours: Candidate) -> list[Probe]:
     """The probes of all parts but the race to a PSNR, whose second half depends on its first."""
-    plain = Contender(f"{ours.label} lambda 0", ours.method, ours.rays, WITHOUT_LSC)
-    nerfacto = Contender("nerfacto", "nerfacto", ours.rays, NERFACTO_ON_BLENDER)
-    contenders = [nerfacto, plain, ours]
+    plain = Candidate(f"{ours.label} lambda 0", ours.method, ours.rays, WITHOUT_LSC)
+    nerfacto = Candidate("nerfacto", "nerfacto", ours.rays, NERFACTO_ON_BLENDER)
+    candidates = [nerfacto, plain, ours]
     timed = {"rounds": settings.rounds, "warmup_seconds": settings.warmup_seconds}
     split = {"sizes": settings.sizes, "repetitions": settings.rounds, "warmup_seconds": settings.warmup_seconds}
     size = all_methods[settings.method].pipeline.semantic.resolution
     by_part = {
-        "steps": [Probe("steps", "steps", contenders, timed)],
-        "memory": [Probe(f"memory of {c.label}", "memory", [c], {}) for c in contenders],
+        "steps": [Probe("steps", "steps", candidates, timed)],
+        "memory": [Probe(f"memory of {c.label}", "memory", [c], {}) for c in candidates],
         "semantic-step": [
             Probe(f"semantic step, {what}", "semantic step", [ours], split | {"what": what})
             for what in ("time", "memory")
@@ -184,12 +184,12 @@ def plan(settings: Settings, ours: Contender) -> list[Probe]:
     return [probe for part in PARTS if part in settings.parts for probe in by_part.get(part, [])]
 
 
-def race(settings: Settings, ours: Contender, measured: dict[str, Any]):
+def race(settings: Settings, ours: Candidate, measured: dict[str, Any]):
     """Ours until the PSNR is reached, then the other method, with `patience` times as long."""
     yield Probe("target, ours", "target", [ours], _until(settings, 3600.0, LOOKS_AT_OURS))
     seconds = next((entry["seconds"] for entry in measured["target, ours"]["entries"]), None)
     if seconds is not None:
-        other = Contender(f"{settings.against} lambda 0", settings.against, rays_of(settings.against), WITHOUT_LSC)
+        other = Candidate(f"{settings.against} lambda 0", settings.against, rays_of(settings.against), WITHOUT_LSC)
         most = settings.patience * seconds
         yield Probe("target, against", "target", [other], _until(settings, most, most / LOOKS_AT_OTHER))
 
@@ -212,8 +212,8 @@ def measure_into(content: dict, probe: Probe, data: Data, out: Path, bar: tqdm) 
 def run_probe(probe: Probe, data: Data, folder: Path) -> dict[str, Any]:
     """The entries that a probe's process wrote, and if it crashed the last lines of its log as the reason."""
     specification, results, log = (folder / f"{probe.name}.{kind}" for kind in ("json", "jsonl", "log"))
-    contenders = [asdict(contender) for contender in probe.contenders]
-    write_json(specification, {"probe": probe.probe, "contenders": contenders, "data": asdict(data)} | probe.how)
+    candidates = [asdict(candidate) for candidate in probe.candidates]
+    write_json(specification, {"probe": probe.probe, "candidates": candidates, "data": asdict(data)} | probe.how)
     results.unlink(missing_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from nerfstudio.engine.trainer import Trainer
 
-from dietnerf_ns.bench.speed.contender import Contender, Data, warm_up
+from dietnerf_ns.bench.speed.candidate import Candidate, Data, warm_up
 from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, spread
-from dietnerf_ns.errors import in_one_line
 from dietnerf_ns.semantic.loss import semantic_consistency_loss
+from dietnerf_ns.utils.errors import in_one_line
 
 PARTS = ("render forward", "encoder forward", "encoder backward", "render backward")
 
 
 def split_semantic_step(
-    contender: Contender,
+    candidate: Candidate,
     data: Data,
     folder: Path,
     *,
@@ -30,7 +30,7 @@ def split_semantic_step(
     """Measure the parts of a semantic step, with and without recomputing the render, from small to large.
 
     Args:
-        contender: with L_sc.
+        candidate: with L_sc.
         data: what to train on.
         folder: where nerfstudio writes its logs.
         sizes: shorter sides of the semantic view in pixels.
@@ -42,7 +42,7 @@ def split_semantic_step(
     Yields:
         One entry per size and way: `size`, `recompute`, and the parts' numbers, or the `reason` why there are none.
     """
-    trainer = contender.trainer(data, folder)
+    trainer = candidate.trainer(data, folder)
     warm_up(trainer, warmup_seconds)
     device = trainer.pipeline.device
     if what == "memory" and not PeakMeter.works_on(device):

@@ -1,4 +1,4 @@
-"""What a training step costs: contenders in turn in one process, so that a slow moment of the machine hits all."""
+"""What a training step costs: candidates in turn in one process, so that a slow moment of the machine hits all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from nerfstudio.engine.trainer import Trainer
 
-from dietnerf_ns.bench.speed.contender import Contender, Data, train_step, warm_up
+from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step, warm_up
 from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, spread
 
 PLAIN_STEPS = 10
@@ -15,18 +15,18 @@ PLAIN_STEPS = 10
 
 
 def measure_steps(
-    contenders: list[Contender], data: Data, folder: Path, *, rounds: int, warmup_seconds: float
+    candidates: list[Candidate], data: Data, folder: Path, *, rounds: int, warmup_seconds: float
 ) -> list[dict]:
     """Average milliseconds of a step, semantic steps included at their own rate.
 
-    Every contender trains for `warmup_seconds`, at least until its second semantic step; then each round times one
-    period of every contender: as many steps as lie between two semantic ones.
+    Every candidate trains for `warmup_seconds`, at least until its second semantic step; then each round times one
+    period of every candidate: as many steps as lie between two semantic ones.
 
     Returns:
-        One entry per contender: `milliseconds` of an average step and its `ratio` to that of every other contender in
+        One entry per candidate: `milliseconds` of an average step and its `ratio` to that of every other candidate in
         the same round (spreads over rounds); `plain` and, if there are any, `semantic` steps apart.
     """
-    trainers = [contender.trainer(data, folder) for contender in contenders]
+    trainers = [candidate.trainer(data, folder) for candidate in candidates]
     period = max(_period(trainer) for trainer in trainers)
     steps = [warm_up(trainer, warmup_seconds, period=period) for trainer in trainers]
     watches = [Stopwatch(trainer.pipeline.device) for trainer in trainers]
@@ -40,37 +40,37 @@ def measure_steps(
     averages = [[float(np.sum(part)) / period for part in _by_round(kinds, rounds)] for kinds in times]
     return [
         {
-            "label": contender.label,
-            "rays": contender.rays,
+            "label": candidate.label,
+            "rays": candidate.rays,
             "milliseconds": spread(average),
             "ratio": {
                 other.label: spread((np.array(average) / others).tolist())
-                for other, others in zip(contenders, averages, strict=True)
-                if other is not contender
+                for other, others in zip(candidates, averages, strict=True)
+                if other is not candidate
             },
         }
         | {kind: spread(values) for kind, values in kinds.items()}
-        for contender, kinds, average in zip(contenders, times, averages, strict=True)
+        for candidate, kinds, average in zip(candidates, times, averages, strict=True)
     ]
 
 
-def measure_memory(contender: Contender, data: Data, folder: Path) -> dict:
+def measure_memory(candidate: Candidate, data: Data, folder: Path) -> dict:
     """Peak memory of a plain step, and of a semantic one if there are any.
 
     Returns:
         `start`: MiB in use between steps; `plain` and `semantic`: peaks above that.
     """
-    trainer = contender.trainer(data, folder)
+    trainer = candidate.trainer(data, folder)
     device = trainer.pipeline.device
     if not PeakMeter.works_on(device):
-        return {"label": contender.label, "reason": "peaks of the resident set can only be reset on Linux"}
+        return {"label": candidate.label, "reason": "peaks of the resident set can only be reset on Linux"}
     period = _period(trainer)
     step = warm_up(trainer, 0, period=period)
     meter = PeakMeter(device)
     for later in range(step, step + max(period, PLAIN_STEPS)):
         with meter("semantic" if _is_semantic(trainer, later) else "plain"):
             train_step(trainer, later)
-    return {"label": contender.label, "start": meter.start} | meter.above_start
+    return {"label": candidate.label, "start": meter.start} | meter.above_start
 
 
 def _by_round(kinds: dict[str, list[float]], rounds: int) -> list[list[float]]:

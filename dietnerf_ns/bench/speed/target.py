@@ -11,7 +11,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.trainer import Trainer
 from torch import Tensor
 
-from dietnerf_ns.bench.speed.contender import Contender, Data, train_step
+from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step
 from dietnerf_ns.semantic.rendering import seen_as_in_the_viewer
 
 PIXELS = 4096
@@ -19,12 +19,12 @@ PIXELS = 4096
 
 
 def time_to_psnr(
-    contender: Contender, data: Data, folder: Path, *, psnr: float, most_seconds: float, between_looks: float
+    candidate: Candidate, data: Data, folder: Path, *, psnr: float, most_seconds: float, between_looks: float
 ) -> dict:
     """Train until a PSNR is reached on test views, or time is over.
 
     Args:
-        contender: who trains.
+        candidate: who trains.
         data: what to train on.
         folder: where nerfstudio writes its logs.
         psnr: in dB, of the mean squared error over `PIXELS` pixels of the test views.
@@ -34,7 +34,7 @@ def time_to_psnr(
     Returns:
         `seconds` and `steps` to the PSNR, None if it was not reached; `curve`: (seconds, step, dB) of every look.
     """
-    trainer = contender.trainer(data, folder)
+    trainer = candidate.trainer(data, folder)
     rays, colours = some_pixels(trainer)
     total_steps = trainer.config.max_num_iterations
     curve, seconds, step = [], 0.0, 0
@@ -51,7 +51,7 @@ def time_to_psnr(
             break
     reached = curve[-1][2] >= psnr
     end = {"seconds": seconds if reached else None, "steps": step if reached else None}
-    return {"label": contender.label, "psnr": psnr, "rays": contender.rays} | end | {"curve": curve}
+    return {"label": candidate.label, "psnr": psnr, "rays": candidate.rays} | end | {"curve": curve}
 
 
 def some_pixels(trainer: Trainer) -> tuple[RayBundle, Float[Tensor, "num_pixels 3"]]:

@@ -1,8 +1,8 @@
-"""A contender that takes milliseconds: dietnerf-tiny on the shipped scene, small."""
+"""A candidate that takes milliseconds: dietnerf-tiny on the shipped scene, small."""
 
 import pytest
 
-from dietnerf_ns.bench.speed.contender import WITHOUT_LSC, Contender, Data
+from dietnerf_ns.bench.speed.candidate import WITHOUT_LSC, Candidate, Data
 from dietnerf_ns.methods import TINY_SCENE
 
 SMALL = {
@@ -14,13 +14,13 @@ SMALL = {
 
 
 @pytest.fixture
-def small() -> Contender:
-    return Contender("ours", "dietnerf-tiny", 32, SMALL)
+def small() -> Candidate:
+    return Candidate("ours", "dietnerf-tiny", 32, SMALL)
 
 
 @pytest.fixture
-def small_without_lsc() -> Contender:
-    return Contender("plain", "dietnerf-tiny", 32, SMALL | WITHOUT_LSC)
+def small_without_lsc() -> Candidate:
+    return Candidate("plain", "dietnerf-tiny", 32, SMALL | WITHOUT_LSC)
 
 
 @pytest.fixture

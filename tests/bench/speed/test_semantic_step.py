@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from dietnerf_ns.bench.speed.contender import Contender, Data
+from dietnerf_ns.bench.speed.candidate import Candidate, Data
 from dietnerf_ns.bench.speed.meters import PeakMeter
 from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
 from dietnerf_ns.methods import TINY_SCENE
@@ -40,10 +40,10 @@ def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
     """dietnerf-tiny as it is, in a process of its own, from 112 to 224 pixels: four times as many rays."""
     specification, results = tmp_path / "probe.json", tmp_path / "probe.jsonl"
     how = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
-    contender = Contender("ours", "dietnerf-tiny", 640)
+    candidate = Candidate("ours", "dietnerf-tiny", 640)
     specification.write_text(
         json.dumps(
-            {"probe": "semantic step", "contenders": [asdict(contender)], "data": asdict(Data(str(TINY_SCENE)))} | how
+            {"probe": "semantic step", "candidates": [asdict(candidate)], "data": asdict(Data(str(TINY_SCENE)))} | how
         )
     )
     command = [sys.executable, "-m", "dietnerf_ns.bench.speed.probe", specification, results]

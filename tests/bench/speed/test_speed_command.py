@@ -7,13 +7,13 @@ import pytest
 
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.speed import run as speed_run
-from dietnerf_ns.bench.speed.contender import Contender, Data
+from dietnerf_ns.bench.speed.candidate import Candidate, Data
 from dietnerf_ns.bench.speed.report import write_report
 from dietnerf_ns.bench.speed.run import Probe, Settings, encoder_settings, plan, run_probe
 from dietnerf_ns.commands.bench import Speed
-from dietnerf_ns.errors import UserError
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.utils.errors import UserError
 from tests.conftest import ns
 
 SPLIT = {"median": 10.0, "low": 9.0, "high": 12.0, "n": 5}
@@ -85,25 +85,25 @@ def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
 
 
 def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):
-    probes = plan(settings(), Contender("dietnerf-tiny", "dietnerf-tiny", 640))
+    probes = plan(settings(), Candidate("dietnerf-tiny", "dietnerf-tiny", 640))
     steps = probes[0]
-    assert [c.label for c in steps.contenders] == ["nerfacto", "dietnerf-tiny lambda 0", "dietnerf-tiny"]
-    assert {c.rays for c in steps.contenders} == {640}
+    assert [c.label for c in steps.candidates] == ["nerfacto", "dietnerf-tiny lambda 0", "dietnerf-tiny"]
+    assert {c.rays for c in steps.candidates} == {640}
     assert [p.probe for p in probes[1:]] == ["memory"] * 3 + ["semantic step"] * 2 + ["floor", "job"]
 
 
 def test_a_probe_that_crashes_says_why(tmp_path):
-    probe = Probe("broken", "memory", [Contender("x", "dietnerf-tiny", 8, {"pipeline.semantic.every": 0})], {})
+    probe = Probe("broken", "memory", [Candidate("x", "dietnerf-tiny", 8, {"pipeline.semantic.every": 0})], {})
     measured = run_probe(probe, Data(str(TINY_SCENE)), tmp_path)
     assert measured["entries"] == [] and "semantic.every 0: must be at least 1" in measured["reason"]
 
 
 def test_the_other_method_gets_its_time_from_ours():
     measured = {"target, ours": {"entries": [{"seconds": 12.0}]}}
-    ours, against = speed_run.race(settings(), Contender("ours", "dietnerf-tiny", 640), measured)
-    assert against.how["most_seconds"] == 240.0 and against.contenders[0].overrides == {"pipeline.semantic.weight": 0.0}
+    ours, against = speed_run.race(settings(), Candidate("ours", "dietnerf-tiny", 640), measured)
+    assert against.how["most_seconds"] == 240.0 and against.candidates[0].overrides == {"pipeline.semantic.weight": 0.0}
     unreached = {"target, ours": {"entries": [{"seconds": None}]}}
-    assert len(list(speed_run.race(settings(), Contender("ours", "dietnerf-tiny", 640), unreached))) == 1
+    assert len(list(speed_run.race(settings(), Candidate("ours", "dietnerf-tiny", 640), unreached))) == 1
 
 
 def test_without_clips_weights_a_network_of_its_shape_is_measured(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from dietnerf_ns.bench.speed.contender import NERFACTO_ON_BLENDER, Contender, set_in, warm_up
+from dietnerf_ns.bench.speed.candidate import NERFACTO_ON_BLENDER, Candidate, set_in, warm_up
 from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
 from dietnerf_ns.methods import dietnerf_tiny
 
@@ -61,7 +61,7 @@ def test_nerfacto_trains_on_the_same_photos_with_what_blender_scenes_need(data, 
         "proposal_net_args_list": [{"num_levels": 2, "max_res": 16}] * 2,
     }
     overrides = NERFACTO_ON_BLENDER | {f"pipeline.model.{name}": value for name, value in tiny_hash.items()}
-    trainer = Contender("nerfacto", "nerfacto", 48, overrides).trainer(data, tmp_path)
+    trainer = Candidate("nerfacto", "nerfacto", 48, overrides).trainer(data, tmp_path)
     config = trainer.pipeline.model.config
     assert config.background_color == "white" and config.near_plane == 2.0 and config.disable_scene_contraction
     assert trainer.pipeline.datamanager.train_pixel_sampler.num_rays_per_batch == 48

@@ -1,0 +1,114 @@
+"""FID and KID over the renders of all scenes together, against all images of the scenes, as in the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch.utils.data import Dataset
+
+from dietnerf_ns.bench.cell import CELLS, Cell
+from dietnerf_ns.bench.cells import short_hash
+from dietnerf_ns.bench.experiment import Experiment
+from dietnerf_ns.bench.metrics import PAPER
+from dietnerf_ns.bench.runner import is_finished
+from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, find_scene, read_image
+from dietnerf_ns.utils.errors import in_one_line
+
+POOLED = "pooled.json"
+FEATURES = "fidelity"
+KID_SUBSET_SIZE = 200
+
+
+class ImagesOnWhite(Dataset):
+    """Image files as torch-fidelity takes them.
+
+    Args:
+        files: PNG files, RGB or RGBA.
+        width: that they are reduced to, in pixels; their own when None.
+    """
+
+    def __init__(self, files: list[Path], width: int | None):
+        self.files, self.width = files, width
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> UInt8[torch.Tensor, "3 height width"]:
+        image = read_image(self.files[index], self.width).astype(np.float32)
+        if image.shape[-1] == 4:
+            alpha = image[..., 3:] / 255
+            image = image[..., :3] * alpha + 255 * (1 - alpha)
+        return torch.from_numpy(image.round().astype(np.uint8)).permute(2, 0, 1)
+
+
+def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | None, out: Path) -> dict:
+    """FID and KID of every method, for each choice of views, over the finished cells of all scenes and seeds.
+
+    The reference is every image of the scenes, all splits; of scenes that are used as they are the evaluated photos.
+
+    Returns:
+        `pools`: views, method, number of images and metrics; `left_out`: what could not be computed, and why.
+    """
+    finished = [cell for cell in cells if is_finished(cell, out)]
+    groups = dict.fromkeys((cell.views, cell.method) for cell in finished)
+    pools = []
+    for views, method in groups:
+        pool = [cell for cell in finished if (cell.views, cell.method) == (views, method)]
+        renders = ImagesOnWhite(images_of(pool, "renders", out), width=None)
+        photos = ImagesOnWhite(reference_files(experiment, pool, data, out), experiment.resolution)
+        try:
+            scores = fid_and_kid(renders, photos, out / FEATURES)
+        except Exception as error:  # no network, no weights: metrics are no reason to lose a run
+            reason = in_one_line(error)
+            return {"pools": pools, "left_out": {f"{PAPER}/fid": reason, f"{PAPER}/kid": reason}}
+        counts = {"renders": len(renders), "references": len(photos)}
+        pools.append({"views": views, "method": method} | counts | scores)
+    return {"pools": pools, "left_out": {}}
+
+
+def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -> dict[str, float]:
+    """FID and KID (mean over subsets) with torch-fidelity's Inception network.
+
+    Args:
+        renders: what is judged.
+        photos: what it is compared with; its features are kept in the folder `features` for the next method.
+    """
+    from torch_fidelity import calculate_metrics
+
+    scores = calculate_metrics(
+        input1=renders,
+        input2=photos,
+        input2_cache_name=short_hash(list(map(file_hash, photos.files)), photos.width),
+        cache_root=str(features),
+        cuda=torch.cuda.is_available(),
+        fid=True,
+        kid=True,
+        kid_subset_size=min(KID_SUBSET_SIZE, len(renders), len(photos)),
+        verbose=False,
+    )
+    return {
+        f"{PAPER}/fid": scores["frechet_inception_distance"],
+        f"{PAPER}/kid": scores["kernel_inception_distance_mean"],
+    }
+
+
+def images_of(cells: Iterable[Cell], kind: str, out: Path) -> list[Path]:
+    """The `renders` or `photos` that the cells' evaluation wrote."""
+    return [path for cell in cells for path in sorted((out / CELLS / cell.id / kind).glob("*.png"))]
+
+
+def reference_files(experiment: Experiment, pool: list[Cell], data: Path | None, out: Path) -> list[Path]:
+    """The images that a pool of renders is compared with."""
+    files: list[Path] = []
+    for scene in experiment.scenes:
+        cells = [cell for cell in pool if cell.scene == scene.name]
+        if cells and scene.dataparser is None:
+            folder = find_scene(scene, data)
+            files += [image for split in SPLITS for image in SceneSplit.read(folder, split).images]
+        else:
+            files += images_of(cells[:1], "photos", out)
+    return list(dict.fromkeys(files))

@@ -1,0 +1,99 @@
+"""What a set of cameras looks at: directions, the common centre, and whether they surround it or face one way.
+
+Pure functions of cameras. Frame: camera-to-world matrices [n, 3, 4] with OpenGL axes (a camera looks along its -z,
++y is up), in scene units; angles in degrees.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from torch import Tensor
+from torch.nn.functional import normalize
+
+COVERAGE_ANGLE_DEG = 30.0
+SURROUND_ANGLE_DEG = 60.0
+"""Cameras whose viewing directions all differ by less face one way; from here on they may surround something."""
+
+
+def is_pinhole(cameras: Cameras) -> bool:
+    """Whether all cameras are perspective ones, with or without lens distortion."""
+    return bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
+
+
+def viewing_directions(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 3"]:
+    """Unit vectors along the optical axes, pointing into the scene."""
+    return torch.nn.functional.normalize(-camera_to_worlds[:, :3, 2], dim=-1)
+
+
+def widest_viewing_angle(camera_to_worlds: Float[Tensor, "n 3 4"]) -> float:
+    """The largest angle between two viewing directions, in degrees."""
+    directions = viewing_directions(camera_to_worlds)
+    return float(torch.rad2deg(torch.acos((directions @ directions.T).clamp(-1, 1)).max()))
+
+
+def direction_coverage(camera_to_worlds: Float[Tensor, "n 3 4"], num_directions: int = 4096) -> float:
+    """Share of all directions, in [0, 1], that lie within 30 degrees of the viewing direction of some view.
+
+    One view covers 0.067, eight at most 0.54. Measured on a Fibonacci lattice of `num_directions` points.
+    """
+    i = torch.arange(num_directions) + 0.5
+    height = 1 - 2 * i / num_directions
+    azimuth = torch.pi * (1 + 5**0.5) * i
+    ring = (1 - height**2).sqrt()
+    lattice = torch.stack([ring * azimuth.cos(), ring * azimuth.sin(), height], dim=-1)
+    cosines = lattice @ viewing_directions(camera_to_worlds).to(lattice).T  # directions x views
+    covered = cosines.max(dim=1).values >= np.cos(np.radians(COVERAGE_ANGLE_DEG))
+    return float(covered.float().mean())
+
+
+def nearest_point_to_axes(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
+    """The point with the least sum of squared distances to the cameras' optical axes."""
+    directions, origins = viewing_directions(camera_to_worlds), camera_to_worlds[:, :3, 3]
+    across = torch.eye(3).to(origins) - directions[:, :, None] * directions[:, None, :]  # n x 3 x 3
+    return torch.linalg.lstsq(across.sum(0), (across @ origins[..., None]).sum(0), driver=None).solution[:, 0]
+
+
+def up_vector(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
+    """The scene's up: perpendicular to all cameras' right axes, for photos are rarely rolled.
+
+    Where the right axes do not span a plane (one camera, or all side by side) the mean of the cameras' own up axes.
+    """
+    mean_up = normalize(camera_to_worlds[:, :3, 1].mean(0), dim=0)
+    _, spread, axes = torch.linalg.svd(camera_to_worlds[:, :3, 0], full_matrices=True)
+    if len(spread) < 2 or spread[1] < 0.1 * spread[0]:
+        return mean_up
+    return axes[2] if axes[2] @ mean_up >= 0 else -axes[2]
+
+
+def is_in_front(point: Float[Tensor, "3"], camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether no camera has the point beside or behind it."""
+    to_point = point - camera_to_worlds[:, :3, 3]
+    return bool(((to_point * viewing_directions(camera_to_worlds)).sum(-1) > 0).all())
+
+
+def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether the cameras look at one thing from clearly different sides.
+
+    True if some two viewing directions are at least 60 degrees apart and the point nearest to all optical axes lies
+    in front of every camera. Front-facing captures fail the first test, captures that look outwards the second.
+    """
+    in_front = is_in_front(nearest_point_to_axes(camera_to_worlds), camera_to_worlds)
+    return widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG and in_front
+
+
+def surround_one_object(cameras: Cameras) -> bool:
+    """Whether these are pinhole cameras that look at one thing from clearly different sides."""
+    return is_pinhole(cameras) and cameras_surround_scene(cameras.camera_to_worlds.cpu())
+
+
+def is_front_facing(cameras: Cameras) -> bool:
+    """Whether these are pinhole cameras at different places that look the same way.
+
+    The same way: no two viewing directions are 60 degrees or more apart.
+    """
+    positions = cameras.camera_to_worlds[:, :, 3]
+    apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
+    return apart and is_pinhole(cameras) and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG

@@ -1,0 +1,40 @@
+import numpy as np
+
+from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.view_selection import keep_views
+from dietnerf_ns.utils.images import downscale_by_area
+from tests.data.test_datamanager import blender_outputs
+
+
+def test_each_pixel_is_the_mean_of_its_area():
+    image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    halved = downscale_by_area(image, (2, 2))
+    expected = image.reshape(2, 2, 2, 2, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(halved - expected).max() <= 0.5
+
+
+def test_hidden_colour_leaves_no_fringe_at_a_silhouette():
+    image = np.zeros((2, 2, 4), dtype=np.uint8)  # transparent black beside opaque orange
+    image[:, 0] = (240, 120, 40, 255)
+    pixel = downscale_by_area(image, (1, 1))[0, 0]
+    assert pixel.tolist() == [240, 120, 40, 128]
+    on_white = pixel[:3] * (pixel[3] / 255) + 255 * (1 - pixel[3] / 255)
+    assert np.abs(on_white - (np.array([240, 120, 40]) + 255) / 2).max() < 1, "half orange, half white, nothing darker"
+
+
+def test_fractional_factors_weight_partly_covered_pixels():
+    row = np.array([[0, 90, 180]], dtype=np.uint8)[..., None].repeat(3, axis=2)
+    assert downscale_by_area(row, (2, 1))[0, :, 0].tolist() == [30, 150]
+
+
+def test_dataset_scales_images_and_cameras_together(tiny_scene):
+    dataset = AreaDownscaledDataset(blender_outputs(tiny_scene), scale_factor=0.25)
+    assert dataset.get_numpy_image(0).shape == (25, 25, 4)
+    assert int(dataset.cameras.width[0]) == 25
+    full = AreaDownscaledDataset(blender_outputs(tiny_scene))
+    assert abs(dataset.get_image_float32(0).mean() - full.get_image_float32(0).mean()) < 2e-3
+
+
+def test_dataset_may_be_empty(tiny_scene):
+    dataset = AreaDownscaledDataset(keep_views(blender_outputs(tiny_scene), []))
+    assert len(dataset) == 0 and not dataset

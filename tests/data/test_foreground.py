@@ -1,0 +1,85 @@
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from PIL import Image
+
+from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.foreground import border_color, foreground_mask, foreground_masks, uniform_background
+from tests.conftest import pinhole_cameras, ring_of_poses
+
+
+def photo(colour, *, thing=(0.2, 0.4, 0.6), alpha=None, size=40):
+    """A square of a thing's colour on a background; with alpha the thing is opaque."""
+    image = torch.tensor(colour).expand(size, size, 3).clone()
+    inside = slice(size // 4, -size // 4)
+    image[inside, inside] = torch.tensor(thing)
+    if alpha is None:
+        return image
+    opacity = torch.full((size, size, 1), alpha)
+    opacity[inside, inside] = 1.0
+    return torch.cat([image, opacity], dim=-1)
+
+
+def test_the_colour_around_all_things_is_found():
+    photos = [photo((0.9, 0.5, 0.1), thing=(shade,) * 3) for shade in (0.1, 0.5)]
+    noisy = [image + 0.01 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0)) for image in photos]
+    assert torch.allclose(border_color(photos), torch.tensor([0.9, 0.5, 0.1]))
+    assert torch.allclose(border_color(noisy), torch.tensor([0.9, 0.5, 0.1]), atol=0.01)
+
+
+def test_a_thing_may_touch_the_border_here_and_there():
+    image = photo((1.0, 1.0, 1.0))
+    image[-1, 10:20] = 0.3  # 10 of 160
+    assert border_color([image]) is not None
+    image[-3:, :] = image[:, :3] = 0.3
+    assert border_color([image]) is None
+
+
+def test_two_backgrounds_are_not_one():
+    assert border_color([photo((1.0, 1.0, 1.0)), photo((0.8, 0.8, 0.8))]) is None
+    assert border_color([torch.rand(40, 40, 3)]) is None
+
+
+def test_transparent_borders_are_white_whatever_they_hide():
+    assert border_color([photo((0.0, 0.3, 0.0), alpha=0.0)]).tolist() == [1.0, 1.0, 1.0]
+    opaque = photo((0.0, 0.3, 0.0), alpha=1.0)
+    assert torch.allclose(border_color([opaque]), torch.tensor([0.0, 0.3, 0.0]))
+    assert border_color([opaque, photo((0.0, 0.3, 0.0), alpha=0.0)]) is None
+
+
+def test_at_most_twenty_photos_of_a_dataset_are_read():
+    class Photos:
+        read = []
+
+        def __len__(self):
+            return 100
+
+        def get_image_float32(self, index):
+            self.read.append(index)
+            return photo((1.0, 1.0, 1.0))
+
+    assert uniform_background(Photos()).tolist() == [1.0, 1.0, 1.0]
+    assert Photos.read == list(range(0, 100, 5))
+
+
+def test_what_differs_from_the_background_stands_out():
+    image = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06))
+    assert int(foreground_mask(image, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
+    assert not foreground_mask(photo((1.0, 0.5, 0.0), thing=(0.96, 0.5, 0.0)), torch.tensor([1.0, 0.5, 0.0])).any()
+    opaque = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06), alpha=1.0)
+    assert int(foreground_mask(opaque, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
+
+
+def test_what_is_cut_out_stands_out_even_if_it_is_white():
+    cut_out = photo((0.0, 0.0, 0.0), thing=(1.0, 1.0, 1.0), alpha=0.0)
+    assert int(foreground_mask(cut_out, torch.ones(3)).sum()) == 20 * 20
+
+
+def test_transparency_counts_although_the_dataparser_puts_photos_on_white(tmp_path):
+    image = (photo((0.0, 0.0, 0.0), thing=(1.0, 1.0, 1.0), alpha=0.0) * 255).byte().numpy()
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    cameras = pinhole_cameras(ring_of_poses(1), width=40, height=40)
+    outputs = DataparserOutputs([tmp_path / "photo.png"], cameras, alpha_color=torch.ones(3))
+    dataset = AreaDownscaledDataset(outputs)
+    assert dataset.get_image_float32(0).min() == 1.0
+    (thing,) = foreground_masks(dataset, torch.ones(3))
+    assert int(thing.sum()) == 20 * 20

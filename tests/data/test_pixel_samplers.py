@@ -1,0 +1,164 @@
+import copy
+
+import pytest
+import torch
+from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSamplerConfig
+
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig, SinglePhotoPixelSamplerConfig
+from dietnerf_ns.methods import dietnerf_tiny, dietnerf_vanilla
+from dietnerf_ns.utils.errors import UserError
+
+
+def sampler(step=None, **settings):
+    sampler = SinglePhotoPixelSamplerConfig(**settings).setup(num_rays_per_batch=400)
+    sampler.step = step
+    return sampler
+
+
+def test_a_step_takes_its_rays_from_one_photo_and_all_photos_get_their_turn():
+    torch.manual_seed(0)
+    batches = [sampler().sample_method(400, 3, 10, 20) for _ in range(20)]
+    assert all(len(batch[:, 0].unique()) == 1 for batch in batches)
+    assert {int(batch[0, 0]) for batch in batches} == {0, 1, 2}
+    assert batches[0][:, 1].unique().tolist() == list(range(10))
+    assert batches[0][:, 2].unique().tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("step, rows, columns", [(499, (5, 14), (10, 29)), (500, (0, 19), (0, 39))])
+def test_first_steps_stay_in_the_centre(step, rows, columns):
+    torch.manual_seed(0)
+    indices = sampler(step).sample_method(4000, 2, 20, 40)
+    assert (int(indices[:, 1].min()), int(indices[:, 1].max())) == rows
+    assert (int(indices[:, 2].min()), int(indices[:, 2].max())) == columns
+
+
+def test_masked_pixels_are_never_taken():
+    mask = torch.zeros(2, 10, 10, 1)
+    mask[0, :5], mask[1, 5:] = 1, 1
+    torch.manual_seed(0)
+    for _ in range(10):
+        indices = sampler().sample_method(30, 2, 10, 10, mask=mask)
+        assert mask[indices[:, 0], indices[:, 1], indices[:, 2]].all()
+
+
+def test_the_papers_method_samples_like_this_and_is_told_the_step(tiny_pipeline_config):
+    wanted = copy.deepcopy(dietnerf_vanilla.config.pipeline.datamanager.pixel_sampler)  # setting it up changes it
+    assert isinstance(wanted, SinglePhotoPixelSamplerConfig) and wanted.centre_steps == 500
+    tiny_pipeline_config.datamanager.pixel_sampler = wanted
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    datamanager = pipeline.datamanager
+
+    def rows_near_the_border():
+        return bool((datamanager.next_train(0)[1]["indices"][:, 1] < 25).any())
+
+    assert rows_near_the_border(), "ns-export asks for rays of whole photos"
+    pipeline.get_train_loss_dict(0)
+    assert not rows_near_the_border()
+    pipeline.get_train_loss_dict(700)
+    assert rows_near_the_border()
+    pipeline.collapse_detector.restart(600)
+    pipeline.get_train_loss_dict(700)
+    assert not rows_near_the_border(), "a new initialisation starts in the centre again"
+
+
+def squares():
+    """In two photos of 50 x 100 pixels a square of 4 x 4."""
+    things = torch.zeros(2, 50, 100, dtype=torch.bool)
+    things[0, 10:14, 20:24] = things[1, 30:34, 70:74] = True
+    return list(things)
+
+
+def subject_sampler(things=None, **settings):
+    sampler = ForegroundPixelSamplerConfig(**settings).setup(num_rays_per_batch=1000)
+    sampler.set_foreground(squares() if things is None else things)
+    return sampler
+
+
+def share_near_the_squares(sampler, *, photos=(0, 1), **batch):
+    torch.manual_seed(0)
+    photos = torch.tensor(photos)
+    batch = {"image": torch.rand(len(photos), 50, 100, 3), "image_idx": photos} | batch
+    indices = torch.cat([sampler.sample(batch)["indices"] for _ in range(5)])
+    starts = torch.tensor([[9, 19], [29, 69]])[indices[:, 0]]  # with a margin of one pixel, 2 % of 50
+    return float(((indices[:, 1:] >= starts) & (indices[:, 1:] < starts + 6)).all(-1).float().mean())
+
+
+def test_a_share_of_the_rays_goes_through_the_subject_and_its_margin():
+    area = 36 / 5000
+    assert share_near_the_squares(subject_sampler(subject_share=0.7)) == pytest.approx(0.7 + 0.3 * area, abs=0.01)
+    assert share_near_the_squares(subject_sampler(subject_share=1.0)) == 1.0
+    for uniform in (subject_sampler(subject_share=0.0), subject_sampler(things=())):
+        assert share_near_the_squares(uniform) == pytest.approx(area, abs=0.01)
+
+
+def test_a_subject_that_is_masked_out_is_not_taken():
+    mask = torch.ones(2, 50, 100, 1)
+    mask[0, 8:16, 18:26] = 0
+    sampler = subject_sampler(subject_share=0.9)
+    assert share_near_the_squares(sampler, mask=mask) == pytest.approx(0.9, abs=0.02)
+    batch = {"image": torch.rand(2, 50, 100, 3), "image_idx": torch.arange(2), "mask": mask}
+    indices = sampler.sample(batch)["indices"]
+    assert mask[indices[:, 0], indices[:, 1], indices[:, 2]].all()
+
+
+def test_the_subject_is_that_of_the_photos_at_hand():
+    sampler = subject_sampler(subject_share=1.0)
+    for photos in ((0, 1), (1,), (1, 0), (0,)):
+        assert share_near_the_squares(sampler, photos=photos) == 1.0
+
+
+def test_without_a_subject_rays_are_uniform():
+    nothing = subject_sampler(things=[torch.zeros(50, 100, dtype=torch.bool)] * 2, subject_share=1.0)
+    assert share_near_the_squares(nothing) < 0.02
+    assert nothing.pixel_probabilities(10000).unique().tolist() == pytest.approx([1 / 10000])
+
+
+def test_photos_of_different_sizes_are_sampled_as_nerfstudio_does():
+    sampler = subject_sampler(things=[squares()[0], squares()[1][:40]], subject_share=1.0)
+    batch = {"image": [torch.rand(50, 100, 3), torch.rand(40, 100, 3)], "image_idx": torch.arange(2)}
+    assert sampler.sample(batch)["indices"][:, 1:].float().std(dim=0).min() > 10
+    assert sampler.pixel_probabilities(9000).unique().tolist() == pytest.approx([1 / 9000])
+
+
+def test_chances_are_those_of_the_rays():
+    pixel_probabilities = subject_sampler(subject_share=0.7).pixel_probabilities(10000).reshape(2, 50, 100)
+    assert float(pixel_probabilities.sum()) == pytest.approx(1.0)
+    assert float(
+        pixel_probabilities[0, 9:15, 19:25].sum() + pixel_probabilities[1, 29:35, 69:75].sum()
+    ) == pytest.approx(0.7 + 0.3 * 36 / 5000)
+    assert pixel_probabilities.unique().numel() == 2
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_is_a_share(share):
+    with pytest.raises(UserError, match="subject-share"):
+        subject_sampler(subject_share=share)
+
+
+def test_the_methods_sample_like_this_where_photos_have_one_background(tiny_pipeline_config):
+    assert isinstance(dietnerf_tiny.config.pipeline.datamanager.pixel_sampler, ForegroundPixelSamplerConfig)
+    datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
+    assert datamanager.train_pixel_sampler.subject.shape == (8, 100, 100)
+    assert datamanager.eval_pixel_sampler.subject is None, "all of an evaluation image counts"
+    white = (datamanager.next_train(0)[1]["image"] > 0.95).all(-1).float().mean()
+    datamanager.train_pixel_sampler.config.subject_share = 0.0
+    assert white < 0.6 * (datamanager.next_train(0)[1]["image"] > 0.95).all(-1).float().mean()
+
+
+def test_patches_can_be_asked_for(tiny_pipeline_config):
+    tiny_pipeline_config.datamanager.patch_size = 4
+    datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
+    assert isinstance(datamanager.train_pixel_sampler, PatchPixelSampler)
+    assert datamanager.train_pixel_sampler.config.patch_size == 4
+    assert isinstance(datamanager.config.pixel_sampler, ForegroundPixelSamplerConfig), "as it was asked for"
+
+
+def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):
+    tiny_pipeline_config.datamanager.pixel_sampler = PixelSamplerConfig()
+    tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager.next_train(0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.1])
+def test_an_impossible_centre_is_refused(fraction):
+    with pytest.raises(UserError, match=f"centre-fraction {fraction}: must be above 0 and at most 1"):
+        SinglePhotoPixelSamplerConfig(centre_fraction=fraction).setup(num_rays_per_batch=4)

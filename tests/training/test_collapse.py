@@ -1,0 +1,110 @@
+"""Collapsed training is noticed and started again."""
+
+import json
+import math
+from unittest.mock import ANY
+
+import pytest
+import torch
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig
+from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
+from tests.conftest import ns
+
+
+class FakePhotos(InputDataset):
+    """Not a dataset: two photos of 2 x 1 pixels."""
+
+    def __init__(self):
+        self.images = [torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]), torch.tensor([[[1.0, 0, 0], [1, 1, 0]]])]
+
+    def __len__(self):
+        return len(self.images)
+
+    def get_image_float32(self, image_idx):
+        return self.images[image_idx]
+
+
+def watch(detector, steps, *, psnr, opacity, first=0):
+    """The first message with its step, or None; one colour everywhere would have 10 dB."""
+    seen = {"mse": torch.tensor(10 ** (-psnr / 10)), "opacity": torch.tensor(opacity)}
+    for step in range(first, first + steps):
+        message = detector.update(step, **seen, total_steps=4000, photo_variance=0.1)
+        if message:
+            return step, message
+    return None
+
+
+def test_photo_variance_by_hand():
+    # channels over the four pixels: (0, 1, 1, 1), (0, 1, 0, 1), (0, 1, 0, 0)
+    uniform = PixelSamplerConfig().setup(num_rays_per_batch=1)
+    assert photo_variance(FakePhotos(), lambda image: image, uniform) == pytest.approx((3 / 16 + 1 / 4 + 3 / 16) / 3)
+
+
+def test_photo_variance_is_that_of_the_rays_that_are_taken():
+    sampler = ForegroundPixelSamplerConfig(subject_share=0.6).setup(num_rays_per_batch=1)
+    sampler.set_foreground([torch.tensor([[False, True]]), torch.tensor([[True, True]])])
+    red, green, blue = 0.9 * 0.1, 0.6 * 0.4, 0.3 * 0.7  # pixel_probabilities 0.1, 0.3, 0.3, 0.3
+    assert photo_variance(FakePhotos(), lambda image: image, sampler) == pytest.approx((red + green + blue) / 3)
+
+
+def test_a_field_no_better_than_one_colour_has_collapsed():
+    step, message = watch(CollapseDetector(), 4000, psnr=9.4, opacity=0.0)
+    assert step == 199, "the first window of 100 steps is left to the start"
+    assert "empty" in message and "PSNR 9.4" in message and "10.0 dB" in message
+    assert "opaque" in watch(CollapseDetector(), 4000, psnr=10.4, opacity=1.0)[1]
+
+
+def test_training_that_gets_anywhere_is_left_alone():
+    detector = CollapseDetector()
+    for window in range(14):
+        assert watch(detector, 100, psnr=10.6 + 0.3 * window, opacity=1.0, first=100 * window) is None
+
+
+def test_training_is_stuck_near_one_colour_and_not_further_up():
+    detector = CollapseDetector()
+    assert watch(detector, 300, psnr=12.0, opacity=0.3) == (199, ANY)
+    detector.restart(300)
+    assert watch(detector, 100, psnr=11.0, opacity=0.3, first=300) is None
+    assert watch(detector, 100, psnr=12.0, opacity=0.3, first=400) is None, "a decibel better than before"
+    step, message = watch(detector, 100, psnr=12.2, opacity=0.3, first=500)
+    assert step == 599 and "of opacity 0.30" in message and "PSNR 12.2" in message
+    assert watch(CollapseDetector(), 4000, psnr=13.1, opacity=0.3) is None
+
+
+def test_only_the_first_third_is_watched():
+    detector = CollapseDetector()
+    assert watch(detector, 1400, psnr=20, opacity=0.5) is None
+    assert watch(detector, 2600, psnr=5, opacity=0, first=1400) is None
+
+
+def test_a_perfect_fit_is_no_error():
+    assert watch(CollapseDetector(), 4000, psnr=math.inf, opacity=0.5) is None
+
+
+def test_a_new_attempt_is_watched_from_its_start_and_a_hopeless_one_no_more():
+    detector = CollapseDetector()
+    detector.restart(1000)
+    assert watch(detector, 4000, psnr=5, opacity=0, first=1000)[0] == 1199
+    detector.given_up = True
+    assert watch(detector, 4000, psnr=5, opacity=0, first=1200) is None
+
+
+def test_a_resumed_run_decides_as_it_would_have():
+    whole, stopped = CollapseDetector(), CollapseDetector()
+    whole_message = watch(whole, 4000, psnr=5, opacity=0)
+    assert watch(stopped, 130, psnr=5, opacity=0) is None
+    state = json.loads(json.dumps(stopped.state()))  # numbers alone
+    assert watch(CollapseDetector(**state), 4000, psnr=5, opacity=0, first=130) == whole_message
+
+
+def test_ns_train_restarts_a_collapsed_run_at_most_twice(tmp_path):
+    """A density that starts at 1e-30 stays empty whatever the initialisation."""
+    arguments = ["--vis", "tensorboard", "--max-num-iterations", 420, "--pipeline.semantic.weight", 0]
+    arguments += ["--pipeline.model.average-init-density", 1e-30]
+    arguments += ["--pipeline.datamanager.train-num-rays-per-batch", 64]
+    output = " ".join(ns("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path).stdout.split())
+    assert output.count("collapsed at step") == 2 and output.count("collapsed again") == 1
+    assert "Restart 1 of 2" in output and "Restart 2 of 2" in output and "the scene is empty" in output

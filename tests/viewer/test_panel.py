@@ -1,0 +1,397 @@
+"""The panel in nerfstudio's real viewer: first with browsers that only have a camera, then in Chromium."""
+
+import contextlib
+import math
+import re
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes
+from nerfstudio.utils import writer
+from nerfstudio.viewer.viewer import Viewer
+from viser import CameraHandle
+
+from dietnerf_ns.geometry.cameras import is_in_front
+from dietnerf_ns.geometry.sphere import fit_sphere, spherical_coordinates
+from dietnerf_ns.semantic import consistency
+from dietnerf_ns.semantic.loss import semantic_consistency_loss
+from dietnerf_ns.viewer import semantic as semantic_folder
+from dietnerf_ns.viewer.curves import MAX_POINTS, TrainingCurves
+from dietnerf_ns.viewer.frusta import NUM_FRUSTA
+from dietnerf_ns.viewer.image_log import NAME
+from dietnerf_ns.viewer.orbit import orbit_sphere
+from dietnerf_ns.viewer.visualization import SemanticVisualization, gradient_map
+from tests.conftest import FakeEncoder, ns, ring_of_poses
+from tests.helpers.viewer_browser import ViewerPage, free_port, missing_programs, training_with_viewer, wait_until
+
+
+class CameraOnlyClient:
+    """A connected browser of which there is nothing but viser's camera."""
+
+    def __init__(self):
+        self._websock_connection = SimpleNamespace(queue_message=lambda message: None)
+        self.atomic = contextlib.nullcontext
+        self.camera = CameraHandle(self)
+        state = self.camera._state
+        state.update_timestamp, state.fov, state.aspect = time.time(), 1.0, 1.5
+        state.position, state.look_at = np.array([3.0, 2.0, 1.0]), np.zeros(3)
+        state.up_direction = np.array([0.0, 0.0, 1.0])
+
+
+@pytest.fixture
+def make_pipeline(monkeypatch, tiny_pipeline_config):
+    monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
+
+    def make(*, test_mode="val", **semantic):
+        config = replace(tiny_pipeline_config, semantic=replace(tiny_pipeline_config.semantic, **semantic))
+        return config.setup(device="cpu", test_mode=test_mode)
+
+    return make
+
+
+@pytest.fixture
+def make_viewer(tmp_path, make_pipeline):
+    """nerfstudio's viewer on a pipeline, with a number of connected browsers."""
+    with contextlib.ExitStack() as servers:
+
+        def make(pipeline, *, num_clients=1, **arguments):
+            config = ViewerConfig(websocket_port=free_port(), websocket_host="127.0.0.1")
+            viewer = Viewer(config, tmp_path / "log" / "viewer.txt", tmp_path, pipeline, **arguments)
+            servers.callback(viewer.viser_server.stop)
+            viewer.viser_server._connected_clients |= {i: CameraOnlyClient() for i in range(num_clients)}
+            return viewer
+
+        yield make
+
+
+def start_training(pipeline, *, vis="viewer"):
+    """The callbacks that the trainer would run."""
+    trainer_config = SimpleNamespace(
+        machine=SimpleNamespace(seed=0),
+        max_num_iterations=100,
+        is_tensorboard_enabled=lambda: "tensorboard" in vis,
+        is_wandb_enabled=lambda: False,
+        is_comet_enabled=lambda: False,
+    )
+    trainer = SimpleNamespace(config=trainer_config, optimizers=None, _start_step=0)
+    attributes = TrainingCallbackAttributes(None, None, pipeline, trainer)
+    return [callback for callback in pipeline.get_training_callbacks(attributes)]
+
+
+def train(pipeline, step):
+    """One training step and what the panel does after it."""
+    losses = pipeline.get_train_loss_dict(step)[1]
+    pipeline._update_panel(step)
+    return losses
+
+
+def elements(viewer):
+    """Handles of what the viewer shows of the panel, by label; and the labels in order."""
+    named = [(path, e) for path, e in viewer.viewer_elements if path.startswith("Custom Elements/dietnerf/")]
+    return {e.name: e.gui_handle for _, e in named}, [(path.split("/")[2], e.name) for path, e in named]
+
+
+def camera_of(viewer, client=0):
+    """What nerfstudio's viewer renders for a browser: camera-to-world, OpenGL axes, scene units."""
+    return viewer.get_camera_state(viewer.viser_server.get_clients()[client]).c2w.float()
+
+
+def soon(condition):
+    return wait_until(condition, "a callback of viser", seconds=10)
+
+
+def test_viewer_shows_the_panel_in_order(make_pipeline, make_viewer):
+    _, labels = elements(make_viewer(make_pipeline()))
+    assert [name for folder, name in labels if folder == "orbit"] == [
+        "theta",
+        "phi",
+        "radius",
+        "Turntable",
+        "Training view",
+        "Go to training view",
+    ]
+    shown = [name for folder, name in labels if folder == "semantic_consistency" and name]
+    assert shown == ["Pause L_sc", "lambda", "every K steps", "Show semantic poses"]
+
+
+def test_sliders_put_every_browser_on_the_sphere_looking_at_its_centre(make_pipeline, make_viewer):
+    pipeline = make_pipeline()
+    viewer = make_viewer(pipeline, num_clients=2)
+    shown, _ = elements(viewer)
+    sphere = orbit_sphere(pipeline.datamanager.train_dataset.cameras.camera_to_worlds)
+    for label, value in (("theta", 120.0), ("phi", -20.0), ("radius", 3.0)):
+        shown[label].value = value
+
+    def is_there(client):
+        pose = camera_of(viewer, client)
+        place = torch.stack(spherical_coordinates(pose[None], sphere.center, sphere.up))[:, 0]
+        to_center = torch.nn.functional.normalize(sphere.center - pose[:, 3], dim=0)
+        level = abs(float(pose[:, 0] @ sphere.up)) < 1e-5
+        at_place = torch.allclose(place, torch.tensor([120.0, -20.0, 3.0]), atol=1e-3)
+        return level and at_place and torch.allclose(-pose[:, 2], to_center, atol=1e-5)
+
+    soon(lambda: is_there(0) and is_there(1))
+
+
+def test_training_view_is_the_photos_own_camera(make_pipeline, make_viewer):
+    pipeline = make_pipeline()
+    viewer = make_viewer(pipeline)
+    shown, _ = elements(viewer)
+    shown["Training view"].value = "5: r_5.png"
+    photo = pipeline.datamanager.train_dataset.cameras[5]
+    soon(lambda: torch.allclose(camera_of(viewer), photo.camera_to_worlds, atol=1e-4))
+    fov = viewer.viser_server.get_clients()[0].camera.fov
+    assert math.tan(fov / 2) == pytest.approx(float(photo.height / 2 / photo.fy), rel=1e-5)
+
+
+def test_turntable_turns_until_it_is_stopped(make_pipeline, make_viewer):
+    viewer = make_viewer(make_pipeline())
+    shown, _ = elements(viewer)
+    start = shown["theta"].value
+    before = camera_of(viewer)
+    shown["Turntable"].value = True
+    soon(lambda: (shown["theta"].value - start) % 360 >= 6)
+    shown["Turntable"].value = False
+    time.sleep(0.5)
+    at_rest = shown["theta"].value
+    assert not torch.allclose(camera_of(viewer), before, atol=1e-2)
+    time.sleep(0.6)
+    assert shown["theta"].value == at_rest
+
+
+def test_moving_does_not_wait_for_a_render_or_a_training_step(make_pipeline, make_viewer):
+    train_lock = threading.Lock()
+    viewer = make_viewer(make_pipeline(), train_lock=train_lock)
+    before = camera_of(viewer)
+    with train_lock:
+        elements(viewer)[0]["theta"].value = 170.0
+        soon(lambda: not torch.allclose(camera_of(viewer), before))
+
+
+def test_orbit_centre_is_in_front_of_cameras_that_look_apart():
+    apart = ring_of_poses(36, elevation=0.0, radius=0.5)[:3]
+    apart[:, :, 0] *= -1  # a half turn about each camera's own up axis
+    apart[:, :, 2] *= -1
+    assert not is_in_front(fit_sphere(apart).center, apart)
+    assert is_in_front(orbit_sphere(apart).center, apart)
+
+
+def test_controls_act_on_the_running_training(make_pipeline, make_viewer):
+    pipeline = make_pipeline()
+    shown, _ = elements(make_viewer(pipeline))
+    start_training(pipeline)
+    assert "semantic_loss" in train(pipeline, 20)
+    similarity = float(pipeline.semantic.last.similarity)
+    shown["Pause L_sc"].value = True
+    soon(lambda: not pipeline.semantic.is_due(20))
+    _, losses, metrics = pipeline.get_train_loss_dict(20)
+    assert "semantic_loss" not in losses and "semantic_loss" not in metrics
+    shown["Pause L_sc"].value = False
+    shown["lambda"].value = 0.5
+    shown["every K steps"].value = 7
+    soon(lambda: pipeline.semantic.is_due(7) and not pipeline.semantic.is_due(20))
+    soon(lambda: pipeline.semantic.config.weight == 0.5)
+    losses = train(pipeline, 21)
+    assert float(losses["semantic_loss"]) == pytest.approx(0.5 * (1 - float(pipeline.semantic.last.similarity)))
+    assert similarity != float(pipeline.semantic.last.similarity)
+
+
+def test_pictures_are_drawn_for_browsers_only_and_at_most_once_a_second(make_pipeline, make_viewer, monkeypatch):
+    drawn = []
+    real = SemanticVisualization.side_by_side
+    monkeypatch.setattr(
+        SemanticVisualization, "side_by_side", lambda *args, **kwargs: drawn.append(1) or real(*args, **kwargs)
+    )
+    pipeline = make_pipeline(every=1)
+    viewer = make_viewer(pipeline, num_clients=0)
+    start_training(pipeline)
+    monkeypatch.setattr(semantic_folder, "REFRESH_SECONDS", 0.0)
+    train(pipeline, 0)
+    assert not drawn
+    viewer.viser_server._connected_clients[0] = CameraOnlyClient()
+    train(pipeline, 1)
+    assert len(drawn) == 1
+    monkeypatch.setattr(semantic_folder, "REFRESH_SECONDS", 1000.0)
+    train(pipeline, 2), train(pipeline, 3), train(pipeline, 4)
+    assert len(drawn) == 2
+    folder = pipeline.dietnerf.semantic_consistency
+    assert 'src="data:image/jpeg;base64,' in folder.element_01.content
+    assert re.search(r"Step 2\. Last semantic step 2: L_sc \d\.\d+, similarity", folder.element_00.content)
+    assert folder.element_02.gui_handle.figure.data[0].x == (0,)
+    assert len(folder._frusta._handles) == 3, "one for each semantic step that was drawn"
+
+
+def test_without_a_viewer_nothing_is_done_for_the_panel(make_pipeline):
+    pipeline = make_pipeline()
+    functions = [callback.func for callback in start_training(pipeline, vis="tensorboard")]
+    assert pipeline._update_panel not in functions
+    assert any("SemanticImageLog" in function.__qualname__ for function in functions)
+    assert not pipeline.dietnerf.in_viewer
+
+
+def test_panel_of_a_run_without_semantic_loss_says_so(make_pipeline, make_viewer):
+    pipeline = make_pipeline(weight=0.0)
+    viewer = make_viewer(pipeline)
+    shown, _ = elements(viewer)
+    assert shown["Pause L_sc"].disabled and shown["lambda"].disabled and shown["every K steps"].disabled
+    assert "no encoder" in pipeline.dietnerf.semantic_consistency.element_00.content
+    assert [callback.func for callback in start_training(pipeline, vis="viewer+tensorboard")]
+    train(pipeline, 0)
+    assert "no encoder" in pipeline.dietnerf.semantic_consistency.element_00.content
+
+
+def test_panel_outside_training_has_an_orbit_and_says_that_training_has_ended(make_pipeline, make_viewer):
+    pipeline = make_pipeline(test_mode="test")
+    viewer = make_viewer(pipeline)
+    _, labels = elements(viewer)
+    assert [name for folder, name in labels if folder == "semantic_consistency"] == [""]
+    assert ("orbit", "theta") in labels
+    assert "Training has ended" in pipeline.dietnerf.semantic_consistency.element_00.content
+
+
+def test_panel_after_training_cannot_change_anything(make_pipeline, make_viewer):
+    pipeline = make_pipeline()
+    shown, _ = elements(make_viewer(pipeline))
+    callbacks = start_training(pipeline)
+    callbacks[-1].run_callback(step=99)
+    assert shown["lambda"].disabled
+    assert "Training has ended at step 99" in pipeline.dietnerf.semantic_consistency.element_00.content
+
+
+def test_gradient_of_the_last_semantic_view_is_kept(make_pipeline):
+    pipeline = make_pipeline()
+    start_training(pipeline)
+    pipeline.get_train_loss_dict(20)
+    last, semantic = pipeline.semantic.last, pipeline.semantic
+    renders = last.renders.clone().requires_grad_()
+    loss = semantic_consistency_loss(
+        semantic.similarity(renders, last.view.target_index), weight=semantic.config.weight
+    )
+    (gradient,) = torch.autograd.grad(loss, renders)
+    assert gradient.abs().max() > 0
+    assert torch.allclose(last.gradient, gradient, atol=1e-9)
+
+
+def test_gradient_map_is_black_where_nothing_is_wanted_and_bright_where_most_is():
+    gradient = torch.zeros(3, 2, 3)
+    gradient[:, 0, 1] = torch.tensor([3e-6, 0.0, -4e-6])
+    gradient[:, 1, 2] = torch.tensor([0.0, 2.5e-6, 0.0])
+    brightness = gradient_map(gradient).sum(0)
+    assert brightness.argmax() == 1 and brightness[0, 1] > 2
+    assert 0.5 < brightness[1, 2] < 2 and brightness[0, 0] < 0.05
+    assert gradient_map(torch.zeros(3, 2, 2)).max() < 0.05
+
+
+def test_picture_has_render_photo_and_gradient_side_by_side(make_pipeline):
+    pipeline = make_pipeline()
+    start_training(pipeline)
+    pipeline.get_train_loss_dict(20)
+    photos, last = pipeline.datamanager.train_dataset, pipeline.semantic.last
+    picture = SemanticVisualization(photos, pipeline.model.renderer_rgb.blend_background).side_by_side(last)
+    height, width = last.renders.shape[-2:]
+    assert picture.shape == (height, 3 * width + 2 * 4, 3)
+    assert torch.equal(picture[:, :width].permute(2, 0, 1), last.renders[-1].clamp(0, 1))
+    photo = photos.get_image_float32(last.view.target_index).mean(dim=(0, 1))
+    assert torch.allclose(picture[:, width + 4 : 2 * width + 4].mean(dim=(0, 1)), photo, atol=0.01)
+
+
+def test_frusta_stand_at_the_last_semantic_poses(make_pipeline, make_viewer):
+    pipeline = make_pipeline()
+    viewer = make_viewer(pipeline)
+    frusta = pipeline.dietnerf.semantic_consistency._frusta
+    poses = ring_of_poses(NUM_FRUSTA + 3)
+    for pose in poses[:-1]:
+        frusta.add(pose)
+    frusta.draw(viewer.viser_server)
+    frusta.add(poses[-1])
+    frusta.draw(viewer.viser_server)
+    drawn = torch.tensor(np.stack([handle.position for handle in frusta._handles.values()])) / 10
+    last = poses[-NUM_FRUSTA:, :, 3].double()
+    assert len(drawn) == NUM_FRUSTA
+    assert torch.cdist(last, drawn).min(dim=1).values.max() < 1e-5
+    elements(viewer)[0]["Show semantic poses"].value = False
+    soon(lambda: not any(handle.visible for handle in frusta._handles.values()))
+
+
+def test_curves_have_psnr_a_gap_without_loss_and_bounded_length():
+    curves = TrainingCurves()
+    for step in range(10 * MAX_POINTS * 3):
+        curves.add(step, mse=torch.tensor(0.01), semantic_loss=None if step < 500 else torch.tensor(0.25))
+    steps, psnr, losses = curves.read()
+    assert MAX_POINTS / 2 <= len(steps) <= MAX_POINTS and steps[-1] > 10 * MAX_POINTS * 3 - 100
+    assert len({b - a for a, b in zip(steps, steps[1:], strict=False)}) == 1
+    assert psnr[0] == pytest.approx(20.0)
+    assert all((loss is None) == (step < 500) for step, loss in zip(steps, losses, strict=True))
+
+
+def test_tensorboard_gets_pictures_of_semantic_steps(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ns(
+        "ns-train",
+        "dietnerf-tiny",
+        "--vis",
+        "tensorboard",
+        "--max-num-iterations",
+        45,
+        "--timestamp",
+        "r",
+        cwd=tmp_path,
+    )
+    (folder,) = (tmp_path / "outputs").glob("*/dietnerf-tiny/r")
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    assert events.Tags()["images"] == [NAME]
+    assert [event.step for event in events.Images(NAME)] == [0, 20]
+    assert (events.Images(NAME)[0].width, events.Images(NAME)[0].height) == (3 * 56 + 2 * 4, 56)
+
+
+def test_pictures_are_spread_over_the_run(make_pipeline, monkeypatch):
+    logged = []
+    monkeypatch.setattr(writer, "put_image", lambda name, image, step: logged.append(step))
+    pipeline = make_pipeline(every=1)
+    callbacks = start_training(pipeline, vis="tensorboard")
+    pipeline.semantic.first_step, pipeline.semantic.end_step = 0, 400
+    (log,) = [callback.func.__self__ for callback in callbacks if "ImageLog" in callback.func.__qualname__]
+    log._interval = 10
+    pipeline.get_train_loss_dict(0)
+    for step in range(30):
+        pipeline.semantic.last = replace(pipeline.semantic.last, step=step)
+        log.after_step(step)
+    assert logged == [0, 10, 20]
+
+
+@pytest.mark.skipif(bool(missing_programs()), reason=f"needs {' and '.join(missing_programs())}")
+def test_in_a_browser(tmp_path):
+    arguments = ["--max-num-iterations", 100_000, "--pipeline.semantic.every", 5]
+    with training_with_viewer(tmp_path, *arguments) as url, ViewerPage(url, tmp_path / "profile") as page:
+        wait_until(lambda: "theta" in page.text() and "Last semantic step" in page.text(), "the panel")
+        page.press_button("Hide Train Cams")
+        page.control("Show semantic poses").click()
+        page.press_button("Go to training view")
+        wait_until(lambda: step_in(page, "Step ") > 30 and page.canvas().std() > 20, "a render with something in it")
+        before = page.canvas()
+        since = time.monotonic()
+        page.move_slider("theta", 0.6)
+        assert page.seconds_until_canvas_differs(before, by=5, since=since) < 20
+
+        page.control("Pause L_sc").click()
+        wait_until(lambda: "L_sc is paused" in page.text(), "the pause")
+        paused_at, training_step = step_in(page, "Last semantic step "), step_in(page, "Step ")
+        wait_until(lambda: step_in(page, "Step ") > training_step + 15, "training goes on")
+        assert step_in(page, "Last semantic step ") == paused_at
+        page.control("Pause L_sc").click()
+        wait_until(lambda: step_in(page, "Last semantic step ") > paused_at, "L_sc goes on")
+
+        page.screenshot(tmp_path / "viewer.png")
+        assert (tmp_path / "viewer.png").stat().st_size > 50_000
+
+
+def step_in(page, label):
+    """The number after a label of the panel's status line."""
+    return int(re.search(re.escape(label) + r"(\d+)", page.text()).group(1))
