@@ -1,3 +1,3 @@
 """DietNeRF for nerfstudio: few-shot radiance fields with a semantic consistency loss."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

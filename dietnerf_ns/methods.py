@@ -22,10 +22,11 @@ from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
-from dietnerf_ns.utils.compat import allow_numpy_scalars_in_checkpoints, hide_known_warnings
+from dietnerf_ns.training.checkpoints import register_old_class_paths
+from dietnerf_ns.utils.compat import allow_numpy_scalars_in_checkpoints
 
 allow_numpy_scalars_in_checkpoints()
-hide_known_warnings()
+register_old_class_paths()
 
 TINY_SCENE = Path(__file__).parent / "assets" / "tiny_scene"
 
@@ -51,7 +52,7 @@ def _method(
     viewer: ViewerConfig | None = None,
     pixel_sampler: PixelSamplerConfig | None = None,
 ) -> MethodSpecification:
-    """What all methods share: few-shot data, the DietNeRF pipeline, the machine's best device, the viewer."""
+    """A method with what all have in common: few-shot data, the DietNeRF pipeline, the best device, the viewer."""
     pipeline = DietNeRFPipelineConfig(
         datamanager=FewShotDataManagerConfig(
             dataparser=dataparser,
@@ -136,8 +137,8 @@ dietnerf_tiny = _method(
         implementation="torch",
         eval_num_rays_per_chunk=1 << 12,
     ),
-    # The embedded encoder tells views apart, so that a random photo is the wrong target; on validation views of lego
-    # a longer gradient cost PSNR.
+    # The embedded encoder distinguishes views of one object, so that a random photo is the wrong target. On validation
+    # views of lego a larger gradient cost PSNR.
     semantic=SemanticConfig(encoder="embedded", target="nearest", max_gradient_ratio=0.03, resolution=56, every=20),
     dataparser=BlenderDataParserConfig(data=TINY_SCENE),
     optimizers={
@@ -150,6 +151,6 @@ dietnerf_tiny = _method(
     rays=640,
     mixed_precision=False,
     steps_per_save=400,
-    steps_per_eval_image=25_000,  # not in this short run: an image's LPIPS would download its backbone
+    steps_per_eval_image=25_000,  # never in this short run: the LPIPS of an image would download its backbone
     viewer=ViewerConfig(num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
 )

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import ns
-from tests.data.test_datamanager import as_transforms_json
+from tests.helpers.commands import in_this_process, needs_ffmpeg, ns
+from tests.helpers.scenes import as_transforms_json
 
 SMALL = ["--pipeline.datamanager.camera-res-scale-factor", 0.25, "--pipeline.datamanager.train-num-rays-per-batch", 64]
 SMALL_HASH = ["--pipeline.model.log2-hashmap-size", 10, "--vis", "tensorboard"]
@@ -33,7 +33,7 @@ def test_eval_gives_psnr_and_ssim_and_says_what_is_left_out(trained_tiny, tmp_pa
     written = ["--output-path", tmp_path / "m.json", "--render-output-path", tmp_path / "r"]
     said = ns("ns-eval", *trained_tiny.load, *written, cwd=trained_tiny.folder).stdout
     results = json.loads((tmp_path / "m.json").read_text())["results"]
-    assert results["psnr"] >= 22 and 0.85 < results["ssim"] <= 1
+    assert results["psnr"] >= 29.0 and 0.97 <= results["ssim"] <= 1  # 29.89 and 0.977 reached
     assert f"PSNR {results['psnr']:.2f} dB, SSIM {results['ssim']:.3f}" in said
     assert ("lpips" in results) != ("lpips" in results["left_out"]), "LPIPS is there, or it is said why not"
     assert len(list((tmp_path / "r").glob("eval_img_*.png"))) == 25
@@ -46,10 +46,11 @@ def test_checkpoint_holds_the_field_and_no_frozen_network(trained_tiny):
     assert set(state["optimizers"]) == {"fields", "proposal_networks"}
 
 
+@needs_ffmpeg
 def test_render_interpolate_and_camera_path(trained_tiny, tmp_path):
     images = ["--output-format", "images", "--rendered-output-names", "rgb"]
     interpolation = ["--interpolation-steps", 1, "--output-path", tmp_path / "i"]
-    ns("ns-render", "interpolate", *trained_tiny.load, *interpolation, *images, cwd=trained_tiny.folder)
+    in_this_process("ns-render", "interpolate", *trained_tiny.load, *interpolation, *images, cwd=trained_tiny.folder)
     assert len(list((tmp_path / "i").iterdir())) >= 3
 
     pose = [1, 0, 0, 0, 0, 0, -1, -4, 0, 1, 0, 0, 0, 0, 0, 1]  # from -y, looking along +y
@@ -70,10 +71,10 @@ def test_render_interpolate_and_camera_path(trained_tiny, tmp_path):
 def test_render_spiral_and_dataset(trained_tiny, tmp_path):
     load = [*trained_tiny.load, "--rendered-output-names", "rgb"]
     spiral = ["--output-format", "images", "--seconds", 0.1, "--frame-rate", 20, "--output-path", tmp_path / "s"]
-    ns("ns-render", "spiral", *load, *spiral, cwd=trained_tiny.folder)
+    in_this_process("ns-render", "spiral", *load, *spiral, cwd=trained_tiny.folder)
     assert len(list((tmp_path / "s").iterdir())) == 2
     dataset = ["--split", "train", "--output-path", tmp_path / "d"]
-    ns("ns-render", "dataset", *load, *dataset, cwd=trained_tiny.folder)
+    in_this_process("ns-render", "dataset", *load, *dataset, cwd=trained_tiny.folder)
     rendered = sorted((tmp_path / "d" / "train" / "rgb").iterdir())
     assert len(rendered) == 8, "the kept training views"
     assert np.asarray(Image.open(rendered[0])).shape == (100, 100, 3)
@@ -83,9 +84,9 @@ def test_export_pointcloud_tsdf_and_cameras(trained_tiny, tmp_path):
     load, cwd = [*trained_tiny.load, "--output-dir", tmp_path], trained_tiny.folder
     ns("ns-export", "pointcloud", *load, "--num-points", 3000, "--normal-method", "open3d", cwd=cwd)
     assert b"element vertex" in (tmp_path / "point_cloud.ply").read_bytes()[:300]
-    ns("ns-export", "tsdf", *load, "--resolution", 32, "--texture-method", "tsdf", cwd=cwd)
+    in_this_process("ns-export", "tsdf", *load, "--resolution", 32, "--texture-method", "tsdf", cwd=cwd)
     assert (tmp_path / "tsdf_mesh.ply").stat().st_size > 1000
-    ns("ns-export", "cameras", *load, cwd=cwd)
+    in_this_process("ns-export", "cameras", *load, cwd=cwd)
     assert len(json.loads((tmp_path / "transforms_train.json").read_text())) == 8
 
 
@@ -115,8 +116,12 @@ def page(url, patience_seconds):
             time.sleep(1)
 
 
+@pytest.mark.slow
 def test_resuming_continues_bit_for_bit(tmp_path):
-    """12 steps, stop, 12 more from the checkpoint: every weight and optimiser state as after 24 steps at once."""
+    """12 steps, stop, 12 more from the checkpoint: every weight and optimiser state as after 24 steps at once.
+
+    The resumed run is a program of its own, which knows nothing but the checkpoint.
+    """
     train = ["ns-train", "dietnerf-tiny", "--machine.device-type", "cpu", "--vis", "tensorboard", "--timestamp", "run"]
     train += [*SMALL, "--pipeline.semantic.every", 5, "--pipeline.semantic.resolution", 16]
     folders = {name: tmp_path / name for name in ("whole", "first", "second")}
@@ -126,8 +131,8 @@ def test_resuming_continues_bit_for_bit(tmp_path):
     # resumed run, and written as of 12 in the one that ends there.
     of_24 = ["--pipeline.model.coarse-to-fine", 18 / 24, "--pipeline.semantic.stop", 21 / 24]
     of_12 = ["--pipeline.model.coarse-to-fine", 18 / 12, "--pipeline.semantic.stop", 21]
-    ns(*train, "--max-num-iterations", 24, *of_24, cwd=folders["whole"])
-    ns(*train, "--max-num-iterations", 12, *of_12, cwd=folders["first"])
+    in_this_process(*train, "--max-num-iterations", 24, *of_24, cwd=folders["whole"])
+    in_this_process(*train, "--max-num-iterations", 12, *of_12, cwd=folders["first"])
     saved = run_folder(folders["first"], "dietnerf-tiny") / "nerfstudio_models"
     ns(*train, "--max-num-iterations", 12, *of_24, "--load-dir", saved, cwd=folders["second"])
 
@@ -150,6 +155,7 @@ def test_resuming_continues_bit_for_bit(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_dietnerf_with_a_local_clip_checkpoint(tiny_scene, tmp_path):
     """The main method end to end with a real open-clip file; its weights are random, for none can be downloaded."""
     torch.manual_seed(0)
@@ -163,7 +169,7 @@ def test_dietnerf_with_a_local_clip_checkpoint(tiny_scene, tmp_path):
     semantic += ["--pipeline.semantic.every", 2, "--pipeline.semantic.resolution", 16]
     short = ["--max-num-iterations", 5, "--timestamp", "run", "--machine.device-type", "cpu"]
     scene = ["--data", tiny_scene, "blender-data"]
-    said = ns("ns-train", "dietnerf", *short, *SMALL, *SMALL_HASH, *semantic, *scene, cwd=tmp_path).stdout
+    said = in_this_process("ns-train", "dietnerf", *short, *SMALL, *SMALL_HASH, *semantic, *scene, cwd=tmp_path).stdout
     assert "nerfstudio's torch implementation, because this device is no CUDA GPU" in said
     assert said.count("slow implementation") == 0 and "tiny-cuda-nn" not in said
     assert "near_plane 2.0, far_plane 6.0, background_color white" in said, "the Blender preset applies itself"
@@ -171,17 +177,16 @@ def test_dietnerf_with_a_local_clip_checkpoint(tiny_scene, tmp_path):
     assert not any("visual" in name or "semantic" in name for name in checkpoint(run)["pipeline"])
 
 
+@pytest.mark.slow
 def test_vanilla_trains_and_evaluates(tiny_scene, tmp_path):
     semantic = ["--pipeline.semantic.encoder", "embedded", "--pipeline.semantic.every", 2]
     semantic += ["--pipeline.semantic.resolution", 16]
     semantic += ["--pipeline.model.num-coarse-samples", 16, "--pipeline.model.num-importance-samples", 16]
     short = ["--max-num-iterations", 3, "--timestamp", "run", "--machine.device-type", "cpu", "--vis", "tensorboard"]
-    ns(
-        *("ns-train", "dietnerf-vanilla", *short, *SMALL, *semantic, "--data", tiny_scene, "blender-data"),
-        cwd=tmp_path,
-    )
+    scene = ["--data", tiny_scene, "blender-data"]
+    in_this_process("ns-train", "dietnerf-vanilla", *short, *SMALL, *semantic, *scene, cwd=tmp_path)
     config = tmp_path / "outputs" / "tiny_scene" / "dietnerf-vanilla" / "run" / "config.yml"
-    ns("ns-eval", "--load-config", config, "--output-path", "m.json", cwd=tmp_path)
+    in_this_process("ns-eval", "--load-config", config, "--output-path", "m.json", cwd=tmp_path)
     results = json.loads((tmp_path / "m.json").read_text())["results"]
     assert results["psnr"] == results["fine_psnr"] and results["ssim"] == results["fine_ssim"]
 
@@ -193,44 +198,45 @@ def test_vanilla_trains_and_evaluates(tiny_scene, tmp_path):
             ["--pipeline.semantic.encoder", "open-clip", "--pipeline.semantic.clip-pretrained", "broken.pt"],
             "Two ways out",
         ),
-        (["--pipeline.semantic.encoder", "open-clip"], "Two ways out"),  # with HF_HUB_OFFLINE: no network
         (["--pipeline.datamanager.num-views", 9], "the training split has 8 views"),
         (["--data", "nowhere"], "no such file or folder"),
     ],
 )
 def test_wrong_input_ends_with_one_message_before_training(arguments, words, tmp_path):
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
-    result = ns("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path, check=False, **offline)
+    result = in_this_process("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "Traceback" not in result.stdout
     assert words in result.stdout.splitlines()[-1]
     assert "Step (% Done)" not in result.stdout
 
 
+@pytest.mark.slow
+def test_weights_that_cannot_be_downloaded_are_one_message_before_training(tmp_path):
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    clip = ["--pipeline.semantic.encoder", "open-clip"]
+    result = ns("ns-train", "dietnerf-tiny", *clip, cwd=tmp_path, check=False, **offline)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout
+    assert "Two ways out" in result.stdout.splitlines()[-1]
+    assert "Step (% Done)" not in result.stdout
+
+
+@pytest.mark.slow
 def test_photos_without_evaluation_images_render_but_are_not_evaluated(tiny_scene, tmp_path):
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=5)
-    train = [
-        "ns-train",
-        "dietnerf-tiny",
-        "--max-num-iterations",
-        2,
-        "--timestamp",
-        "run",
-        "--vis",
-        "tensorboard",
-        *SMALL,
-    ]
-    ns(*train, "--pipeline.semantic.weight", 0, "--data", scene, "nerfstudio-data", cwd=tmp_path)
+    short = ["--max-num-iterations", 2, "--timestamp", "run", "--vis", "tensorboard", *SMALL]
+    short += ["--pipeline.semantic.weight", 0]
+    in_this_process("ns-train", "dietnerf-tiny", *short, "--data", scene, "nerfstudio-data", cwd=tmp_path)
     config = tmp_path / "outputs" / "photos" / "dietnerf-tiny" / "run" / "config.yml"
-    result = ns("ns-eval", "--load-config", config, cwd=tmp_path, check=False)
-    assert result.returncode == 1 and "Traceback" not in result.stdout
+    result = in_this_process("ns-eval", "--load-config", config, cwd=tmp_path, check=False)
+    assert result.returncode == 1
     assert "--eval-mode filename" in result.stdout.splitlines()[-1]
     images = ["--output-format", "images", "--interpolation-steps", 1, "--output-path", "i"]
-    ns("ns-render", "interpolate", "--load-config", config, *images, cwd=tmp_path)
+    in_this_process("ns-render", "interpolate", "--load-config", config, *images, cwd=tmp_path)
     assert len(list((tmp_path / "i").iterdir())) >= 3
 
 
+@pytest.mark.slow
 def test_nerfacto_still_trains_beside_the_plugin(tiny_scene, tmp_path):
     """nerfacto downloads AlexNet when it starts; a file of random weights lets it start without network."""
     import torchvision
@@ -241,9 +247,10 @@ def test_nerfacto_still_trains_beside_the_plugin(tiny_scene, tmp_path):
     short = ["--max-num-iterations", 2, "--machine.device-type", "cpu", "--pipeline.model.implementation", "torch"]
     small = ["--pipeline.datamanager.train-num-rays-per-batch", 64, *SMALL_HASH]
     arguments = [*short, *small, "--data", tiny_scene, "blender-data"]
-    ns("ns-train", "nerfacto", *arguments, cwd=tmp_path, TORCH_HOME=str(tmp_path / "torch"))
+    in_this_process("ns-train", "nerfacto", *arguments, cwd=tmp_path, TORCH_HOME=str(tmp_path / "torch"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["dietnerf_ns.methods", "nerfstudio.configs.method_configs"])
 def test_methods_are_registered_beside_nerfstudios_whatever_is_imported_first(first):
     code = f"import {first}; from nerfstudio.configs.method_configs import all_methods; print(*all_methods)"

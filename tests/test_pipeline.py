@@ -6,45 +6,42 @@ from dataclasses import replace
 import pytest
 import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.models.nerfacto import NerfactoModelConfig
+from nerfstudio.models.splatfacto import SplatfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
+from dietnerf_ns import pipeline as pipeline_module
 from dietnerf_ns.fields.object_box import ObjectBox
+from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import FakeEncoder
-from tests.data.test_datamanager import as_transforms_json
-from tests.semantic.test_rendering import Storages
+from tests.helpers.encoders import FakeEncoder
+from tests.helpers.models import Storages
+from tests.helpers.scenes import as_transforms_json
+from tests.helpers.training import start_training, train_step
 
 
 @pytest.fixture
 def make_pipeline(monkeypatch, tiny_pipeline_config):
-    from dietnerf_ns.semantic import consistency
+    """A pipeline in training, whose callbacks are at hand."""
+    monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: FakeEncoder())
 
-    monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
-
-    def make(*, model=None, semantic=None):
+    def make(*, model=None, semantic=None, **training):
         config = replace(
             tiny_pipeline_config,
             model=replace(tiny_pipeline_config.model, **(model or {})),
             semantic=replace(tiny_pipeline_config.semantic, **(semantic or {})),
         )
-        return ready_to_train(config.setup(device="cpu", test_mode="val"))
+        pipeline = config.setup(device="cpu", test_mode="val")
+        return pipeline, start_training(pipeline, **training)
 
     return make
 
 
 @pytest.fixture
 def pipeline(make_pipeline):
-    return make_pipeline()
-
-
-def ready_to_train(pipeline):
-    pipeline.semantic.prepare(
-        pipeline.datamanager.train_dataset,
-        blend=pipeline.model.renderer_rgb.blend_background,
-        total_steps=100,
-        seed=0,
-    )
-    return pipeline
+    return make_pipeline()[0]
 
 
 def test_semantic_loss_is_there_when_due_and_its_last_value_is_logged_in_between(pipeline):
@@ -60,7 +57,7 @@ def test_semantic_loss_is_there_when_due_and_its_last_value_is_logged_in_between
 
 def test_photometric_batches_do_not_depend_on_the_semantic_loss(pipeline):
     with_semantics = pipeline.get_train_loss_dict(20)[1]["rgb_loss"]
-    pipeline.semantic.encoder = None
+    pipeline.semantic.paused = True
     assert torch.equal(pipeline.get_train_loss_dict(20)[1]["rgb_loss"], with_semantics)
     assert not torch.equal(pipeline.get_train_loss_dict(21)[1]["rgb_loss"], with_semantics)
 
@@ -81,9 +78,9 @@ def length(gradients):
 def test_a_semantic_step_adds_a_limited_part_to_the_photometric_gradient(make_pipeline):
     def semantic_part(ratio):
         torch.manual_seed(0)
-        pipeline = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": ratio})
+        pipeline, _ = make_pipeline(semantic={"weight": 1e3, "max_gradient_ratio": ratio})
         both, losses = step_gradient(pipeline, 20)
-        pipeline.semantic.encoder = None
+        pipeline.semantic.paused = True
         photometric, _ = step_gradient(pipeline, 20)
         assert both.keys() == photometric.keys()
         for name in both:
@@ -118,7 +115,7 @@ def test_photometric_activations_are_gone_before_the_semantic_view_is_rendered(p
 
 
 def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
-    pipeline = make_pipeline(model={"field": "generated-planes"}, semantic={"max_gradient_ratio": 0, "weight": 10})
+    pipeline, _ = make_pipeline(model={"field": "generated-planes"}, semantic={"max_gradient_ratio": 0, "weight": 10})
     forward, backward = [], []
     generator = pipeline.model.field.encoding.generator
     generator.register_forward_hook(lambda *_: forward.append(None))
@@ -126,12 +123,12 @@ def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
 
     def generator_gradient():
         gradients, _ = step_gradient(pipeline, 20)
-        pipeline.model.field.encoding.forget()
+        pipeline.model.field.encoding.end_step()
         return torch.cat([gradients[name].flatten() for name in gradients if "generator" in name])
 
     both = generator_gradient()
     assert len(forward) == len(backward) == 1
-    pipeline.semantic.encoder = None
+    pipeline.semantic.paused = True
     photometric = generator_gradient()
     assert photometric.norm() > 0 and (both - photometric).norm() > 1e-3 * photometric.norm()
 
@@ -144,21 +141,77 @@ def test_checkpoints_of_another_model_are_refused(pipeline):
         pipeline.load_pipeline(state, step=0)
 
 
+def test_the_loss_changed_in_the_viewer_has_the_gradient_limit_that_was_set_there(pipeline):
+    """Everything is read from the running loss, whose settings the viewer replaces."""
+    semantic = pipeline.semantic
+    semantic.config = replace(semantic.config, weight=1e3, max_gradient_ratio=0.0)
+    both, _ = step_gradient(pipeline, 20)
+    semantic.paused = True
+    photometric, _ = step_gradient(pipeline, 20)
+    assert length({name: both[name] - photometric[name] for name in both}) > length(photometric)
+
+
+def test_with_weight_0_nothing_is_loaded(tiny_pipeline_config, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("an encoder was asked for")
+
+    monkeypatch.setattr(EncoderConfig, "load_encoder", refuse)
+    config = replace(tiny_pipeline_config, semantic=replace(tiny_pipeline_config.semantic, weight=0.0))
+    pipeline = config.setup(device="cpu", test_mode="val")
+    callbacks = start_training(pipeline)
+    assert pipeline.semantic is None
+    assert "semantic_loss" not in train_step(pipeline, callbacks, 0)
+
+
+def test_the_allocator_is_changed_by_training_only(tiny_pipeline_config, monkeypatch):
+    changed = []
+    monkeypatch.setattr(pipeline_module, "keep_freed_memory", lambda: changed.append(True))
+    config = replace(tiny_pipeline_config, semantic=SemanticConfig(weight=0))
+    pipeline = config.setup(device="cpu", test_mode="val")
+    assert not changed
+    start_training(pipeline)
+    assert changed == [True]
+
+
+def test_another_ray_based_model_is_trained_with_the_semantic_loss(tiny_pipeline_config, monkeypatch):
+    monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: FakeEncoder())
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", torch.nn.Identity)
+    small = {"log2_hashmap_size": 8, "num_levels": 2, "implementation": "torch", "near_plane": 2.0, "far_plane": 6.0}
+    proposals = [{"hidden_dim": 8, "log2_hashmap_size": 8, "num_levels": 2, "max_res": 32}] * 2
+    model = NerfactoModelConfig(**small, proposal_net_args_list=proposals)
+    pipeline = replace(tiny_pipeline_config, model=model).setup(device="cpu", test_mode="val")
+    callbacks = start_training(pipeline)
+    losses = train_step(pipeline, callbacks, 20)
+    losses["semantic_loss"].backward()
+    assert isinstance(pipeline.model, SemanticModel)
+    assert sum(float(p.grad.abs().sum()) for p in pipeline.model.field.parameters() if p.grad is not None) > 0
+    assert pipeline.semantic.last.gradient.abs().max() > 0
+
+
+def test_a_model_that_renders_no_rays_is_refused_in_one_line(tiny_pipeline_config):
+    with pytest.raises(UserError, match="SplatfactoModel renders whole images"):
+        replace(tiny_pipeline_config, model=SplatfactoModelConfig()).setup(device="cpu", test_mode="val")
+
+
 def test_several_processes_are_refused(tiny_pipeline_config):
     with pytest.raises(UserError, match="--machine.num-devices 1"):
         tiny_pipeline_config.setup(device="cpu", world_size=2)
 
 
-def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(pipeline):
+def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(tiny_pipeline_config, monkeypatch):
+    tiny_pipeline_config.datamanager.train_num_rays_per_batch = 8
+    pipeline = replace(tiny_pipeline_config, semantic=SemanticConfig(weight=0)).setup(device="cpu", test_mode="val")
     parameters = list(pipeline.model.field.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
     optimizers = FakeOptimizers(torch.optim.Adam(parameters))
+    callbacks = start_training(pipeline, total_steps=400, optimizers=optimizers)
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizers.optimizers["fields"].step()
-    pipeline._fit_to_photos = {"mse": torch.tensor(0.2), "opacity": torch.tensor(0.0)}
+    monkeypatch.setattr(pipeline.model, "photometric_mse", lambda losses: torch.tensor(0.2))
+    monkeypatch.setattr(pipeline.model, "mean_opacity", lambda outputs: torch.tensor(0.0))
     for step in range(100):
-        pipeline._restart_if_collapsed(step, optimizers=optimizers, total_steps=400, photo_variance=0.1)
+        train_step(pipeline, callbacks, step)
     assert pipeline.collapse_detector.restarts == 1 and pipeline.model.first_step == 100
     assert not optimizers.optimizers["fields"].state
     assert all(a is b for a, b in zip(parameters, pipeline.model.field.parameters(), strict=True))
@@ -168,7 +221,7 @@ def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(pipeline):
 
 
 def test_a_checkpoint_remembers_restarts(make_pipeline):
-    pipeline, resumed = make_pipeline(), make_pipeline()
+    (pipeline, _), (resumed, _) = make_pipeline(), make_pipeline()
     pipeline.collapse_detector.restart(100)
     resumed.load_pipeline(pipeline.state_dict(), step=150)
     assert resumed.collapse_detector == pipeline.collapse_detector
@@ -190,7 +243,7 @@ def test_a_fitted_box_comes_with_the_checkpoint(tiny_pipeline_config):
     rendering.load_pipeline(trained.state_dict(), step=0)
     assert torch.equal(box.half_sizes, trained.model.field.spatial_distortion.half_sizes)
     assert box.half_sizes.max() < 1.4 and rendering.model.collider.box is box
-    assert rendering.model is model, "nothing had to be built anew"
+    assert rendering.model is model, "nothing had to be built again"
 
 
 def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipeline_config, tiny_scene, tmp_path):
@@ -206,8 +259,8 @@ def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipel
     rendering.load_pipeline(trained.state_dict(), step=0)
     assert isinstance(rendering.model.field.spatial_distortion, ObjectBox) and not rendering.model.training
     with torch.no_grad():
-        pictures = [p.model.get_outputs_for_camera(camera)["rgb"] for p in (trained, rendering)]
-    assert torch.equal(*pictures) and pictures[0].std() > 0
+        images = [p.model.get_outputs_for_camera(camera)["rgb"] for p in (trained, rendering)]
+    assert torch.equal(*images) and images[0].std() > 0
 
 
 def test_what_was_trained_without_tinycudann_is_rendered_without_it(tiny_pipeline_config):
@@ -229,6 +282,7 @@ def test_what_was_trained_without_tinycudann_is_rendered_without_it(tiny_pipelin
     "wrong, words",
     [
         ({"max_restarts": -1}, "--pipeline.max-restarts -1: must be at least 0"),
+        ({"semantic": SemanticConfig(every=0)}, "--pipeline.semantic.every 0: must be at least 1"),
         ({"view_seed": -1}, "--pipeline.datamanager.view-seed -1: must be at least 0"),
         ({"camera_res_scale_factor": 0.0}, "--pipeline.datamanager.camera-res-scale-factor 0.0: must be above 0"),
     ],

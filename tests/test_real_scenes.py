@@ -9,7 +9,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.geometry.cameras import cameras_surround_scene
 from dietnerf_ns.geometry.sphere import fit_sphere
-from tests.conftest import shared_scene
+from tests.helpers.scenes import shared_scene
 
 
 def pipeline_of(config, dataparser, **views):

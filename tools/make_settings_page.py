@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the docstrings and defaults of the methods' configurations.
+"""Write docs/settings.md from the docstrings and defaults of the methods' configurations.
 
 python -m tools.make_settings_page
 """
@@ -23,8 +23,8 @@ from dietnerf_ns.semantic.consistency import SemanticConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 METHODS = {spec.config.method_name: spec.config for spec in (dietnerf, dietnerf_tiny, dietnerf_vanilla)}
-OURS = (  # where the settings are found, whose they are, what the section is called
-    ("pipeline.datamanager", FewShotDataManagerConfig, "Which photos are trained on"),
+OURS = (  # prefix of the flags, configuration class, title of the section
+    ("pipeline.datamanager", FewShotDataManagerConfig, "Training views"),
     ("pipeline.semantic", SemanticConfig, "Semantic consistency loss"),
     ("pipeline.model", DietNeRFModelConfig, "Model of dietnerf and dietnerf-tiny"),
     ("pipeline.model", DietVanillaModelConfig, "Model of dietnerf-vanilla"),
@@ -37,17 +37,18 @@ NOT_COMPARED = ("method-name", "machine.", "pipeline.datamanager.dataparser.", "
 HEAD = """\
 # Settings
 
-Every setting that this package adds to nerfstudio's, and every one of nerfstudio's whose default it changes. Written by
-`python -m tools.make_settings_page` from the docstrings that `ns-train dietnerf --help` shows.
+This page has every setting that this package adds to nerfstudio's, and every setting of nerfstudio whose default it
+changes. [training.md](training.md#settings-that-matter) has the ones to know first.
+`python -m tools.make_settings_page` writes this page from the docstrings that `ns-train dietnerf --help` shows.
 
-A setting is given after the method and before the dataparser, and always with a value:
+Give a setting after the method and before the dataparser, and always with a value:
 
 ```bash
 ns-train dietnerf-tiny --pipeline.semantic.every 10 --pipeline.semantic.checkpoint-render False blender-data
 ```
 
-One default counts for all methods that have the setting; where they differ each method's is given. `not given` stands
-for a setting that has no value unless you give one.
+A single default holds for all methods that have the setting. Where the methods differ, each default is given.
+`not given` means that a setting has no value unless you give one.
 """
 TYPES = {bool: "`True`, `False`", int: "whole number", float: "number", str: "text"}
 
@@ -70,16 +71,21 @@ def _ours(prefix: str, config_class: type, title: str) -> str:
 
 
 def _documented(config_class: type) -> dict[str, str]:
-    """Docstrings of a configuration's own fields; inherited ones are nerfstudio's."""
-    described = {p.arg_name: " ".join(p.description.split()) for p in parse_from_object(config_class).params}
-    own = [name for name in vars(config_class)["__annotations__"] if not name.startswith("_")]
-    return {name: described[name] for name in own}
+    """Docstrings of the fields that this package's classes declare; the other inherited ones are nerfstudio's."""
+    documented = {}
+    for owner in config_class.__mro__:
+        if owner.__module__.startswith("dietnerf_ns."):
+            described = {p.arg_name: " ".join(p.description.split()) for p in parse_from_object(owner).params}
+            own = [name for name in vars(owner).get("__annotations__", {}) if not name.startswith("_")]
+            documented |= {name: described[name] for name in own if name not in documented}
+    return documented
 
 
 def _theirs() -> str:
     parts = [
-        "## nerfstudio's settings with other defaults\n\n`blender-data` sets more "
-        "by itself (see the README).\nLearning rates fall exponentially from `lr` to `lr-final` over `max-steps`.\n"
+        "## Settings of nerfstudio with other defaults\n\n"
+        "The kind of data and of scene decide settings that are not given ([training.md](training.md#data)).\n"
+        "Learning rates fall exponentially from `lr` to `lr-final` over `max-steps`.\n"
     ]
     for theirs, ours in THEIRS:
         reference = dict(leaves(method_configs[theirs]))

@@ -1,4 +1,4 @@
-"""What a cell is and where its files are. Imports nothing heavy: workers of a cluster load this before every cell."""
+"""A cell of an experiment and its files. Imports nothing heavy, because workers of a cluster load it for every cell."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run and its evaluation."""
+    """One run of an experiment: a scene, a choice of views, a method and a seed, trained and evaluated."""
 
     id: str
-    """A readable part and a hash of everything that defines the cell; the name of its folder."""
+    """A readable part and a hash of everything that defines the cell; also the name of its folder."""
     scene: str
     views: str
     method: str
     """Label of the method."""
     seed: int
     train_arguments: tuple[str, ...]
-    """Arguments of ns-train; paths in them are relative to the results folder."""
+    """Arguments of `ns-train`. Relative paths in them start at the results folder."""
     split: Literal["test", "val"]
-    """The split that is evaluated, as the dataparser names it; a few-shot copy holds the right frames under `test`."""
+    """The split that is evaluated, as the dataparser names it. A few-shot copy always keeps these frames as `test`."""
     similarity: dict[str, Any]
-    """The encoder that renders are compared with."""
+    """Settings of the encoder that compares renders with photos; see `SimilarityEncoderConfig`."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the cell's files, relative to the results folder."""
+        return Path(CELLS, self.id)
 
     @property
     def config_file(self) -> Path:
-        """Where nerfstudio keeps the run's configuration, relative to the results folder."""
-        return Path(CELLS, self.id, self.train_arguments[0], "run", "config.yml")
+        """File in which nerfstudio saves the run's configuration, relative to the results folder."""
+        return self.folder / self.train_arguments[0] / "run" / "config.yml"

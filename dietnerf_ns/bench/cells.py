@@ -1,4 +1,4 @@
-"""The cells of an experiment: one training run each, with an id that changes whenever what defines it changes."""
+"""Lists the cells of an experiment. A cell's id changes whenever anything that defines the cell changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dietnerf_ns import __version__
 from dietnerf_ns.bench.cell import CELLS, Cell
-from dietnerf_ns.bench.experiment import AS_IS, Experiment, Method, Scene, Views, as_flags
+from dietnerf_ns.bench.experiment import AS_IS, BenchmarkScene, Experiment, Method, Views, as_flags
 from dietnerf_ns.bench.scenes import (
     SPLITS,
     chosen_splits,
@@ -32,41 +32,49 @@ FEW_SHOT_COPIES = "scenes"
 
 
 def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cell]:
-    """Find the scenes, write their few-shot copies under `out`, and list the cells in the order of the report.
+    """Find the scenes, write their few-shot copies, and list the cells in the order of the report.
+
+    Args:
+        experiment: the scenes, views, methods and seeds to combine.
+        data: folder that contains the scenes' folders; the scene `tiny` needs none.
+        out: results folder; the copies go to `scenes/` in it.
 
     Raises:
-        UserError: a scene or its views do not exist; nothing has been trained then.
+        UserError: a scene or its views do not exist. Nothing has been trained by then.
     """
     folders = {scene.name: find_scene(scene, data) for scene in experiment.scenes}
-    places = list(_places(experiment))
+    combinations = list(_scenes_with_views(experiment))
     prepared = [
-        _prepare(experiment, scene, views, folders[scene.name], out)
-        for scene, views in tqdm(places, "scenes", leave=False)
+        _prepare_data(experiment, scene, views, folders[scene.name], out)
+        for scene, views in tqdm(combinations, "scenes", leave=False)
     ]
     return [
-        _cell(experiment, scene, views, method, seed, prepared_data)
-        for (scene, views), prepared_data in zip(places, prepared, strict=True)
+        _define_cell(experiment, scene, views, method, seed, prepared_data)
+        for (scene, views), prepared_data in zip(combinations, prepared, strict=True)
         for method in experiment.methods
         for seed in experiment.seeds
     ]
 
 
-def _places(experiment: Experiment) -> Iterator[tuple[Scene, Views | None]]:
+def _scenes_with_views(experiment: Experiment) -> Iterator[tuple[BenchmarkScene, Views | None]]:
     for scene in experiment.scenes:
         for views in experiment.views if scene.dataparser is None else (None,):
             yield scene, views
 
 
 @dataclass(frozen=True)
-class _Data:
+class _PreparedData:
     path: str
     content: str
-    """Hash of what is in it."""
+    """Hash of the folder's content."""
 
 
-def _prepare(experiment: Experiment, scene: Scene, views: Views | None, folder: Path, out: Path) -> _Data:
+def _prepare_data(
+    experiment: Experiment, scene: BenchmarkScene, views: Views | None, folder: Path, out: Path
+) -> _PreparedData:
+    """Write a few-shot copy; without `views` the scene is used as it is."""
     if views is None:
-        return _Data(str(folder.resolve()), short_hash(describe_folder(folder)))
+        return _PreparedData(str(folder.resolve()), short_hash(describe_folder(folder)))
     try:
         splits = chosen_splits(folder, views, experiment)
     except UserError as error:
@@ -77,10 +85,12 @@ def _prepare(experiment: Experiment, scene: Scene, views: Views | None, folder: 
     content = short_hash(__version__, frames, cameras, images, experiment.resolution)
     copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.label)}-{content}")
     write_few_shot_copy(splits, out / copy_path, experiment.resolution)
-    return _Data(str(copy_path), content)
+    return _PreparedData(str(copy_path), content)
 
 
-def _cell(experiment: Experiment, scene: Scene, views: Views | None, method: Method, seed: int, data: _Data) -> Cell:
+def _define_cell(
+    experiment: Experiment, scene: BenchmarkScene, views: Views | None, method: Method, seed: int, data: _PreparedData
+) -> Cell:
     settings = experiment.overrides | method.overrides | {"machine.seed": seed}
     dataparser = [scene.parser, *as_flags(scene.arguments)]
     similarity = asdict(experiment.similarity)
@@ -89,13 +99,13 @@ def _cell(experiment: Experiment, scene: Scene, views: Views | None, method: Met
     defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults)
     label = AS_IS if views is None else views.label
     identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
-    places = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
-    arguments = [method.name, *as_flags({"vis": "tensorboard"} | places | settings), *dataparser]
+    paths = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
+    arguments = [method.name, *as_flags({"vis": "tensorboard"} | paths | settings), *dataparser]
     return Cell(identity, scene.name, label, method.title, seed, tuple(arguments), split, similarity)
 
 
 def default_settings(method: str) -> str:
-    """All settings of a registered method in words, but where its data is."""
+    """All default settings of a registered method as YAML, without the path of its data."""
     config = copy.deepcopy(all_methods[method])
     config.pipeline.datamanager.dataparser.data = None
     return yaml.dump(config)
@@ -107,5 +117,5 @@ def short_hash(*parts: object) -> str:
 
 
 def slug(*parts: str) -> str:
-    """The parts as a file name."""
+    """The parts joined to a file name: letters, digits, dots, `_` within a part and `-` between parts."""
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)

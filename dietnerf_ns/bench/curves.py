@@ -1,15 +1,15 @@
-"""Learning curves from the tensorboard files that nerfstudio writes."""
+"""Learning curves, read from the tensorboard files that nerfstudio writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 CURVES = {"photos": "Train Metrics Dict/psnr", "unseen views": "Eval Metrics Dict/psnr"}
-"""What nerfstudio logs, by what it shows: PSNR in dB of one batch of rays of the training or the validation views."""
+"""nerfstudio's tags of the curves: PSNR in dB of one batch of rays of the training or the validation views."""
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every curve that the run logged.
+    """Read every curve of `CURVES` that the run logged, as (step, value) pairs.
 
     Args:
         run: folder with tensorboard event files.

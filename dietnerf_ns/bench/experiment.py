@@ -1,4 +1,4 @@
-"""What is compared: a short YAML file, read into an `Experiment`. Wrong input is refused before anything runs."""
+"""Experiment files: a short YAML file is read into an `Experiment`. Wrong input is rejected before anything runs."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_meth
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dietnerf_ns.data.protocols import PROTOCOLS
-from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
 
 AS_IS = "as is"
-"""Label of the views of a scene that another dataparser reads."""
+"""Label in place of a choice of views, for scenes that another dataparser reads."""
 SET_BY_THE_BENCHMARK = ("data", "experiment-name", "machine.seed", "method-name", "output-dir", "timestamp", "vis")
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
-"""Settings of nerfstudio's command line without their dashes, such as `pipeline.model.near-plane: 2.0`."""
+"""Settings as on nerfstudio's command line, without dashes in front, such as `pipeline.model.near-plane: 2.0`."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One scene: a folder under --data, or `tiny`, which comes with the package."""
+class BenchmarkScene:
+    """One scene: a folder under `--data`, or `tiny`, which comes with the package."""
 
     __pydantic_config__ = NO_OTHER_KEYS
     name: str
     dataparser: str | None = None
-    """Reads the folder as it is; `views` and `resolution` do not apply. When not given the scene is
-    NeRF-Synthetic, and every method gets the same small copy of it."""
+    """Name of the dataparser that reads the folder as it is; `views` and `resolution` do not apply then. Without one
+    the scene is NeRF-Synthetic, and all methods read the same few-shot copy of it."""
     arguments: Settings = field(default_factory=dict)
     """Settings of the dataparser."""
 
     @property
     def parser(self) -> str:
-        """The dataparser that methods read the scene, or its copy, with."""
+        """Name of the dataparser that reads the scene or its copy."""
         return self.dataparser or "blender-data"
 
 
 @dataclass(frozen=True)
 class Views:
-    """The training views: those of a protocol, a list, a number of them, or (nothing said) all."""
+    """The training views: those of a protocol, a list of indices, a number of views, or all (the default)."""
 
     __pydantic_config__ = NO_OTHER_KEYS
-    protocol: Literal[tuple(PROTOCOLS)] | None = None
+    protocol: str | None = None
+    """A name in `PROTOCOLS`."""
     indices: tuple[int, ...] | None = None
     count: int | None = None
     strategy: Literal["first", "random", "farthest"] = "farthest"
@@ -61,7 +62,7 @@ class Views:
 
     @property
     def label(self) -> str:
-        """How tables and file names call this choice."""
+        """The choice as tables and file names show it."""
         if self.protocol is not None:
             return self.protocol
         if self.indices is not None:
@@ -73,31 +74,29 @@ class Views:
 
 @dataclass(frozen=True)
 class Method:
-    """A registered nerfstudio method and what is changed in it."""
+    """A registered nerfstudio method with some of its settings changed."""
 
     __pydantic_config__ = NO_OTHER_KEYS
     name: str
     label: str = ""
-    """Its row in the tables; the method's name when not given."""
+    """Label of its row in the tables. Default: the method's name."""
     overrides: Settings = field(default_factory=dict)
     against: str = ""
-    """Label of a method that this one is compared with besides the baseline, such as the row that it adds a part to."""
+    """Label of a method that this one is compared with in addition to the baseline. In an ablation this is the row that
+    the method adds one component to."""
 
     @property
     def title(self) -> str:
-        """The label, or the name of the method without one."""
+        """The label if there is one, otherwise the method's name."""
         return self.label or self.name
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """The encoder that compares renders with photos; as in `SemanticConfig`."""
+@dataclass
+class SimilarityEncoderConfig(EncoderConfig):
+    """The encoder of the similarity metric. By default it is the one that needs no download."""
 
     __pydantic_config__ = NO_OTHER_KEYS
     encoder: Literal["open-clip", "embedded"] = "embedded"
-    clip_model: str = SemanticConfig.clip_model
-    clip_pretrained: str = SemanticConfig.clip_pretrained
-    embedding: Literal["projected", "class-token"] = "projected"
 
 
 def _named(entry: Any) -> Any:
@@ -106,30 +105,30 @@ def _named(entry: Any) -> Any:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Scenes x views x methods x seeds."""
+    """Every combination of the scenes, views, methods and seeds is one cell."""
 
     __pydantic_config__ = NO_OTHER_KEYS
-    scenes: Annotated[tuple[Annotated[Scene, BeforeValidator(_named)], ...], Field(min_length=1)]
+    scenes: Annotated[tuple[Annotated[BenchmarkScene, BeforeValidator(_named)], ...], Field(min_length=1)]
     methods: Annotated[tuple[Annotated[Method, BeforeValidator(_named)], ...], Field(min_length=1)]
     views: Annotated[tuple[Views, ...], Field(min_length=1)] = (Views(),)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     baseline: str = ""
-    """Label of the method that the others are compared with; the first when not given."""
+    """Label of the method that the others are compared with. Default: the first method."""
     overrides: Settings = field(default_factory=dict)
-    """Settings of every method; a method's own come first."""
+    """Settings of all methods. A method's own overrides take precedence."""
     resolution: Annotated[int, Field(ge=8)] | None = None
-    """Width of the images in pixels; that of the files when not given."""
+    """Width of the images in pixels. Default: that of the files."""
     evaluate: Literal["test", "val"] = "test"
-    """test: the frames that a paper reports. val: frames of the validation split, for choosing settings."""
+    """test: the frames that papers report. val: frames of the validation split, for choosing settings."""
     test_stride: Annotated[int, Field(ge=1)] = 8
-    """Every n-th test frame is evaluated; protocols bring their own."""
+    """Every n-th test frame is evaluated. A protocol has a stride of its own."""
     val_frames: Annotated[int, Field(ge=1)] = 25
     """At most this many evenly spaced frames of the validation split are used."""
-    similarity: Similarity = Similarity()
+    similarity: SimilarityEncoderConfig = field(default_factory=SimilarityEncoderConfig)
 
     @property
     def baseline_title(self) -> str:
-        """Label of the baseline."""
+        """Label of the baseline, also when the file names none."""
         return self.baseline or self.methods[0].title
 
 
@@ -137,43 +136,50 @@ def read_experiment(path: Path) -> Experiment:
     """Read and check an experiment file.
 
     Raises:
-        UserError: there is no such file, it is no YAML, or something in it is unknown; with what is allowed.
+        UserError: the file does not exist, is not YAML, or has an unknown key, name or value. The message says what is
+            allowed.
     """
     if not path.is_file():
         raise UserError(f"Experiment {path}: there is no such file.")
     try:
         experiment = TypeAdapter(Experiment).validate_python(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise UserError(f"{path}: {'; '.join(map(_in_words, error.errors()))}.") from error
+        raise UserError(f"{path}: {'; '.join(map(_describe_error, error.errors()))}.") from error
     check_names(experiment)
     return experiment
 
 
-def _in_words(error: Mapping[str, Any]) -> str:
+def _describe_error(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a part of a sentence, with the place in the file."""
     *parents, key = error["loc"] or ("the file",)
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "unexpected_keyword_argument":
-        owner = {"scenes": Scene, "views": Views, "methods": Method, "similarity": Similarity}
-        allowed = fields(owner[parents[0]] if parents else Experiment)
-        return f"{where}: unknown key {key}; allowed are {', '.join(f.name for f in allowed)}"
+        owners = {
+            "scenes": BenchmarkScene,
+            "views": Views,
+            "methods": Method,
+            "similarity": SimilarityEncoderConfig,
+        }
+        allowed = fields(owners[parents[0]] if parents else Experiment)
+        return f"{where}: unknown key {key}; allowed keys: {', '.join(f.name for f in allowed)}"
     given = error["input"]
     value = f" {given!r}" if isinstance(given, str | int | float) else ""
     return f"{where}{value}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def check_names(experiment: Experiment) -> None:
-    """Refuse methods, settings, values, dataparsers and a baseline that do not exist, and what is given twice.
+    """Check that methods, settings, dataparsers, protocols and the baseline exist, and that nothing is listed twice.
 
     Raises:
-        UserError: with the value and what is allowed.
+        UserError: the message has the value and what is allowed.
     """
     titles = [method.title for method in experiment.methods]
-    _check_unique("methods", titles, "have the same label; give each its own `label`")
-    _check_unique("scenes", [scene.name for scene in experiment.scenes], "have the same name; each can be given once")
-    _check_unique("views", [views.label for views in experiment.views], "are the same choice; each can be given once")
-    _check_unique("seeds", experiment.seeds, "are the same; each can be given once")
+    _check_unique("methods", titles, "; give each its own `label`")
+    _check_unique("scenes", [scene.name for scene in experiment.scenes])
+    _check_unique("views", [views.label for views in experiment.views])
+    _check_unique("seeds", experiment.seeds)
     check_known("baseline", experiment.baseline_title, titles)
     for method in experiment.methods:
         if method.against:
@@ -181,35 +187,47 @@ def check_names(experiment: Experiment) -> None:
         check_known("method", method.name, all_methods)
         for setting in experiment.overrides | method.overrides:
             _check_setting(setting, method.name)
+    for views in experiment.views:
+        if views.protocol is not None:
+            check_known("protocol", views.protocol, PROTOCOLS)
     for scene in experiment.scenes:
         check_known("dataparser", scene.parser, all_dataparsers)
-    read_by = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)
+    dataparsers = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)
     for method in experiment.methods:
-        for dataparser in read_by:
+        for dataparser in dataparsers:
             _check_arguments([method.name, *as_flags(experiment.overrides | method.overrides), *dataparser])
 
 
 def as_flags(settings: Settings) -> list[str]:
-    """Settings as nerfstudio's command line takes them: `--name value`, or `--name value value` for a list."""
-    flags = []
+    """Settings as arguments of nerfstudio's commands: `--name value`, or `--name value value` for a list."""
+    flags: list[str] = []
     for name, value in settings.items():
         flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return flags
 
 
 def check_known(kind: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise a `UserError` if the value is not one of those allowed; it names the near ones, or all."""
+    """Check that a name exists.
+
+    Args:
+        kind: what the value names, such as `method`.
+        value: the name.
+        allowed: all names that exist.
+
+    Raises:
+        UserError: the message has the similar names, or all if none is similar.
+    """
     allowed = sorted(allowed)
     if value not in allowed:
         near = difflib.get_close_matches(value, allowed, n=5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(allowed) or 'none'}."
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(allowed) or 'none'}."
         raise UserError(f"Unknown {kind} {value!r}: {hint}")
 
 
-def _check_unique(key: str, values: Sequence[str | int], why: str) -> None:
+def _check_unique(key: str, values: Sequence[str | int], advice: str = "") -> None:
     repeated = [str(value) for value, times in Counter(values).items() if times > 1]
     if repeated:
-        raise UserError(f"{key}: {', '.join(repeated)}: two {why}.")
+        raise UserError(f"{key}: {', '.join(repeated)} listed more than once{advice}.")
 
 
 def _check_setting(setting: str, method: str) -> None:
@@ -223,16 +241,16 @@ def _check_setting(setting: str, method: str) -> None:
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Let nerfstudio's own parser look at the arguments of ns-train."""
-    said = io.StringIO()
+    """Parse arguments of `ns-train` with nerfstudio's own parser."""
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             tyro.cli(AnnotatedBaseConfigUnion, args=arguments)
     except SystemExit as error:
         frames_and_rules = r"[\u2500-\u257f]|-{5,}"
-        words = " ".join(re.sub(frames_and_rules, " ", said.getvalue()).split())
-        reason = re.split("Argument helptext|For full helptext", words)[0].strip()
-        raise UserError(f"ns-train {arguments[0]} refuses these settings: {reason}") from error
+        text = " ".join(re.sub(frames_and_rules, " ", output.getvalue()).split())
+        reason = re.split("Argument helptext|For full helptext", text)[0].strip()
+        raise UserError(f"ns-train {arguments[0]} rejects these settings: {reason}") from error
 
 
 def _children(config: Any) -> Mapping[str, Any]:

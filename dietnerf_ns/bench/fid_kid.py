@@ -1,4 +1,4 @@
-"""FID and KID over the renders of all scenes together, against all images of the scenes, as in the paper."""
+"""FID and KID of the renders of all scenes together against all images of the scenes, as in the paper."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch.utils.data import Dataset
 
-from dietnerf_ns.bench.cell import CELLS, Cell
+from dietnerf_ns.bench.cell import Cell
 from dietnerf_ns.bench.cells import short_hash
 from dietnerf_ns.bench.experiment import Experiment
 from dietnerf_ns.bench.metrics import PAPER
@@ -18,17 +18,16 @@ from dietnerf_ns.bench.runner import is_finished
 from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, find_scene, read_image
 from dietnerf_ns.utils.errors import in_one_line
 
-POOLED = "pooled.json"
 FEATURES = "fidelity"
 KID_SUBSET_SIZE = 200
 
 
 class ImagesOnWhite(Dataset):
-    """Image files as torch-fidelity takes them.
+    """Image files on a white background, as torch-fidelity reads them.
 
     Args:
         files: PNG files, RGB or RGBA.
-        width: that they are reduced to, in pixels; their own when None.
+        width: width in pixels that the images are reduced to; None keeps their own.
     """
 
     def __init__(self, files: list[Path], width: int | None):
@@ -46,36 +45,38 @@ class ImagesOnWhite(Dataset):
 
 
 def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | None, out: Path) -> dict:
-    """FID and KID of every method, for each choice of views, over the finished cells of all scenes and seeds.
+    """Compute FID and KID of every method and choice of views over the finished cells of all scenes and seeds.
 
-    The reference is every image of the scenes, all splits; of scenes that are used as they are the evaluated photos.
+    The references are all images of the scenes in all splits. For scenes that are used as they are the references are
+    the evaluated photos.
 
     Returns:
-        `pools`: views, method, number of images and metrics; `left_out`: what could not be computed, and why.
+        `pools`: an entry per method and choice of views with the numbers of images and the metrics; `left_out`: the
+        metrics that could not be computed, with the reason.
     """
     finished = [cell for cell in cells if is_finished(cell, out)]
-    groups = dict.fromkeys((cell.views, cell.method) for cell in finished)
-    pools = []
-    for views, method in groups:
-        pool = [cell for cell in finished if (cell.views, cell.method) == (views, method)]
-        renders = ImagesOnWhite(images_of(pool, "renders", out), width=None)
-        photos = ImagesOnWhite(reference_files(experiment, pool, data, out), experiment.resolution)
+    entries = []
+    for views, method in dict.fromkeys((cell.views, cell.method) for cell in finished):
+        group = [cell for cell in finished if (cell.views, cell.method) == (views, method)]
+        renders = ImagesOnWhite(images_of(group, "renders", out), width=None)
+        photos = ImagesOnWhite(reference_files(experiment, group, data, out), experiment.resolution)
         try:
             scores = fid_and_kid(renders, photos, out / FEATURES)
-        except Exception as error:  # no network, no weights: metrics are no reason to lose a run
+        except Exception as error:  # no network, no weights: a missing metric must not cost the run
             reason = in_one_line(error)
-            return {"pools": pools, "left_out": {f"{PAPER}/fid": reason, f"{PAPER}/kid": reason}}
+            return {"pools": entries, "left_out": {f"{PAPER}/fid": reason, f"{PAPER}/kid": reason}}
         counts = {"renders": len(renders), "references": len(photos)}
-        pools.append({"views": views, "method": method} | counts | scores)
-    return {"pools": pools, "left_out": {}}
+        entries.append({"views": views, "method": method} | counts | scores)
+    return {"pools": entries, "left_out": {}}
 
 
 def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -> dict[str, float]:
     """FID and KID (mean over subsets) with torch-fidelity's Inception network.
 
     Args:
-        renders: what is judged.
-        photos: what it is compared with; its features are kept in the folder `features` for the next method.
+        renders: the images that are evaluated.
+        photos: the reference images.
+        features: folder in which the references' features are kept for the next method.
     """
     from torch_fidelity import calculate_metrics
 
@@ -97,15 +98,21 @@ def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -
 
 
 def images_of(cells: Iterable[Cell], kind: str, out: Path) -> list[Path]:
-    """The `renders` or `photos` that the cells' evaluation wrote."""
-    return [path for cell in cells for path in sorted((out / CELLS / cell.id / kind).glob("*.png"))]
+    """PNG files that the evaluation of the cells wrote.
+
+    Args:
+        cells: finished cells.
+        kind: `renders` or `photos`.
+        out: results folder.
+    """
+    return [path for cell in cells for path in sorted((out / cell.folder / kind).glob("*.png"))]
 
 
-def reference_files(experiment: Experiment, pool: list[Cell], data: Path | None, out: Path) -> list[Path]:
-    """The images that a pool of renders is compared with."""
+def reference_files(experiment: Experiment, group: list[Cell], data: Path | None, out: Path) -> list[Path]:
+    """The images that the renders of a group of cells are compared with."""
     files: list[Path] = []
     for scene in experiment.scenes:
-        cells = [cell for cell in pool if cell.scene == scene.name]
+        cells = [cell for cell in group if cell.scene == scene.name]
         if cells and scene.dataparser is None:
             folder = find_scene(scene, data)
             files += [image for split in SPLITS for image in SceneSplit.read(folder, split).images]

@@ -1,4 +1,4 @@
-"""The machine that numbers were measured on, without its name and paths."""
+"""A description of the machine for reports, without its name and paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What a reader must know to compare times: platform, processors, GPU and versions."""
+    """What readers need to compare times: platform, processors, GPU and versions."""
     return {
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_cores": os.cpu_count() or 1,

@@ -1,8 +1,8 @@
 """Image metrics in two conventions that must not be mixed, and semantic similarity.
 
-nerfstudio: what a model computes itself; PSNR, SSIM (torchmetrics, Gaussian 11x11 window), LPIPS (AlexNet, images
-scaled to [-1, 1]). paper: as in DietNeRF's released code; PSNR, SSIM (scikit-image, uniform 7x7 window), LPIPS (VGG,
-images left in [0, 1]). Metrics are named `convention/metric`.
+nerfstudio: the metrics that a model computes itself: PSNR, SSIM (torchmetrics, Gaussian 11x11 window), LPIPS (AlexNet,
+images scaled to [-1, 1]). paper: as in DietNeRF's released code: PSNR, SSIM (scikit-image, uniform 7x7 window), LPIPS
+(VGG, images left in [0, 1]). Metrics are named `convention/metric`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from nerfstudio.models.base_model import Model
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from dietnerf_ns.semantic.consistency import SemanticConfig, make_encoder
+from dietnerf_ns.models.metrics import missing_metrics
+from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import in_one_line
 
 NERFSTUDIO, PAPER, SEMANTIC = "nerfstudio", "paper", "semantic"
 Image = Float[Tensor, "height width 3"]
-"""RGB in [0, 1]."""
+"""RGB in [0, 1], on the CPU."""
 Compare = Callable[[Image, Image], float]
+"""Metric of a photo and a render."""
 
 
 class ImageMetric:
-    """One metric whose network is loaded at the first image and may not be there.
+    """A metric whose network is loaded at the first image, and which is left out if that fails.
 
     Args:
         name: `convention/metric`.
@@ -41,23 +44,23 @@ class ImageMetric:
         self._compare: Compare | None = None
 
     def __call__(self, photo: Image, render: Image) -> dict[str, float]:
-        """The metric, or nothing if it cannot be computed; `left_out` then says why."""
+        """The value by the metric's name, or nothing if it cannot be computed; `left_out` then has the reason."""
         if self.left_out:
             return {}
         try:
             self._compare = self._compare or self._load()
             return {self.name: self._compare(photo, render)}
-        except Exception as error:  # no network, no weights, image too small: a metric is no reason to lose a run
+        except Exception as error:  # no network, no weights, image too small: a missing metric must not cost the run
             self.left_out = {self.name: in_one_line(error)}
             return {}
 
 
 def image_metrics(similarity: dict[str, Any], device: torch.device) -> list[ImageMetric]:
-    """The metrics that are computed for every method alike, in the order of the report.
+    """The metrics that are computed in the same way for every method, in the order of the report.
 
     Args:
-        similarity: settings of the encoder; see `SemanticConfig`.
-        device: where networks run.
+        similarity: settings of the encoder; see `EncoderConfig`.
+        device: device that the networks run on.
     """
     return [
         ImageMetric(f"{PAPER}/psnr", lambda: paper_psnr),
@@ -68,13 +71,14 @@ def image_metrics(similarity: dict[str, Any], device: torch.device) -> list[Imag
 
 
 def paper_psnr(photo: Image, render: Image) -> float:
-    """PSNR in dB of one image; the paper reports the mean of these."""
+    """PSNR of one image in dB. The paper reports the mean over images."""
     return float(peak_signal_noise_ratio(photo.numpy(), render.numpy(), data_range=1))
 
 
 def paper_ssim(photo: Image, render: Image) -> float:
-    """SSIM with a uniform 7x7 window, mean over the channels."""
-    return float(structural_similarity(photo.numpy(), render.numpy(), data_range=1, channel_axis=-1))
+    """SSIM with a uniform 7x7 window, averaged over the channels."""
+    ssim: Any = structural_similarity(photo.numpy(), render.numpy(), data_range=1, channel_axis=-1)
+    return float(ssim)
 
 
 def paper_lpips(device: torch.device) -> Compare:
@@ -86,8 +90,16 @@ def paper_lpips(device: torch.device) -> Compare:
 
 
 def semantic_similarity(similarity: dict[str, Any], device: torch.device) -> Compare:
-    """Cosine similarity, in [-1, 1], of the embeddings of photo and render."""
-    encoder = make_encoder(SemanticConfig(**similarity), device)
+    """Cosine similarity, in [-1, 1], of the embeddings of photo and render.
+
+    Args:
+        similarity: settings of the encoder; see `EncoderConfig`.
+        device: device that the encoder runs on.
+
+    Raises:
+        SettingError: the encoder's weights cannot be loaded.
+    """
+    encoder = EncoderConfig(**similarity).load_encoder(device)
 
     def compare(photo: Image, render: Image) -> float:
         a, b = (encoder.embed(encoder.preprocess(as_batch(image, device))) for image in (photo, render))
@@ -96,32 +108,40 @@ def semantic_similarity(similarity: dict[str, Any], device: torch.device) -> Com
     return compare
 
 
-def nerfstudio_metrics(numbers: dict[str, Any], model: torch.nn.Module, left_out: dict[str, str]) -> dict[str, float]:
-    """A model's own metrics by their full names; those that are no number go to `left_out`."""
-    missing = {f"{NERFSTUDIO}/{name}" for name, value in numbers.items() if math.isnan(float(value))}
-    reason = getattr(getattr(model, "lpips", None), "missing_because", None)
-    if reason is not None:
-        missing.add(f"{NERFSTUDIO}/lpips")
-    left_out |= {name: reason or "not a number" for name in missing}
-    scores = {f"{NERFSTUDIO}/{name}": float(value) for name, value in numbers.items()}
-    return {name: value for name, value in scores.items() if name not in missing}
-
-
-def photo_and_render(picture: Float[Tensor, "height wide 3"], width: int) -> tuple[Image, Image]:
-    """The outer panels of a model's own comparison: the photo on the left, the final render on the right.
+def nerfstudio_metrics(numbers: dict[str, Any], model: Model, left_out: dict[str, str]) -> dict[str, float]:
+    """A model's own metrics by their full names.
 
     Args:
-        picture: panels of the same width side by side, as nerfstudio's models return them under `img`.
-        width: of a panel in pixels.
+        numbers: what `get_image_metrics_and_images` of the model returned.
+        model: the model; it may know why a metric is missing.
+        left_out: the metrics that are missing or not a number are added here, with the reason.
     """
-    picture = picture.detach().float().cpu().clamp(0, 1)
-    return picture[:, :width], picture[:, -width:]
+    reasons = missing_metrics(model)
+    not_numbers = [name for name, value in numbers.items() if math.isnan(float(value))]
+    missing = reasons | {name: reasons.get(name.rpartition("_")[-1], "not a number") for name in not_numbers}
+    left_out |= {f"{NERFSTUDIO}/{name}": reason for name, reason in missing.items()}
+    return {f"{NERFSTUDIO}/{name}": float(value) for name, value in numbers.items() if name not in missing}
+
+
+def photo_and_render(panels: Float[Tensor, "height total_width 3"], width: int) -> tuple[Image, Image]:
+    """The outer panels of a model's own comparison: the photo on the left and the final render on the right.
+
+    Args:
+        panels: images of the same width side by side, as nerfstudio's models return them under `img`.
+        width: width of one panel in pixels.
+    """
+    panels = panels.detach().float().cpu().clamp(0, 1)
+    return panels[:, :width], panels[:, -width:]
 
 
 def mean(images: list[dict[str, Any]], left_out: dict[str, str]) -> dict[str, float]:
-    """Mean over the images of every metric that all have; by `std_mean` in float32 as ns-eval, `mean` may differ.
+    """Mean over the images of every metric that all images have.
 
-    The others go to `left_out`.
+    It is computed by `std_mean` in float32 as in `ns-eval`; `mean` may differ in the last digits.
+
+    Args:
+        images: metrics of each image, and its `name`.
+        left_out: the metrics that some image lacks are added here, with the reason.
     """
     values: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for image in images for name in image if name != "name"):
@@ -133,10 +153,10 @@ def mean(images: list[dict[str, Any]], left_out: dict[str, str]) -> dict[str, fl
 
 
 def as_batch(image: Image, device: torch.device) -> Float[Tensor, "1 3 height width"]:
-    """The image as networks take it."""
+    """The image as a batch of one on a network's device."""
     return image.permute(2, 0, 1)[None].to(device)
 
 
 def to_uint8(image: Image) -> UInt8[np.ndarray, "height width 3"]:
-    """The image as PNG files hold it."""
+    """RGB in 0..255 for image files."""
     return (image.numpy() * 255).round().astype(np.uint8)

@@ -1,36 +1,50 @@
-"""The report's pictures."""
+"""The plots of a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from dietnerf_ns.bench.summary import METRICS, Results, Row, over_seeds, paired_difference
+from dietnerf_ns.bench.cell import CELLS
+from dietnerf_ns.bench.summary import METRICS, Metric, Results, Row, over_seeds, paired_difference
 
 matplotlib.use("Agg")
 PHOTOS_SHOWN = 4
 SMOOTHED_POINTS = 60
-"""Points of a learning curve that are drawn; each is the mean of its neighbours."""
+"""Number of points that are drawn of a learning curve. Each is the mean of neighbouring steps."""
+CURVE_STYLES: dict[str, dict[str, Any]] = {
+    "unseen views": {"linewidth": 2},
+    "photos": {"linewidth": 0.7, "linestyle": "--"},
+}
 
 
 def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) -> list[tuple[str, Path]]:
     """Draw every plot that the results allow.
 
+    Args:
+        results: the finished cells.
+        folder: folder that the PNG files are written to.
+        contact_sheet: whether to draw the sheet of photos and renders.
+
     Returns:
-        Caption and file of each.
+        Caption and file of each plot.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plots = {
         "bars": ("Mean over all cells; bars: standard deviation over seeds, dots: cells.", draw_bars),
         "differences": (
-            f"Paired difference to {results.baseline}, 95 % confidence interval; dots: (scene, views, seed).",
+            f"Paired difference from {results.baseline}, 95 % confidence interval; dots: (scene, views, seed).",
             draw_differences,
         ),
-        "curves": ("PSNR of rays while training, mean over the cells; thin: the rays trained on.", draw_curves),
+        "curves": ("PSNR of rays during training, mean over the cells; thin: the rays trained on.", draw_curves),
     }
     if contact_sheet:
         plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
@@ -45,7 +59,8 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
     return drawn
 
 
-def _panels(results: Results, methods: list[str]):
+def _panels(results: Results, methods: list[str]) -> tuple[Figure, list[tuple[Axes, Metric]]]:
+    """A figure with one panel for each metric that was measured and one line for each method."""
     metrics = [metric for metric in METRICS if any(metric.name in row.values for row in results.rows)]
     size = (4 * len(metrics), 1.2 + 0.45 * len(methods))
     figure, axes = pyplot.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
@@ -54,8 +69,8 @@ def _panels(results: Results, methods: list[str]):
     return figure, list(zip(axes[0], metrics, strict=True))
 
 
-def draw_bars(results: Results):
-    """A panel per metric, a bar per method, from zero; the differences have a plot of their own."""
+def draw_bars(results: Results) -> Figure:
+    """One panel per metric with one bar per method. Bars start at zero; the differences have a plot of their own."""
     figure, panels = _panels(results, results.methods)
     for axis, metric in panels:
         for position, method in enumerate(results.methods):
@@ -69,8 +84,8 @@ def draw_bars(results: Results):
     return figure
 
 
-def draw_differences(results: Results):
-    """A panel per metric, the difference of every other method to the baseline; None without pairs."""
+def draw_differences(results: Results) -> Figure | None:
+    """One panel per metric with every method's difference from the baseline; None if no cells can be paired."""
     baseline = results.of(method=results.baseline)
     others = [method for method in results.methods if method != results.baseline]
     if not any(paired_difference(results.of(method=method), baseline, METRICS[0].name) for method in others):
@@ -90,15 +105,15 @@ def draw_differences(results: Results):
     return figure
 
 
-def _dots(axis, values: list[float], position: float) -> None:
+def _dots(axis: Axes, values: list[float], position: float) -> None:
     axis.plot(values, [position] * len(values), ".", color="black", markersize=3, alpha=0.6)
 
 
-def draw_curves(results: Results):
-    """PSNR over steps; None if nothing was logged."""
+def draw_curves(results: Results) -> Figure | None:
+    """PSNR over training steps; None if nothing was logged."""
     figure, axis = pyplot.subplots(figsize=(8, 4.5))
     for position, method in enumerate(results.methods):
-        for curve, style in (("unseen views", {"linewidth": 2}), ("photos", {"linewidth": 0.7, "linestyle": "--"})):
+        for curve, style in CURVE_STYLES.items():
             steps, values = mean_curve(results.of(method=method), curve)
             if len(steps):
                 axis.plot(steps, values, color=f"C{position % 10}", label=f"{method}, {curve}", **style)
@@ -112,8 +127,14 @@ def draw_curves(results: Results):
     return figure
 
 
-def mean_curve(rows: list[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of a logged curve over the cells that have it, at the steps that all of them have, thinned by averaging."""
+def mean_curve(rows: list[Row], name: str) -> tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]:
+    """Mean of a logged curve over the cells that have it, at the steps that all of them have.
+
+    Neighbouring steps are averaged so that at most `SMOOTHED_POINTS` points remain.
+
+    Returns:
+        Steps and PSNR in dB.
+    """
     curves = [dict(row.result["curves"][name]) for row in rows if name in row.result["curves"]]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     values = [np.mean([curve[step] for curve in curves]) for step in steps]
@@ -124,8 +145,8 @@ def mean_curve(rows: list[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def draw_contact_sheet(results: Results):
-    """A row per evaluated view, the photo and every method's render beside it."""
+def draw_contact_sheet(results: Results) -> Figure:
+    """One row for each of a few evaluated views: the photo, and every method's render beside it."""
     places = list(dict.fromkeys((row.scene, row.views) for row in results.rows))
     lines = [line for place in places for line in _sheet_lines(results, *place, max(1, PHOTOS_SHOWN // len(places)))]
     columns = ["photo", *results.methods]
@@ -144,13 +165,14 @@ def draw_contact_sheet(results: Results):
 
 
 def _sheet_lines(results: Results, scene: str, views: str, count: int) -> list[tuple[str, dict[str, Path]]]:
+    """Label and image files by column of evenly chosen views of a scene, from each method's first finished cell."""
     firsts = {row.method: row for row in reversed(results.of(scene=scene, views=views))}
     names = [image["name"] for image in next(iter(firsts.values())).result["images"]]
     count = min(count, len(names))
     chosen = [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
     lines = []
     for name in chosen:
-        folders = {method: results.folder / "cells" / row.id for method, row in firsts.items()}
+        folders = {method: results.folder / CELLS / row.id for method, row in firsts.items()}
         images = {method: folder / "renders" / f"{name}.png" for method, folder in folders.items()}
         images["photo"] = next(iter(folders.values())) / "photos" / f"{name}.png"
         lines.append((f"{scene}\n{views}\n{name}", images))

@@ -1,4 +1,4 @@
-"""A cell's process: its environment, its start, its end. Imports nothing heavy, as `dietnerf_ns.bench.cell`."""
+"""The process of a cell: its environment, its start and its end. Imports nothing heavy, as `dietnerf_ns.bench.cell`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from dietnerf_ns.bench.cell import CELLS, SPECIFICATION, Cell
+from dietnerf_ns.bench.cell import SPECIFICATION, Cell
 
 CELL_COMMAND = (sys.executable, "-m", "dietnerf_ns.bench.train_cell")
-"""A cell's process; the cell's folder is added, and it runs in the results folder."""
+"""Command of a cell's process. The cell's folder is added as its argument, and it runs in the results folder."""
 LOG = "log.txt"
 SECONDS_TO_END = 5
 
 
-def run_to_its_end(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
-    """Run a cell's process; end it when this is interrupted."""
+def run_cell(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
+    """Run a cell's process until it ends, and end it when this function is interrupted."""
     process = start_cell(cell, out, command, os.environ)
     try:
-        while process.poll() is None:  # a cancelled Ray task notices it between two statements only
+        while process.poll() is None:  # Ray can cancel a task only between two Python statements
             time.sleep(0.2)
     finally:
         end_process(process)
 
 
 def cell_environment(slot: int, jobs: int, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment of the cell in one of `jobs` places: its share of the threads, unless the user set it; its GPU.
+    """Environment variables of a cell's process: its share of the CPU threads, unless the user set it, and its GPU.
 
-    Threads that wait by spinning, as they do by default, would keep those of other cells from their work.
+    Threads that wait by spinning, as they do by default, would take CPU time from other cells.
+
+    Args:
+        slot: which of the parallel jobs the cell is, from 0 to `jobs` - 1.
+        jobs: number of cells that run at the same time on this machine.
+        environment: the variables to start from; the values in it take precedence.
     """
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     shared = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"} | dict(environment)
@@ -47,14 +52,14 @@ def cell_environment(slot: int, jobs: int, environment: Mapping[str, str] = os.e
 
 
 def start_cell(cell: Cell, out: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> subprocess.Popen:
-    """Start a cell's process in a clean folder, in a group of its own, so that Ctrl-C reaches us alone."""
-    folder = out / CELLS / cell.id
+    """Start a cell's process in a clean folder. It has a process group of its own, so that Ctrl-C does not reach it."""
+    folder = out / cell.folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / SPECIFICATION).write_text(json.dumps(asdict(cell), indent=1) + "\n")
     with (folder / LOG).open("wb") as log:
         return subprocess.Popen(
-            [*command, str(Path(CELLS, cell.id))],
+            [*command, str(cell.folder)],
             cwd=out,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
@@ -65,10 +70,10 @@ def start_cell(cell: Cell, out: Path, command: tuple[str, ...], environment: Map
 
 
 def end_process(process: subprocess.Popen) -> None:
-    """End a cell's process and its children; without mercy if it does not end in a few seconds."""
-    for force in (signal.SIGTERM, signal.SIGKILL):
+    """End a process and its children: SIGTERM first, SIGKILL if it is still running a few seconds later."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, force)
+            os.killpg(process.pid, signal_number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(SECONDS_TO_END)
             return

@@ -1,4 +1,4 @@
-"""Published numbers beside ours, by the metrics of the paper."""
+"""Tables of our numbers beside published ones, in the paper's metrics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from importlib.resources import files
 
 import yaml
 
-from dietnerf_ns.bench.summary import PAPER_METRICS, POOLED_METRICS, Metric, Results, Row, over_seeds
-from dietnerf_ns.bench.tables import NOTHING, count, number, spread_in_words, table
+from dietnerf_ns.bench.summary import FID_KID_METRICS, PAPER_METRICS, Metric, Results, Row, over_seeds
+from dietnerf_ns.bench.tables import NOTHING, count, format_number, format_spread, table
 
 EIGHT_SCENES = frozenset({"chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship"})
 MEAN_OF_EIGHT = "mean of 8 scenes"
-COLUMNS = (*PAPER_METRICS, *POOLED_METRICS)
+COLUMNS = (*PAPER_METRICS, *FID_KID_METRICS)
 HEADER = ["scene", "method", *(column.title for column in COLUMNS), "source", "what differs"]
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a source says of one method."""
+    """The numbers of one method in one source."""
 
     method: str
     protocol: str
@@ -28,39 +28,46 @@ class Published:
     convention: str
     """How SSIM and LPIPS were computed."""
     source: str
+    """Where the numbers were published."""
     values: dict[str, list[Decimal | None]] = field(default_factory=dict)
-    """PSNR, SSIM, LPIPS, FID, KID by scene; the last ones may be missing."""
+    """PSNR, SSIM, LPIPS, FID and KID of each scene. A list may be shorter, and values may be None."""
     differs: str = ""
-    """What is not as in the protocol, so that the numbers are not comparable."""
+    """How the source deviates from the protocol. Such numbers are not comparable."""
 
     def row(self, scene: str) -> list[str]:
-        """A row of the table."""
+        """The row of a scene, with the columns of `HEADER`."""
         values = self.values[scene] + [None] * (len(COLUMNS) - len(self.values[scene]))
-        numbers = [number(value, known_digits(value, column)) for value, column in zip(values, COLUMNS, strict=True)]
+        numbers = [
+            format_number(value, known_digits(value, column)) for value, column in zip(values, COLUMNS, strict=True)
+        ]
         source = f"published; {self.convention}; {self.source}"
         return [scene, self.method, *numbers, source, self.differs or NOTHING]
 
 
 def known_digits(value: Decimal | None, column: Metric) -> int:
-    """So many digits of a published number are shown: the column's, but none that its source does not have."""
-    return column.digits if value is None else min(column.digits, -value.as_tuple().exponent)
+    """Number of digits to show: those of the column, but not more than the source has."""
+    if value is None:
+        return column.digits
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int), f"{value} is no number"
+    return min(column.digits, -exponent)
 
 
 class NumbersAsWritten(yaml.SafeLoader):
-    """Reads numbers with a decimal point as `Decimal`, which knows how many digits were written."""
+    """Reads numbers with a decimal point as `Decimal`, which keeps the number of digits that were written."""
 
 
 NumbersAsWritten.add_constructor("tag:yaml.org,2002:float", lambda loader, node: Decimal(node.value))
 
 
 def read_published() -> list[Published]:
-    """The published numbers that come with the package."""
-    text = files(__package__).joinpath("published.yaml").read_text()
+    """Read the published numbers that come with the package."""
+    text = files("dietnerf_ns.bench").joinpath("published.yaml").read_text()
     return [Published(**entry) for entry in yaml.load(text, NumbersAsWritten)]
 
 
 def paper_tables(results: Results) -> list[str]:
-    """A section for each choice of views: our cells by the paper's metrics, and what is published for that protocol."""
+    """Markdown sections, one for each choice of views: our cells in the paper's metrics, and the published numbers."""
     sections = []
     for views in dict.fromkeys(row.views for row in results.rows):
         part = results.only(views=views)
@@ -73,33 +80,35 @@ def _tables_of(part: Results, views: str) -> list[str]:
     places = list(dict.fromkeys(row[0] for row in ours))
     published = [entry for entry in read_published() if entry.protocol == views]
     theirs = [entry.row(place) for place in places for entry in published if place in entry.values]
-    apart = [row for row in theirs if row[-1] != NOTHING]
+    other_protocols = [row for row in theirs if row[-1] != NOTHING]
     theirs = [row for row in theirs if row[-1] == NOTHING]
     why_not = _why_not_comparable(part, published) if theirs else ""
     if why_not:
         tables = [table(HEADER, ours), f"**Not comparable with ours:** {why_not}\n", table(HEADER, theirs)]
     else:
         tables = [table(HEADER, sorted(ours + theirs, key=lambda row: places.index(row[0])))]
-    return tables + (["**Not comparable, for the protocol differs:**\n", table(HEADER, apart)] if apart else [])
+    if other_protocols:
+        tables += ["**Not comparable because the protocol differs:**\n", table(HEADER, other_protocols)]
+    return tables
 
 
 def _our_rows(part: Results, views: str) -> list[list[str]]:
-    """Each method's mean over several scenes, then its scenes; FID and KID belong to all its cells together."""
+    """Means over the scenes first, then single scenes. FID and KID exist only for all cells of a method together."""
     means, scenes = [], []
     for method in part.methods:
-        rows, pool = part.of(method=method), _pool(part, views, method)
+        rows, fid_kid = part.of(method=method), _fid_kid_of(part, views, method)
         names = dict.fromkeys(row.scene for row in rows)
         if len(names) > 1:
-            means.append(_our_row(_mean_label(part, method), rows, pool))
+            means.append(_our_row(_mean_label(part, method), rows, fid_kid))
         scenes += [
-            _our_row(name, part.of(method=method, scene=name), pool if len(names) == 1 else {}) for name in names
+            _our_row(name, part.of(method=method, scene=name), fid_kid if len(names) == 1 else {}) for name in names
         ]
     order = list(dict.fromkeys(cell["scene"] for cell in part.cells))
     return means + sorted(scenes, key=lambda row: order.index(row[0]))
 
 
 def _mean_label(part: Results, method: str) -> str:
-    """That of the published means only if the method has all its cells of the eight scenes."""
+    """The label of the published means, but only if all the method's cells of the eight scenes are finished."""
     planned, finished = part.only(method=method).cells, part.of(method=method)
     scenes = list(dict.fromkeys(row.scene for row in finished))
     unfinished = "unfinished " if len(finished) < len(planned) else ""
@@ -108,28 +117,30 @@ def _mean_label(part: Results, method: str) -> str:
     return f"{unfinished}mean of {len(scenes)} scenes: {', '.join(scenes)}"
 
 
-def _our_row(place: str, rows: list[Row], pool: dict) -> list[str]:
-    """A row of the table; a metric that some of the cells lack is not shown, for its mean would be another one's."""
+def _our_row(place: str, rows: list[Row], fid_kid: dict) -> list[str]:
+    """A row of the table. A metric that some of the cells lack is not shown: its mean would be over other cells."""
     shown = [metric for metric in PAPER_METRICS if all(metric.name in row.values for row in rows)]
     spreads = {metric: over_seeds(rows, metric.name) for metric in shown}
-    numbers = [spread_in_words(spreads.get(metric), metric.digits) for metric in PAPER_METRICS]
-    numbers += [number(pool.get(metric.name), metric.digits) for metric in POOLED_METRICS]
+    numbers = [format_spread(spreads.get(metric), metric.digits) for metric in PAPER_METRICS]
+    numbers += [format_number(fid_kid.get(metric.name), metric.digits) for metric in FID_KID_METRICS]
     return [place, f"**{rows[0].method}**", *numbers, f"this run, {count(len(rows), 'cell')}", NOTHING]
 
 
-def _pool(part: Results, views: str, method: str) -> dict:
-    """FID and KID, unless cells have been finished since."""
+def _fid_kid_of(part: Results, views: str, method: str) -> dict:
+    """FID and KID of a method, unless more of its cells have been finished since they were computed."""
     renders = sum(len(row.result["images"]) for row in part.of(method=method))
     wanted = {"views": views, "method": method, "renders": renders}
-    return next((pool for pool in part.pooled["pools"] if wanted.items() <= pool.items()), {})
+    return next((entry for entry in part.fid_kid["pools"] if wanted.items() <= entry.items()), {})
 
 
 def _why_not_comparable(part: Results, published: list[Published]) -> str:
     ours = {tuple(row.result["resolution"]) for row in part.rows}
     theirs = {tuple(entry.resolution) for entry in published}
-    in_words = [" and ".join(sorted("x".join(map(str, size)) for size in sizes)) for sizes in (theirs, ours)]
+    published_sizes, our_sizes = (
+        " and ".join(sorted("x".join(map(str, size)) for size in sizes)) for sizes in (theirs, ours)
+    )
     if ours != theirs:
-        return f"published at {in_words[0]} pixels, this run is at {in_words[1]}."
+        return f"published at {published_sizes} pixels, this run is at {our_sizes}."
     if part.experiment["evaluate"] != "test":
         return "published for test frames, this run evaluates the validation split."
     return ""

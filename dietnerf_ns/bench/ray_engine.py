@@ -1,29 +1,31 @@
-"""Cells on several machines, by Ray; they share the results folder and have this package installed."""
+"""Runs cells on several machines with Ray. They share the results folder, and all have this package installed."""
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dietnerf_ns.bench.cell import CELLS, Cell
-from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, SECONDS_TO_END, run_to_its_end
+from dietnerf_ns.bench.cell import Cell
+from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, SECONDS_TO_END, run_cell
 from dietnerf_ns.utils.errors import UserError
 
 
 @dataclass
 class RayEngine:
-    """Cells on the machines of a Ray cluster.
+    """Runs cells on the machines of a Ray cluster.
 
     Raises:
         UserError: ray is not installed, or there is no cluster at the address.
     """
 
     jobs: int
-    """So many at once on each machine; they share its processors and GPUs."""
+    """Number of cells that run at the same time on each machine. They share its processors and GPUs."""
     address: str | None = None
-    """Of the cluster; when not given that of RAY_ADDRESS, else this machine becomes one."""
+    """Address of the cluster's head, as HOST:PORT. Default: that of RAY_ADDRESS; if this is not set either, this
+    machine becomes a cluster of its own."""
     command: tuple[str, ...] = CELL_COMMAND
 
     def __post_init__(self):
@@ -31,11 +33,11 @@ class RayEngine:
         if self.address is not None:
             check_address(self.address)
 
-    def run(self, cells: list[Cell], out: Path) -> Iterator[Cell]:
+    def run(self, cells: list[Cell], out: Path) -> Generator[Cell, None, None]:
         """See `Engine.run`."""
         ray = self._ray
-        ray.init(address=self.address, log_to_driver=False, logging_level="warning", ignore_reinit_error=True)
-        task = ray.remote(run_to_its_end).options(max_retries=0, **share_of(ray.nodes(), self.jobs))
+        ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
+        task = ray.remote(run_cell).options(max_retries=0, **share_of(ray.nodes(), self.jobs))
         running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
         try:
             while running:
@@ -44,7 +46,7 @@ class RayEngine:
                     try:
                         ray.get(reference)
                     except ray.exceptions.RayError as error:  # a machine went away
-                        note_in_log(cell, out, str(error))
+                        append_to_log(cell, out, str(error))
                     yield cell
         finally:
             for reference in running:
@@ -55,43 +57,47 @@ class RayEngine:
 
 
 def share_of(nodes: list[dict], jobs: int) -> dict[str, float]:
-    """What one cell asks for, so that the smallest machine that can run cells runs `jobs` at once.
+    """Resources that one cell requests, so that the smallest machine runs `jobs` cells at the same time.
 
-    If any machine has a GPU, cells run on those that have one, and only there.
+    If any machine has a GPU, cells run only on machines that have one.
 
     Args:
-        nodes: as `ray.nodes()` describes them, machines that went away among them.
-        jobs: cells at once on a machine.
+        nodes: the machines as `ray.nodes()` describes them, including those that went away.
+        jobs: cells at the same time on one machine.
+
+    Returns:
+        `num_cpus` and `num_gpus` of Ray's task options.
 
     Raises:
-        UserError: no machine runs anything.
+        UserError: no machine can run a cell.
     """
     machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     if not machines:
-        raise UserError("--engine ray: no machine of the cluster has processors for cells; add one with `ray start`.")
+        raise UserError("--engine ray: no machine of the cluster has CPUs for cells; add one with `ray start`.")
     machines = [machine for machine in machines if machine.get("GPU", 0) > 0] or machines
     cpus, gpus = (min(machine.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU"))
     return {"num_cpus": max(1, int(cpus // jobs)), "num_gpus": min(1, gpus / jobs)}
 
 
 def import_ray():
-    """The package ray, which is an extra.
+    """Import ray, which is an optional dependency.
 
     Raises:
         UserError: it is not installed.
     """
     try:
         import ray
+        import ray.exceptions
     except ImportError as error:
         raise UserError('--engine ray needs ray, which is not installed: pip install "dietnerf-ns[ray]".') from error
     return ray
 
 
 def check_address(address: str) -> None:
-    """Find out in seconds what Ray itself takes minutes for.
+    """Check in seconds that something listens at the address; Ray itself needs minutes to find that out.
 
     Raises:
-        UserError: nothing answers at the address.
+        UserError: nothing answers there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
@@ -102,9 +108,9 @@ def check_address(address: str) -> None:
         ) from error
 
 
-def note_in_log(cell: Cell, out: Path, words: str) -> None:
-    """Add why the cell ended to its log."""
-    log = out / CELLS / cell.id / LOG
+def append_to_log(cell: Cell, out: Path, reason: str) -> None:
+    """Add the reason why a cell ended to its log."""
+    log = out / cell.folder / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        file.write(f"{words}\n")
+        file.write(f"{reason}\n")

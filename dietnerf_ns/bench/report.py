@@ -1,4 +1,4 @@
-"""One Markdown page with plots and tables, and the same numbers as JSON and CSV; from the result files alone."""
+"""The report: a Markdown page with plots and tables, and the same numbers as JSON and CSV. Reads result files only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from dietnerf_ns.bench.plots import draw_plots
 from dietnerf_ns.bench.published import paper_tables
 from dietnerf_ns.bench.summary import COST, METRICS, Metric, Results, over_seeds, paired_difference, read_results
-from dietnerf_ns.bench.tables import NOTHING, difference_in_words, spread_in_words, table
+from dietnerf_ns.bench.tables import NOTHING, format_difference, format_spread, table
 from dietnerf_ns.utils.errors import make_folder
 from dietnerf_ns.utils.files import write_json
 
@@ -20,40 +20,40 @@ def write_report(folder: Path, *, to: Path | None = None, contact_sheet: bool = 
     """Write report.md, plots/, results.json and results.csv.
 
     Args:
-        folder: of the results.
-        to: where to write; into the folder of the results when None.
+        folder: folder of the results.
+        to: folder that the report is written to; None for the folder of the results.
         contact_sheet: whether the report shows photos and renders.
 
     Returns:
-        The report's path.
+        Path of report.md.
 
     Raises:
-        UserError: there are no results in the folder, or the report cannot be written.
+        UserError: the folder contains no results, or the report cannot be written.
     """
     results, to = read_results(folder), to or folder
     make_folder(to, "--to")
     write_json(to / "results.json", as_json(results))
     write_csv(results, to / "results.csv")
     plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet)
-    pictures = [f"![{caption}]({path.relative_to(to)})\n\n{caption}\n" for caption, path in plots]
-    sections = [f"# {results.name}\n", state(results), *pictures, *tables(results), *notes(results)]
+    images = [f"![{caption}]({path.relative_to(to)})\n\n{caption}\n" for caption, path in plots]
+    sections = [f"# {results.name}\n", progress(results), *images, *tables(results), *notes(results)]
     (to / REPORT).write_text("\n".join(sections))
     return to / REPORT
 
 
 def as_json(results: Results) -> dict:
-    """Everything, down to single images; learning curves stay in the cells' files."""
+    """All results down to single images, without the learning curves, which stay in the cells' files."""
     cells = [
         {"id": row.id, "scene": row.scene, "views": row.views, "method": row.method, "seed": row.seed}
         | {name: value for name, value in row.result.items() if name != "curves"}
         for row in results.rows
     ]
     experiment = without_folders(results.experiment)
-    return {"name": results.name, "experiment": experiment, "cells": cells, "pooled": results.pooled}
+    return {"name": results.name, "experiment": experiment, "cells": cells, "pooled": results.fid_kid}
 
 
 def without_folders(content: Any) -> Any:
-    """The same settings, with files by their names alone: folders are of one machine."""
+    """The same settings with absolute paths cut down to file names, because folders mean nothing on other machines."""
     if isinstance(content, dict):
         return {key: without_folders(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -62,7 +62,7 @@ def without_folders(content: Any) -> Any:
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """A line per finished cell: what it is, the means over its images, and what it cost."""
+    """Write one line per finished cell: its identity, the means over its images and the cost of training."""
     names = list(dict.fromkeys(name for row in results.rows for name in row.values))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -72,8 +72,8 @@ def write_csv(results: Results, path: Path) -> None:
             writer.writerow([row.scene, row.views, row.method, row.seed, *values])
 
 
-def state(results: Results) -> str:
-    """How much of the experiment is there, and on what it was evaluated."""
+def progress(results: Results) -> str:
+    """How many cells are finished, and which images they were evaluated on."""
     split = {"test": "test frames", "val": "frames of the validation split"}[results.experiment["evaluate"]]
     images = sum(len(row.result["images"]) for row in results.rows)
     sizes = sorted({"x".join(map(str, row.result["resolution"])) for row in results.rows})
@@ -84,7 +84,7 @@ def state(results: Results) -> str:
 
 
 def tables(results: Results) -> list[str]:
-    """The sections of numbers."""
+    """The Markdown sections with numbers."""
     sections = [
         "## Metrics as nerfstudio computes them\n",
         "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS "
@@ -93,74 +93,80 @@ def tables(results: Results) -> list[str]:
         *difference_sections(results),
     ]
     if len({cell["scene"] for cell in results.cells}) > 1:
-        sections += ["## By scenes: PSNR (dB)\n", by_scene(results)]
+        sections += ["## PSNR (dB) by scene\n", by_scene(results)]
     choices = list(dict.fromkeys(cell["views"] for cell in results.cells))
     for views in choices if len(choices) > 1 else ():
         part = results.only(views=views)
-        sections += [f"## {views} alone\n", by_method(part, METRICS), *difference_sections(part, f", {views}")]
+        sections += [f"## Only {views}\n", by_method(part, METRICS), *difference_sections(part, f", {views}")]
     return [
         *sections,
         *paper_tables(results),
         "## Cost\n",
-        "Of the training loop, with nerfstudio's own evaluations in between.\n",
+        "The training loop, including nerfstudio's own evaluations during training.\n",
         by_method(results, COST),
     ]
 
 
 def methods(results: Results) -> str:
-    """What every label stands for."""
+    """The method and the changed settings behind every label."""
     rows = []
     for method in without_folders(results.experiment["methods"]):
         settings = results.experiment["overrides"] | method["overrides"]
-        words = ", ".join(f"{name} {value}" for name, value in settings.items())
-        rows.append([method["label"] or method["name"], method["name"], words or NOTHING])
+        changed = ", ".join(f"{name} {value}" for name, value in settings.items())
+        rows.append([method["label"] or method["name"], method["name"], changed or NOTHING])
     return table(["label", "method", "changed settings"], rows)
 
 
 def by_method(results: Results, metrics: tuple[Metric, ...]) -> str:
-    """A row per method, a column per metric."""
+    """A table with one row per method and one column per metric."""
     rows = []
     for method in results.methods:
         cells, planned = results.of(method=method), [cell for cell in results.cells if cell["method"] == method]
-        spreads = [spread_in_words(over_seeds(cells, metric.name), metric.digits) for metric in metrics]
+        spreads = [format_spread(over_seeds(cells, metric.name), metric.digits) for metric in metrics]
         rows.append([method, f"{len(cells)} of {len(planned)}", *spreads])
     return table(["method", "cells", *(metric.title for metric in metrics)], rows)
 
 
 def difference_sections(results: Results, where: str = "") -> list[str]:
-    """Every method beside the baseline, and those that name another method beside that one."""
+    """Differences of every method from the baseline, and from the method that its `against` names.
+
+    Args:
+        results: the cells to compare.
+        where: end of the headings, for results that are a part of the experiment.
+    """
     others = [(method, results.baseline) for method in results.methods if method != results.baseline]
     labels = {method["label"] or method["name"]: method["against"] for method in results.experiment["methods"]}
     parts = [(label, against) for label, against in labels.items() if against]
     sections = [
-        f"## Difference to {results.baseline}{where}\n",
-        "Mean difference over the (scene, views, seed) that both have, and its 95 % Student-t confidence interval. n "
-        "counts scenes, each with the mean of its differences; where both have one scene only, its (views, seed).\n",
+        f"## Difference from {results.baseline}{where}\n",
+        "Mean difference over the (scene, views, seed) that both methods have, with its 95 % Student-t confidence "
+        "interval. n is the number of scenes, each of which counts with the mean of its differences. If both methods "
+        "have only one scene, n is the number of its (views, seed).\n",
         differences(results, others),
     ]
     if parts:
-        sections += [f"## Difference that each part makes{where}\n", differences(results, parts)]
+        sections += [f"## Effect of each component{where}\n", differences(results, parts)]
     return sections
 
 
 def differences(results: Results, pairs: list[tuple[str, str]]) -> str:
-    """A row per pair of a method and what it is compared with, a column per metric."""
+    """A table with one row per pair of a method and its reference and one column per metric."""
     rows = []
     for method, reference in pairs:
         cells = results.of(method=method), results.of(method=reference)
-        compared = [difference_in_words(paired_difference(*cells, metric.name), metric.digits) for metric in METRICS]
+        compared = [format_difference(paired_difference(*cells, metric.name), metric.digits) for metric in METRICS]
         rows.append([method, reference, *compared])
     return table(["method", "compared with", *(metric.title for metric in METRICS)], rows)
 
 
 def by_scene(results: Results) -> str:
-    """PSNR of every method on every scene."""
+    """A table of PSNR with one row per method and one column per scene."""
     metric = METRICS[0]
     scenes = list(dict.fromkeys(cell["scene"] for cell in results.cells))
     rows = [
         [method]
         + [
-            spread_in_words(over_seeds(results.of(method=method, scene=scene), metric.name), metric.digits)
+            format_spread(over_seeds(results.of(method=method, scene=scene), metric.name), metric.digits)
             for scene in scenes
         ]
         for method in results.methods
@@ -169,23 +175,22 @@ def by_scene(results: Results) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """What is missing and why, and the machines."""
+    """The Markdown sections about missing results, changed settings and machines."""
     left_out = {}
     for row in results.rows:
         left_out |= row.result["left_out"]
-    left_out |= results.pooled["left_out"]
+    left_out |= results.fid_kid["left_out"]
     finished = {row.id for row in results.rows}
     missing = [cell["id"] for cell in results.cells if cell["id"] not in finished]
     machines = [dict(pairs) for pairs in dict.fromkeys(tuple(row.result["machine"].items()) for row in results.rows)]
     sections = []
     if missing:
         cells = "".join(f"- {name} (cells/{name}/log.txt)\n" for name in missing)
-        sections += ["## Cells without a result\n", "Means above are over the other cells.\n", cells]
+        sections += ["## Cells without a result\n", "The means above are over the other cells.\n", cells]
     if left_out:
-        why = "urlopen error: a metric's weights could not be downloaded; docs/benchmark.md says where the files go.\n"
         sections += [
             "## Metrics left out\n",
-            why,
+            "urlopen error: a metric's weights could not be downloaded; docs/benchmark.md says where the files go.\n",
             "".join(f"- {name}: {reason}\n" for name, reason in left_out.items()),
         ]
     keys = list(dict.fromkeys(key for machine in machines for key in machine))

@@ -1,4 +1,4 @@
-"""Runs the cells that have no result yet, each in its own process, some at once."""
+"""Runs the cells that have no result yet, each in its own process, several at the same time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
-from dietnerf_ns.bench.cell import CELLS, RESULT, Cell
+from dietnerf_ns.bench.cell import RESULT, Cell
 from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, cell_environment, end_process, start_cell
 
 LOG_LINES_SHOWN = 12
@@ -22,24 +22,25 @@ LOG_LINES_SHOWN = 12
 class Engine(Protocol):
     """Something that can run cells."""
 
-    def run(self, cells: list[Cell], out: Path) -> Iterator[Cell]:
-        """Run the cells and give back each when its process has ended, well or not.
+    def run(self, cells: list[Cell], out: Path) -> Generator[Cell, None, None]:
+        """Run the cells and yield each one when its process has ended, whether it succeeded or not.
 
-        Closing the iterator ends the processes that are still running.
+        Closing the generator ends the processes that are still running.
         """
+        ...
 
 
 def run_missing(cells: list[Cell], out: Path, engine: Engine) -> list[Cell]:
-    """Run every cell without a result; a crashed cell is reported with the end of its log, and the rest goes on.
+    """Run every cell that has no result. A crashed cell is reported with the end of its log; the others continue.
 
     Returns:
         The crashed cells.
     """
     missing = [cell for cell in cells if not is_finished(cell, out)]
     done = len(cells) - len(missing)
-    print(f"Cells: {len(cells)}, {done} finished before, {len(missing)} to run.")
+    print(f"Cells: {len(cells)} in total, {done} already finished, {len(missing)} to run.")
     crashed = []
-    # Without smoothing the time left is that of the average cell, however long ago one ended.
+    # Without smoothing the remaining time is estimated from the mean over all cells, not from the last ones.
     bar = tqdm(total=len(cells), initial=done, unit="cell", smoothing=0)
     with bar, contextlib.closing(engine.run(missing, out)) as ended:
         for cell in ended:
@@ -51,26 +52,26 @@ def run_missing(cells: list[Cell], out: Path, engine: Engine) -> list[Cell]:
 
 
 def is_finished(cell: Cell, out: Path) -> bool:
-    """Whether the cell has a result; such a cell is never run again."""
-    return (out / CELLS / cell.id / RESULT).is_file()
+    """Whether the cell has a result. Such a cell is never run again."""
+    return (out / cell.folder / RESULT).is_file()
 
 
 def end_of_log(cell: Cell, out: Path) -> str:
-    """The last lines that the cell's process wrote."""
-    log = out / CELLS / cell.id / LOG
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else ["(it wrote nothing)"]
+    """The last lines of the cell's log, indented."""
+    log = out / cell.folder / LOG
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else ["(the log is missing)"]
     return "\n".join(f"    {line}" for line in lines[-LOG_LINES_SHOWN:])
 
 
 @dataclass
 class LocalEngine:
-    """Cells on this machine."""
+    """Runs cells on this machine."""
 
     jobs: int
-    """So many at once."""
+    """Number of cells that run at the same time."""
     command: tuple[str, ...] = CELL_COMMAND
 
-    def run(self, cells: list[Cell], out: Path) -> Iterator[Cell]:
+    def run(self, cells: list[Cell], out: Path) -> Generator[Cell, None, None]:
         """See `Engine.run`."""
         waiting, free = list(reversed(cells)), list(range(self.jobs))
         running: dict[int, tuple[Cell, subprocess.Popen]] = {}

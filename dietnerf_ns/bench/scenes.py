@@ -1,4 +1,4 @@
-"""The same few photos for every method: a small copy of a NeRF-Synthetic scene that holds just the frames used."""
+"""Few-shot copies: a small copy of a NeRF-Synthetic scene with only the frames used, the same for every method."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from dietnerf_ns.bench.experiment import Experiment, Scene, Views, check_known
+from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Views, check_known
 from dietnerf_ns.data.protocols import PROTOCOLS, ViewProtocol, protocol_test_indices
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.methods import TINY_SCENE
-from dietnerf_ns.utils.errors import UserError, in_one_line
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 from dietnerf_ns.utils.images import downscale_by_area
 
 SHIPPED = "tiny"
 SPLITS = ("train", "val", "test")
 HASHED = {".json", ".txt", ".npy"}
-"""Files that cameras and splits are in; of a scene that is used as it is they are read, other files only measured."""
+"""File types of cameras and splits. In a scene that is used as it is, the content of such files identifies the data; of
+other files only the size does."""
 LARGEST_HASHED = 2**24
-"""Bytes."""
+"""In bytes. Of larger files only the size counts."""
 
 
-def find_scene(scene: Scene, data: Path | None) -> Path:
-    """The scene's folder.
+def find_scene(scene: BenchmarkScene, data: Path | None) -> Path:
+    """Find the scene's folder.
+
+    Args:
+        scene: the scene.
+        data: folder that contains the scenes' folders.
 
     Raises:
-        UserError: there is no such scene, or a split of a NeRF-Synthetic scene is missing.
+        UserError: the scene does not exist, or a split of a NeRF-Synthetic scene is missing.
     """
     if scene.name == SHIPPED:
         return TINY_SCENE
@@ -52,7 +57,7 @@ def find_scene(scene: Scene, data: Path | None) -> Path:
 
 
 def transforms_file(scene: Path, split: str) -> Path:
-    """Where a NeRF-Synthetic scene keeps the cameras of a split."""
+    """File with the cameras of a split of a NeRF-Synthetic scene."""
     return scene / f"transforms_{split}.json"
 
 
@@ -70,15 +75,15 @@ class SceneSplit:
         """Read `transforms_{split}.json`.
 
         Raises:
-            UserError: it is not there, or not as in NeRF-Synthetic scenes.
+            UserError: the file is missing or lacks something that NeRF-Synthetic scenes have.
         """
         path = transforms_file(folder, split)
         try:
             content = json.loads(path.read_text())
             scene = cls(folder, float(content["camera_angle_x"]), list(content["frames"]))
-            _ = scene.camera_to_worlds, scene.images  # so that frames that lack something are refused here
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: is not as in a NeRF-Synthetic scene: {in_one_line(error)}") from error
+            _ = scene.camera_to_worlds, scene.images  # frames that lack something raise here
+        except READ_ERRORS as error:
+            raise UserError(f"{path}: not a NeRF-Synthetic scene: {in_one_line(error)}") from error
         return scene
 
     @property
@@ -89,18 +94,23 @@ class SceneSplit:
     @property
     def images(self) -> list[Path]:
         """Image files, as nerfstudio's dataparser finds them."""
-        return [self.folder / f"{frame['file_path'].removeprefix('./')}.png" for frame in self.frames]
+        return [self.folder / f"{frame['file_path']}.png" for frame in self.frames]
 
     def keep(self, indices: list[int]) -> SceneSplit:
-        """The same split with only these frames, in this order."""
+        """The same split with only the frames of these indices, in their order."""
         return SceneSplit(self.folder, self.camera_angle_x, [self.frames[i] for i in indices])
 
 
 def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str, SceneSplit]:
-    """The frames of each split that the experiment uses; `test` is what is evaluated.
+    """The frames of each split that the experiment uses. Those of `test` are evaluated.
+
+    Args:
+        scene: folder of a NeRF-Synthetic scene.
+        views: choice of training views.
+        experiment: says which frames are evaluated.
 
     Raises:
-        UserError: the scene lacks the views that were asked for.
+        UserError: the scene does not have these views.
     """
     train, val, test = (SceneSplit.read(scene, split) for split in SPLITS)
     train = train.keep(
@@ -114,23 +124,28 @@ def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str
         )
     )
     val = val.keep(evenly_spaced(len(val.frames), experiment.val_frames))
-    protocol = PROTOCOLS.get(views.protocol, ViewProtocol((), test_stride=experiment.test_stride))
-    test = val if experiment.evaluate == "val" else test.keep(protocol_test_indices(test.images, protocol))
-    return {"train": train, "val": val, "test": test}
+    if experiment.evaluate == "val":
+        return {"train": train, "val": val, "test": val}
+    own_stride = ViewProtocol((), test_stride=experiment.test_stride)
+    protocol = own_stride if views.protocol is None else PROTOCOLS[views.protocol]
+    return {"train": train, "val": val, "test": test.keep(protocol_test_indices(test.images, protocol))}
 
 
 def evenly_spaced(available: int, wanted: int) -> list[int]:
-    """At most `wanted` indices below `available`, evenly spaced, the first and the last among them."""
+    """At most `wanted` evenly spaced indices from 0 to `available` - 1, including both ends."""
     return np.unique(np.linspace(0, available - 1, min(available, wanted)).round().astype(int)).tolist()
 
 
 def write_few_shot_copy(splits: dict[str, SceneSplit], target: Path, width: int | None) -> None:
-    """Write the frames of each split as a NeRF-Synthetic scene; complete or not at all.
+    """Write the frames of each split as a NeRF-Synthetic scene. The folder appears only when it is complete.
 
     Args:
-        splits: what to keep.
-        target: the new scene's folder; left alone if it is there already.
-        width: of the images in pixels; that of the files when None.
+        splits: the frames by the split's name.
+        target: folder of the copy. An existing copy is kept.
+        width: width of the images in pixels; None keeps that of the files.
+
+    Raises:
+        UserError: an image cannot be read, or is smaller than `width`.
     """
     if target.exists():
         return
@@ -147,10 +162,10 @@ def write_few_shot_copy(splits: dict[str, SceneSplit], target: Path, width: int 
 
 
 def file_hash(path: Path) -> str:
-    """Hash of what is in the file.
+    """SHA-256 of the file's content.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -159,7 +174,7 @@ def file_hash(path: Path) -> str:
 
 
 def describe_folder(folder: Path) -> dict[str, int | str]:
-    """Every file below a folder, hidden ones left out: its size, or the hash of a small text or array file."""
+    """All files below a folder except hidden ones, each with its size or, for cameras and splits, its hash."""
     names = sorted(glob.glob("**", root_dir=folder, recursive=True))
     paths = {name: folder / name for name in names if (folder / name).is_file()}
     return {name: _size_or_hash(path) for name, path in paths.items()}
@@ -171,10 +186,14 @@ def _size_or_hash(path: Path) -> int | str:
 
 
 def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width channels"]:
-    """An image, RGB or RGBA with straight alpha, averaged over areas to a width.
+    """Read an RGB or RGBA image (straight alpha) and reduce it to a width by area averaging.
+
+    Args:
+        path: image file.
+        width: width in pixels; None keeps that of the file.
 
     Raises:
-        UserError: it cannot be read, or is smaller than what was asked for.
+        UserError: the image cannot be read, or is narrower than `width`.
     """
     try:
         image = np.asarray(Image.open(path))
@@ -183,5 +202,5 @@ def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width
     if width is None or width == image.shape[1]:
         return image
     if width > image.shape[1]:
-        raise UserError(f"resolution {width}: {path} is only {image.shape[1]} pixels wide; enlarging is not measured.")
+        raise UserError(f"resolution {width}: {path} is only {image.shape[1]} pixels wide; images are never enlarged.")
     return downscale_by_area(image, (width, round(image.shape[0] * width / image.shape[1])))

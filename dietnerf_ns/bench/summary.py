@@ -1,4 +1,4 @@
-"""Numbers of many cells as few: means, standard deviations over seeds, paired differences. Reads result files only."""
+"""Statistics over cells: means, standard deviations over seeds, paired differences. It reads result files only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
+from dietnerf_ns.bench.cell import CELLS, RESULT
 from dietnerf_ns.utils.errors import UserError
 
 EXPERIMENT = "experiment.json"
+FID_KID = "pooled.json"
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a number is shown."""
+    """A metric and how it is shown."""
 
     name: str
     """`convention/metric`, as in the result files."""
@@ -38,7 +40,7 @@ PAPER_METRICS = (
     Metric("paper/ssim", "SSIM", 3),
     Metric("paper/lpips", "LPIPS (VGG, not rescaled)", 3),
 )
-POOLED_METRICS = (Metric("paper/fid", "FID", 1), Metric("paper/kid", "KID", 4))
+FID_KID_METRICS = (Metric("paper/fid", "FID", 1), Metric("paper/kid", "KID", 4))
 COST = (
     Metric("training/seconds", "training (s)", 0),
     Metric("training/steps_per_second", "steps/s", 1),
@@ -57,82 +59,85 @@ class Row:
     method: str
     seed: int
     values: Mapping[str, float]
-    """Means over the cell's images, and what training cost, by the metrics' names."""
+    """Means over the cell's images and the cost of training, by the names of the metrics."""
     result: Mapping[str, Any]
     """The cell's whole result file."""
 
     @property
     def pair(self) -> tuple[str, str, int]:
-        """What two methods must share to be compared."""
+        """The scene, views and seed that two cells of different methods must share to be compared."""
         return self.scene, self.views, self.seed
 
 
 @dataclass(frozen=True)
 class Results:
-    """An experiment and what came out of it so far."""
+    """An experiment and the results that exist so far."""
 
     folder: Path
     name: str
     baseline: str
     experiment: Mapping[str, Any]
     cells: list[Mapping[str, Any]]
-    """Every cell, finished or not, in the order of the report."""
+    """All cells, finished or not, in the order of the report."""
     rows: list[Row]
-    pooled: Mapping[str, Any]
-    """FID and KID; see `fid_kid_of_methods`."""
+    """The finished cells."""
+    fid_kid: Mapping[str, Any]
+    """What `fid_kid_of_methods` returned."""
 
     @property
     def methods(self) -> list[str]:
-        """Labels in the order of the report."""
+        """Labels of the methods in the order of the report."""
         return list(dict.fromkeys(cell["method"] for cell in self.cells))
 
     def only(self, **wanted: Any) -> Results:
-        """The same experiment, cut down to the cells with these values."""
+        """The same experiment with only the cells that have these values."""
         cells = [cell for cell in self.cells if all(cell[name] == value for name, value in wanted.items())]
         return replace(self, cells=cells, rows=self.of(**wanted))
 
     def of(self, **wanted: Any) -> list[Row]:
-        """The finished cells with these values, such as `method="nerfacto"`."""
+        """The finished cells that have these values, such as `method="nerfacto"`."""
         return [row for row in self.rows if all(getattr(row, name) == value for name, value in wanted.items())]
 
 
 def read_results(folder: Path) -> Results:
-    """Read what `dietnerf-bench run` wrote.
+    """Read the results folder of `dietnerf-bench run`.
 
     Raises:
-        UserError: the folder holds no experiment, or no cell of it is finished.
+        UserError: the folder contains no experiment, or none of its cells is finished.
     """
     if not (folder / EXPERIMENT).is_file():
-        raise UserError(f"{folder}: no results here ({EXPERIMENT} is missing); give the --out of `dietnerf-bench run`.")
+        raise UserError(
+            f"{folder}: no results here ({EXPERIMENT} is missing); give the --out folder of `dietnerf-bench run`."
+        )
     description = json.loads((folder / EXPERIMENT).read_text())
     rows = []
     for cell in description["cells"]:
-        file = folder / "cells" / cell["id"] / "result.json"
+        file = folder / CELLS / cell["id"] / RESULT
         if file.is_file():
             rows.append(_row(cell, json.loads(file.read_text())))
     if not rows:
         raise UserError(f"{folder}: none of the {len(description['cells'])} cells is finished; nothing to report.")
-    pooled_file = folder / "pooled.json"
-    pooled = json.loads(pooled_file.read_text()) if pooled_file.is_file() else {"pools": [], "left_out": {}}
-    return Results(folder, **description, rows=rows, pooled=pooled)
+    file = folder / FID_KID
+    fid_kid = json.loads(file.read_text()) if file.is_file() else {"pools": [], "left_out": {}}
+    return Results(folder, **description, rows=rows, fid_kid=fid_kid)
 
 
 def _row(cell: Mapping[str, Any], result: Mapping[str, Any]) -> Row:
     values = result["metrics"] | {f"training/{name}": value for name, value in result["training"].items()}
-    place = {name: cell[name] for name in ("id", "scene", "views", "method", "seed")}
-    return Row(**place, values=values, result=result)
+    identity = {name: cell[name] for name in ("id", "scene", "views", "method", "seed")}
+    return Row(**identity, values=values, result=result)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of some values and, if there are at least two, their standard deviation (n - 1)."""
+    """Mean of some values and, for at least two values, their standard deviation (with n - 1)."""
 
     mean: float
     deviation: float | None
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        """Of the values; None if there are none."""
+        """The spread of the values, or None if there are none."""
         values = list(values)
         if not values:
             return None
@@ -140,9 +145,10 @@ class Spread:
 
 
 def over_seeds(rows: Iterable[Row], metric: str) -> Spread | None:
-    """Mean over the cells, and the deviation of the seeds' means; cells without the metric are left out.
+    """Mean over the cells and standard deviation of the seeds' means. Cells without the metric are ignored.
 
-    Seeds that lack a (scene, views) of the fullest one do not count for the deviation: scenes differ more than seeds.
+    The deviation is over the seeds that have the same (scene, views) as the most complete seed. Other seeds are left
+    out of it because scenes differ more than seeds do.
     """
     by_seed: dict[int, dict[tuple[str, str], float]] = {}
     for row in rows:
@@ -150,9 +156,10 @@ def over_seeds(rows: Iterable[Row], metric: str) -> Spread | None:
             by_seed.setdefault(row.seed, {})[row.scene, row.views] = row.values[metric]
     if not by_seed:
         return None
-    fullest = max(by_seed.values(), key=len).keys()
-    whole = Spread.of(statistics.fmean(values.values()) for values in by_seed.values() if values.keys() == fullest)
-    return Spread(statistics.fmean(value for values in by_seed.values() for value in values.values()), whole.deviation)
+    most = max(by_seed.values(), key=len).keys()
+    complete = Spread.of(statistics.fmean(values.values()) for values in by_seed.values() if values.keys() == most)
+    mean = statistics.fmean(value for values in by_seed.values() for value in values.values())
+    return Spread(mean, complete.deviation if complete is not None else None)
 
 
 @dataclass(frozen=True)
@@ -161,15 +168,20 @@ class Difference:
 
     mean: float
     half_width: float | None
-    """Half of the 95 % Student-t interval; None below two units."""
+    """Half the width of the 95 % Student-t interval; None for a single unit."""
     n: int
-    """Independent units: the scenes, or the pairs if all are of one scene."""
+    """Number of independent units: the scenes, or the pairs if all belong to one scene."""
 
 
 def paired_difference(rows: Iterable[Row], baseline: Iterable[Row], metric: str) -> Difference | None:
-    """Difference to the baseline over the (scene, views, seed) that both have; None if there is no such pair.
+    """Mean difference from the baseline over the (scene, views, seed) that both have; None if there is no such pair.
 
-    Pairs of one scene are not independent: with several scenes each counts once, with the mean of its differences.
+    Pairs of one scene are not independent. With several scenes each scene is one unit, the mean of its differences.
+
+    Args:
+        rows: cells of a method.
+        baseline: cells of the method that is subtracted.
+        metric: name of the metric, as in the result files.
     """
     reference = {row.pair: row.values[metric] for row in baseline if metric in row.values}
     by_scene: dict[str, list[float]] = {}

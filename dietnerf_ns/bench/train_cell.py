@@ -1,8 +1,8 @@
-"""What runs in a cell's own process: nerfstudio's training, nerfstudio's evaluation, and the result file.
+"""Runs a cell in its own process: nerfstudio's training, nerfstudio's evaluation, and the result file.
 
     python -m dietnerf_ns.bench.train_cell cells/ID
 
-in the results folder. The result file appears when everything is done, or not at all.
+The process runs in the results folder. The result file is written only when everything is done.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import torch
-from nerfstudio.engine.trainer import Trainer
-from nerfstudio.scripts.train import entrypoint
+import tyro
+from jaxtyping import Float
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.scripts import train as ns_train
+from nerfstudio.utils import writer
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
+from torch import Tensor
 
 from dietnerf_ns.bench.cell import RESULT, SPECIFICATION, Cell
 from dietnerf_ns.bench.curves import read_curves
@@ -34,7 +37,7 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def main(folder: Path) -> None:
-    """Train and evaluate the cell that `folder/cell.json` describes; write `folder/result.json`."""
+    """Train and evaluate the cell that `folder/cell.json` describes, and write `folder/result.json`."""
     cell = Cell(**json.loads((folder / SPECIFICATION).read_text()))
     training = train(cell)
     evaluation = evaluate(cell, folder)
@@ -43,13 +46,20 @@ def main(folder: Path) -> None:
 
 
 def train(cell: Cell) -> dict[str, float]:
-    """Run nerfstudio's own ns-train in this process; return what it cost."""
+    """Train as `ns-train` does.
+
+    Returns:
+        The cost: `seconds`, `steps` and `steps_per_second` of the training loop, `peak_memory_mib` of the process, and
+        on a GPU `peak_gpu_memory_mib` that torch allocated.
+    """
+    config: TrainerConfig = tyro.cli(AnnotatedBaseConfigUnion, prog="ns-train", args=arguments_here(cell))
     clock = TrainingClock()
-    # Models of nerfstudio load LPIPS's backbone, a download, when they are built; it scores no image while training.
-    with mock.patch.object(Trainer, "train", clock.timed(Trainer.train)), lpips_replaced_by(LazyLPIPS):
-        with mock.patch.object(sys, "argv", ["ns-train", *arguments_here(cell)]):
-            entrypoint()
-    cost = {"seconds": clock.seconds, "steps": clock.steps, "steps_per_second": clock.steps / clock.seconds}
+    writer.EVENT_WRITERS.append(clock)
+    # nerfstudio's models load LPIPS's backbone, a download, when they are built. Training evaluates no images with it.
+    with lpips_replaced_by(LazyLPIPS):
+        ns_train.main(config)
+    steps = config.max_num_iterations
+    cost = {"seconds": clock.seconds, "steps": steps, "steps_per_second": steps / clock.seconds}
     cost["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / MIB
     if torch.cuda.is_available():
         cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / MIB
@@ -57,52 +67,57 @@ def train(cell: Cell) -> dict[str, float]:
 
 
 def arguments_here(cell: Cell) -> list[str]:
-    """The arguments of ns-train on this machine, which need not be the one that planned the cell."""
+    """The arguments of `ns-train` with this machine's device. The cell may have been planned on another machine."""
     method, *settings = cell.train_arguments
     return [method, "--machine.device-type", "cuda" if torch.cuda.is_available() else "cpu", *settings]
 
 
-@dataclass
-class TrainingClock:
-    """Seconds and steps of a trainer's training loop, without the start of the program."""
+class TrainingClock(writer.Writer):
+    """An event writer that keeps nerfstudio's own measurement of the training loop."""
 
-    seconds: float = 0.0
-    steps: int = 0
+    seconds = 0.0
+    """Duration of the loop, with the evaluations in it and without the start of the program."""
 
-    def timed(self, train):
-        """The same method, with the clock running."""
+    def write_scalar(self, name: str, scalar: float | Tensor, step: int) -> None:
+        """Keep the total training time, which nerfstudio reports once at the end."""
+        if name == writer.EventName.TOTAL_TRAIN_TIME.value:
+            self.seconds = float(scalar)
 
-        def timed_train(trainer: Trainer) -> None:
-            started = time.perf_counter()
-            train(trainer)
-            self.seconds = time.perf_counter() - started
-            self.steps = trainer.config.max_num_iterations
+    def write_scalar_dict(self, name: str, scalar_dict: dict[str, Any], step: int) -> None:
+        """Ignored."""
 
-        return timed_train
+    def write_image(self, name: str, image: Float[Tensor, "height width channels"], step: int) -> None:
+        """Ignored."""
+
+    def write_config(self, name: str, config_dict: dict[str, Any], step: int) -> None:
+        """Ignored."""
 
 
 @torch.no_grad()
-def evaluate(cell: Cell, folder: Path) -> dict:
-    """Score every evaluation image; the first metrics equal ns-eval's. Renders and photos are written as PNG files.
+def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
+    """Compute the metrics of every evaluation image. Those of nerfstudio equal `ns-eval`'s.
+
+    Renders and photos are written as PNG files.
 
     Args:
-        cell: trained.
-        folder: where `renders/` and `photos/` go.
+        cell: a trained cell.
+        folder: folder in which `renders/` and `photos/` are made.
 
     Returns:
         `resolution`: width and height in pixels; `images`: metrics of each image; `metrics`: their means; `left_out`:
-        what could not be computed, and why.
+        the metrics that could not be computed, with the reason.
     """
     with lpips_replaced_by(LazyLPIPS):
         _, pipeline, _, _ = eval_setup(cell.config_file, test_mode=cell.split)
     common_metrics = image_metrics(cell.similarity, pipeline.device)
-    images, left_out = [], {}
-    names = [path.stem for path in pipeline.datamanager.eval_dataset.image_filenames]
-    for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:
+    datamanager: Any = pipeline.datamanager  # the base class does not declare what every image datamanager has
+    names = [path.stem for path in datamanager.eval_dataset.image_filenames]
+    images, left_out, size = [], {}, None
+    for camera, batch in datamanager.fixed_indices_eval_dataloader:
         outputs = pipeline.model.get_outputs_for_camera(camera)
-        numbers, pictures = pipeline.model.get_image_metrics_and_images(outputs, batch)
-        photo, render = photo_and_render(pictures["img"], int(camera.width))
-        name = names[int(batch["image_idx"])]
+        numbers, panels = pipeline.model.get_image_metrics_and_images(outputs, batch)
+        photo, render = photo_and_render(panels["img"], int(camera.width))
+        name, size = names[int(batch["image_idx"])], (render.shape[1], render.shape[0])
         scores = nerfstudio_metrics(numbers, pipeline.model, left_out)
         for metric in common_metrics:
             scores |= metric(photo, render)
@@ -111,7 +126,7 @@ def evaluate(cell: Cell, folder: Path) -> dict:
         for kind, image in (("photos", photo), ("renders", render)):
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(to_uint8(image)).save(folder / kind / f"{name}.png")
-    size = (render.shape[1], render.shape[0])
+    assert images, f"the split {cell.split} has no images"
     return {"resolution": size, "images": images, "metrics": mean(images, left_out), "left_out": left_out}
 
 

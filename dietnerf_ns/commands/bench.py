@@ -1,4 +1,4 @@
-"""dietnerf-bench: compare methods on scenes, few views and seeds; measure speed and memory; report what came out."""
+"""dietnerf-bench: compare methods on scenes, few views and seeds, measure speed and memory, and report the results."""
 
 from __future__ import annotations
 
@@ -7,44 +7,47 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from dietnerf_ns.utils.errors import make_folder
+
+if TYPE_CHECKING:
+    from dietnerf_ns.bench.runner import Engine
 
 
 @dataclass
 class Run:
     """Train and evaluate every cell (scene x views x method x seed) that has no result yet, then write the report.
 
-    Written under --out: scenes/ (few-shot copies that every method reads), cells/ID/ (log.txt, nerfstudio's run,
-    photos/, renders/, result.json when finished), pooled.json (FID, KID), fidelity/ (features of the reference
-    images), experiment.json, and what `report` writes. Finished cells are never run again: start the same command
-    again to go on after Ctrl-C or a crash. Ends with status 1 if a cell crashed.
+    Written to --out: scenes/ (few-shot copies that all methods read), cells/ID/ (log.txt, nerfstudio's run, photos/,
+    renders/, result.json when finished), pooled.json (FID and KID), fidelity/ (features of the reference images),
+    experiment.json, and the files of `report`. Finished cells are never run again: to continue after Ctrl-C or a
+    crash, start the same command again. The exit status is 1 if a cell crashed.
     """
 
     experiment: tyro.conf.Positional[Path]
-    """YAML file that says what is compared, as in configs/."""
+    """YAML file that describes the comparison; examples are in configs/."""
     out: Path
-    """Folder of the results; in use with several machines they must all see it under this path."""
+    """Folder of the results. With several machines, all must see it under this path."""
     data: Path | None = None
-    """Folder that holds the scenes' folders; the scene `tiny` needs none."""
+    """Folder that contains the scenes' folders. The scene `tiny` needs none."""
     jobs: int = 1
-    """Cells at once on a machine; they share its processors and GPUs."""
+    """Number of cells that run at the same time on one machine. They share its processors and GPUs."""
     engine: Literal["local", "ray"] = "local"
-    """local: processes on this machine. ray: on all machines of a Ray cluster."""
+    """local: processes on this machine. ray: processes on all machines of a Ray cluster."""
     ray_address: str | None = None
-    """Address of the Ray cluster's head, as HOST:PORT; when not given this machine becomes a cluster of its own."""
+    """Address of the Ray cluster's head, as HOST:PORT. When not given, this machine becomes a cluster of its own."""
 
     def main(self) -> None:
-        """Check everything, run the missing cells, write the report."""
+        """Check the input, run the missing cells and write the report."""
         from dietnerf_ns.bench.cells import plan_cells
         from dietnerf_ns.bench.experiment import read_experiment
-        from dietnerf_ns.bench.fid_kid import POOLED, fid_kid_of_methods
+        from dietnerf_ns.bench.fid_kid import fid_kid_of_methods
         from dietnerf_ns.bench.report import write_report
         from dietnerf_ns.bench.runner import is_finished, run_missing
-        from dietnerf_ns.bench.summary import EXPERIMENT
+        from dietnerf_ns.bench.summary import EXPERIMENT, FID_KID
         from dietnerf_ns.utils.files import write_json
 
         experiment = read_experiment(self.experiment)
@@ -55,19 +58,19 @@ class Run:
         write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
         try:
             crashed = run_missing(cells, self.out, engine)
-            write_json(self.out / POOLED, fid_kid_of_methods(experiment, cells, self.data, self.out))
+            write_json(self.out / FID_KID, fid_kid_of_methods(experiment, cells, self.data, self.out))
             print(f"Report: {write_report(self.out)}")
         except KeyboardInterrupt:
             done = sum(is_finished(cell, self.out) for cell in cells)
             print(
-                f"Interrupted: {done} of {len(cells)} cells are finished and kept; the same command runs the rest.",
+                f"Interrupted: {done} of {len(cells)} cells are finished and kept. Run the same command for the rest.",
                 file=sys.stderr,
             )
             sys.exit(130)
         if crashed:
-            sys.exit(f"{len(crashed)} of {len(cells)} cells crashed; the same command tries them again.")
+            sys.exit(f"{len(crashed)} of {len(cells)} cells crashed. Run the same command to try them again.")
 
-    def _engine(self):
+    def _engine(self) -> Engine:
         from dietnerf_ns.bench.ray_engine import RayEngine
         from dietnerf_ns.bench.runner import LocalEngine
         from dietnerf_ns.utils.errors import UserError
@@ -79,21 +82,20 @@ class Run:
 
 @dataclass
 class Report:
-    """Write the report of the cells that are finished.
+    """Write the report of the finished cells.
 
-    Written: report.md with its plots/, results.json (everything, per image) and results.csv (a line per
-    cell).
+    Written: report.md with plots/, results.json (all results, per image) and results.csv (one line per cell).
     """
 
     results: tyro.conf.Positional[Path]
-    """Folder that `dietnerf-bench run` wrote."""
+    """Folder of the results: the --out of `dietnerf-bench run`."""
     to: Path | None = None
-    """Folder that the report is written to, such as docs/benchmarks/NAME; that of the results when not given."""
+    """Folder that the report is written to, such as docs/benchmarks/NAME. When not given, the folder of the results."""
     contact_sheet: bool = True
-    """Show photos and renders; leave them out when the photos are not yours to pass on."""
+    """Show photos and renders. Leave them out if you may not share the photos."""
 
     def main(self) -> None:
-        """Write it and say where it is."""
+        """Write the report and print its path."""
         from dietnerf_ns.bench.report import write_report
 
         print(f"Report: {write_report(self.results, to=self.to, contact_sheet=self.contact_sheet)}")
@@ -101,27 +103,30 @@ class Report:
 
 @dataclass
 class Speed:
-    """Measure time and memory of training on this machine, side by side in one run.
+    """Measure time and memory of training on this machine.
 
-    steps: a training step of nerfacto, of the method with lambda = 0 and of the method, same photos and rays; memory:
-    their peaks; semantic-step: render and encoder, forward and backward, against the view's size, with and without
-    recomputing; floor: how far all that is from the machine's limits; job: the method's training and evaluation from
-    start to end; target: time to a PSNR on test views, of the method and of another.
+    The parts are: steps: a training step of nerfacto, of the method with lambda = 0 and of the method, on the same
+    photos and with the same number of rays; memory: the peak memory of these steps; semantic-step: render and encoder,
+    forward and backward, for several sizes of the view, with and without recomputing the render; floor: a roofline,
+    that is, how close these times come to the machine's limits; job: training and evaluation from start to end; target:
+    time to a PSNR on test views, for the method and for another one.
 
-    Written under --out: speed.json, speed.md, speed.png, probes/ (logs). Parts measured before in the same folder stay
-    in the report. Minutes on a GPU, about half an hour on a CPU; leave the machine alone.
+    Written to --out: speed.json, speed.md, speed.png and probes/ (logs). Parts that were measured earlier in the same
+    folder stay in the report. This takes minutes on a GPU and about half an hour on a CPU. Do not use the machine for
+    anything else in the meantime.
     """
 
     out: Path
     """Folder of the results."""
     data: Path | None = None
-    """A NeRF-Synthetic scene, as nerf_synthetic/lego; the scene that comes with the package when not given."""
+    """A NeRF-Synthetic scene, such as nerf_synthetic/lego. When not given, the scene that comes with the package."""
     protocol: str | None = None
-    """Which photos are trained on, as --pipeline.datamanager.protocol, or `all`; blender-8 with --data, else all."""
+    """Photos to train on: a name as for --pipeline.datamanager.protocol, or `all`. When not given, blender-8 with
+    --data and all without."""
     scale: float = 1.0
     """Factor on the images' width and height."""
     method: str | None = None
-    """One of this package's methods; dietnerf with a CUDA GPU, dietnerf-tiny without."""
+    """A method of this package. When not given, dietnerf with a CUDA GPU and dietnerf-tiny without."""
     parts: tuple[Literal["steps", "memory", "semantic-step", "floor", "job", "target"], ...] = (
         "steps",
         "memory",
@@ -130,19 +135,19 @@ class Speed:
         "job",
         "target",
     )
-    """What is measured."""
+    """Parts to measure."""
     sizes: tuple[int, ...] = (56, 112, 168, 224)
     """Shorter sides of the semantic view in pixels."""
     rounds: int = 7
-    """How often everything timed is repeated, in turn."""
+    """Number of repetitions of everything that is timed."""
     warmup_seconds: float = 15.0
-    """How long each method trains before it is timed."""
+    """Seconds that each method trains before it is timed."""
     psnr: float = 20.0
     """PSNR in dB that `target` trains to."""
     against: str = "dietnerf-vanilla"
-    """The other method of `target`, one of this package's too, with lambda = 0."""
+    """The other method of `target`, also a method of this package. It trains with lambda = 0."""
     patience: float = 20.0
-    """It is stopped after this many times the method's time."""
+    """The other method is stopped after this many times the time that the method needed."""
 
     def main(self) -> None:
         """Measure and write the report."""
@@ -150,11 +155,11 @@ class Speed:
 
         from dietnerf_ns.bench.speed.candidate import Data
         from dietnerf_ns.bench.speed.report import write_report
-        from dietnerf_ns.bench.speed.run import Settings, run
+        from dietnerf_ns.bench.speed.run import SpeedSettings, run
         from dietnerf_ns.methods import TINY_SCENE
 
         protocol = self.protocol or ("blender-8" if self.data else "all")
-        settings = Settings(
+        settings = SpeedSettings(
             method=self.method or ("dietnerf" if torch.cuda.is_available() else "dietnerf-tiny"),
             data=Data(str((self.data or TINY_SCENE).resolve()), None if protocol == "all" else protocol, self.scale),
             parts=self.parts,
@@ -171,13 +176,13 @@ class Speed:
         print(f"Report: {write_report(content, self.out)}")
         unmeasured = [name for name, result in content["measured"].items() if "reason" in result]
         if unmeasured:
-            sys.exit(f"Not measured: {', '.join(unmeasured)}; the report and probes/ say why.")
+            sys.exit(f"Not measured: {', '.join(unmeasured)}. The reasons are in the report and in probes/.")
 
 
 def main() -> None:
     """Entry point of dietnerf-bench."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is a Ctrl-C
-    # What nerfstudio and torchmetrics say about themselves when they are imported; a user can do nothing about it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end a job this way; treat it as Ctrl-C
+    # nerfstudio and torchmetrics warn about themselves when they are imported; a user cannot act on it.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report, "speed": Speed}, description=__doc__).main()
 

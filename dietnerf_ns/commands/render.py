@@ -1,4 +1,4 @@
-"""dietnerf-render: pictures of a trained run."""
+"""dietnerf-render: images and videos of a trained run."""
 
 from __future__ import annotations
 
@@ -7,48 +7,61 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from nerfstudio.cameras.cameras import Cameras
 
 
 @dataclass
 class Orbit:
-    """Turn once around a trained scene, of any nerfstudio method, as a video that loops without a jump.
+    """Render a turntable of a trained scene: the camera circles the scene once, and the video loops seamlessly.
 
-    The camera keeps its elevation and looks at the point that the training cameras look at. Where these all face one
-    way, it swings there and back between the leftmost and the rightmost of them instead. Start it in the folder where
-    you trained: the paths in a run are relative.
+    This works for the runs of every nerfstudio method. The camera keeps its elevation and looks at the point that the
+    training cameras look at. If the training cameras do not surround the scene, the camera moves back and forth between
+    the leftmost and the rightmost of them instead. Start the command in the folder where you trained, because the paths
+    in a run are relative.
     """
 
+    # tyro keeps the line breaks of these texts in --help, so each line ends with a sentence.
     load_config: Path
-    """config.yml of the run."""
+    """Path of the run's config.yml."""
     output: Path
-    """What is written, by its suffix: orbit.mp4 (needs ffmpeg), orbit.gif, or without one a folder of PNG files. It is
-    replaced if it exists, once all frames are there."""
+    """File or folder to write.
+    A name that ends in .mp4 gives a video, which needs ffmpeg. A name that ends in .gif gives an animation.
+    A name without a suffix gives a folder of PNG files.
+    An existing output is replaced, but only after all frames have been rendered."""
     theta_range: tuple[float, float] | None = None
-    """First and last azimuth in degrees around the scene's up axis. When not given: the full circle, or the range of
-    the training cameras if they do not surround the scene. 360 degrees apart they make a circle whose last frame is
-    one step before the first."""
+    """First and last azimuth in degrees around the scene's up axis.
+    The default is the full circle, or the range of the training cameras if they do not surround the scene.
+    Two angles that lie 360 degrees apart give a full circle, whose last frame is one step before the first."""
     there_and_back: bool = True
-    """Over an arc, come back to its start, slowing down at both ends; without it the arc is swept once. No matter for
-    a full circle."""
+    """On an arc, the camera returns to its start and slows down at both ends.
+    Without this setting it sweeps the arc once. A full circle is not affected."""
     phi: float | None = None
-    """Elevation in degrees above the horizon, -90 to 90; the mean of the training cameras' when not given."""
+    """Elevation in degrees above the horizon, from -90 to 90.
+    The default is the mean elevation of the training cameras."""
     radius: float | None = None
-    """Distance to what the camera looks at, in scene units; the mean of the training cameras' when not given."""
+    """Distance in scene units from the camera to the point it looks at.
+    The default is the mean distance of the training cameras."""
     size: tuple[int, int] | None = None
-    """Width and height in pixels, of one picture; the training photos', at most 1000 on the longer side, when not
-    given. The field of view of the first training photo fits into it."""
+    """Width and height of an image in pixels.
+    The default is the size of the first training photo, scaled down to at most 1000 pixels on the longer side.
+    The image contains the whole field of view of that photo."""
     frames: int = 120
     """Number of frames, at least 2."""
     fps: float = 30
-    """Frames per second; for a GIF at most 50, for a folder without effect."""
+    """Frames per second. A GIF shows at most 50. A folder of PNG files does not use the value."""
     outputs: Literal["rgb", "depth", "both"] = "rgb"
-    """rgb: colours. depth: near is blue, far is red, with the same limits in all frames. both: side by side."""
+    """What a frame shows.
+    The choice rgb is the colour.
+    The choice depth is the depth from blue (near) to red (far), with the same limits in all frames.
+    The choice both puts the depth to the right of the colour."""
 
     def main(self) -> None:
-        """Check everything, load the run, render, write."""
+        """Check the settings, load the run, then render and write the frames."""
         from dietnerf_ns.orbit.files import check_output, write_frames
 
         self._check()
@@ -57,33 +70,34 @@ class Orbit:
         from dietnerf_ns.orbit.frames import load_run, render_frames
 
         pipeline = load_run(self.load_config)
-        cameras = self._cameras(pipeline.datamanager.train_dataset.cameras.to("cpu"))
+        photos = pipeline.datamanager.train_dataset
+        assert photos is not None, "the pipeline was loaded without its training photos"
+        cameras = self._cameras(photos.cameras.to("cpu"))
         try:
             write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
         except KeyboardInterrupt:
-            print("Interrupted: nothing was written.", file=sys.stderr)
+            print("Interrupted. Nothing was written.", file=sys.stderr)
             sys.exit(130)
-        print(f"Orbit: {self.output}")
+        print(f"The orbit was written to {self.output}.")
 
     def _check(self) -> None:
-        from dietnerf_ns.utils.errors import UserError
+        from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 
         start, end = self.theta_range or (0, 360)
         limits = {
-            "theta-range": (start != end, "two different angles"),
+            "theta_range": (start != end, "two different angles"),
             "phi": (self.phi is None or -90 <= self.phi <= 90, "from -90 to 90 degrees"),
             "radius": (self.radius is None or self.radius > 0, "above 0"),
             "size": (self.size is None or min(self.size) > 0, "at least 1 pixel each"),
             "frames": (self.frames >= 2, "at least 2"),
             "fps": (self.fps > 0, "above 0"),
         }
-        for flag, (fine, allowed) in limits.items():
-            if not fine:
-                raise UserError(f"--{flag} {getattr(self, flag.replace('-', '_'))}: must be {allowed}.")
+        with flags_under("--"):
+            check_limits(self, limits)
         if not self.load_config.is_file():
             raise UserError(f"--load-config {self.load_config}: there is no such file; give a run's config.yml.")
 
-    def _cameras(self, training_cameras):
+    def _cameras(self, training_cameras: Cameras) -> Cameras:
         from nerfstudio.utils.rich_utils import CONSOLE
 
         from dietnerf_ns.orbit.turntable import (
@@ -94,29 +108,30 @@ class Orbit:
             turntable_cameras,
         )
 
-        given = {"theta_range": self.theta_range, "phi": self.phi, "radius": self.radius}
-        sphere = fit_turntable(training_cameras.camera_to_worlds, **given)
-        size = self.size or default_size(training_cameras[:1])
-        (start, end), phi, radius = sphere.azimuth_range, sphere.elevation_range[0], sphere.radius_range[0]
-        why = (
-            ""
-            if self.theta_range or is_full_circle((start, end))
-            else ("The training cameras do not surround the scene: theta swings between the outermost of them. ")
+        sphere = fit_turntable(
+            training_cameras.camera_to_worlds, theta_range=self.theta_range, phi=self.phi, radius=self.radius
         )
+        size = self.size or default_size(training_cameras[:1])
+        theta_range, phi, radius = sphere.azimuth_range, sphere.elevation_range[0], sphere.radius_range[0]
+        if self.theta_range is None and not is_full_circle(theta_range):
+            CONSOLE.print(
+                "The training cameras do not surround the scene: theta stays between the outermost of them.",
+                soft_wrap=True,
+            )
         CONSOLE.print(
-            f"{why}theta {start:.0f} to {end:.0f} degrees, phi {phi:.0f} degrees, radius {radius:.2f}, "
-            f"{size[0]}x{size[1]} pixels, {self.frames} frames.",
+            f"Orbit: theta {theta_range[0]:.0f} to {theta_range[1]:.0f} degrees, phi {phi:.0f} degrees, "
+            f"radius {radius:.2f}, {size[0]}x{size[1]} pixels, {self.frames} frames.",
             soft_wrap=True,
         )
-        azimuths = turntable_azimuths((start, end), self.frames, there_and_back=self.there_and_back)
+        azimuths = turntable_azimuths(theta_range, self.frames, there_and_back=self.there_and_back)
         return turntable_cameras(sphere, azimuths, training_cameras[:1], size)
 
 
 def main() -> None:
     """Entry point of dietnerf-render."""
-    # Threads that spin while they wait make rendering many times slower when another program wants a processor, too.
+    # Threads that spin while they wait make rendering many times slower when another program uses the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # What nerfstudio and torchmetrics say about themselves when they are imported; a user can do nothing about it.
+    # nerfstudio and torchmetrics warn about their own code when they are imported. A user cannot act on that.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.extras.subcommand_cli_from_dict({"orbit": Orbit}, description=__doc__).main()
 

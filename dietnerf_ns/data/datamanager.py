@@ -1,38 +1,33 @@
-"""Keeps N training views of whatever dataparser the user names, and a real evaluation set or a word about none."""
+"""Keeps the few training views of any dataparser, looks at their photos, and finds images to evaluate on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-from jaxtyping import Bool
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.pixel_samplers import PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import Tensor
 
+from dietnerf_ns.data.capture import CAPTURE, Capture
+from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
-from dietnerf_ns.data.foreground import foreground_masks, uniform_background
-from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler, ForegroundPixelSamplerConfig
+from dietnerf_ns.data.pixel_samplers import (
+    ForegroundPixelSampler,
+    ForegroundPixelSamplerConfig,
+    SinglePhotoPixelSampler,
+)
 from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
 from dietnerf_ns.data.view_selection import keep_views, select_views
 from dietnerf_ns.geometry.cameras import direction_coverage, is_pinhole
-from dietnerf_ns.geometry.visual_hull import visual_hull
-from dietnerf_ns.utils.errors import UserError, check_limits, in_one_line
+from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 
-DATAPARSER_ERRORS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
-"""How nerfstudio's dataparsers end when they cannot read what they are given."""
-# What nerfstudio hands on to the model with a dataset's metadata:
-TRAIN_CAMERAS = "train_cameras"
-ONE_BACKGROUND = "uniform_background"
-VISUAL_HULL = "visual_hull"
+FLAGS = "--pipeline.datamanager."
 HOW_TO_NAME_EVAL_IMAGES = (
-    "To name some: keep fewer training views (--pipeline.datamanager.num-views), the rest is then evaluated; or, with "
-    "nerfstudio-data, put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list all of "
-    "train_filenames, val_filenames and test_filenames in transforms.json."
+    "To get some, keep fewer training views (--pipeline.datamanager.num-views), so that the rest is evaluated. With "
+    "nerfstudio-data you can also put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list "
+    "all of train_filenames, val_filenames and test_filenames in transforms.json."
 )
 
 
@@ -42,15 +37,15 @@ class FewShotDataManagerConfig(VanillaDataManagerConfig):
 
     _target: type = field(default_factory=lambda: FewShotDataManager)
     num_views: int | None = None
-    """Number of training views to keep; all when not given. 4 to 14 is what DietNeRF is for."""
+    """Number of training views to keep; all when not given. DietNeRF is made for 4 to 14."""
     view_strategy: Literal["first", "random", "farthest"] = "farthest"
-    """How num-views, if given, are chosen: the first of the training split; at random (see view-seed); or as far
-    apart as possible in viewing direction and position."""
+    """How num-views chooses: the first of the training split, a random choice (see view-seed), or views as far apart as
+    possible in viewing direction and position."""
     view_seed: int = 0
     """Seed of the view strategy `random`. Seed 0 on a NeRF-Synthetic scene gives the paper's eight views."""
     view_indices: tuple[int, ...] | None = None
-    """Training views by index, instead of num-views."""
-    protocol: Literal[tuple(PROTOCOLS)] | None = None
+    """Indices of the training views to keep, instead of num-views."""
+    protocol: Literal[tuple(PROTOCOLS)] | None = None  # type: ignore[valid-type]
     """Training and test views of a published protocol on NeRF-Synthetic scenes, instead of num-views."""
     pixel_sampler: PixelSamplerConfig = field(default_factory=ForegroundPixelSamplerConfig)
     """Specifies the pixel sampler used to sample pixels from images."""
@@ -59,36 +54,37 @@ class FewShotDataManagerConfig(VanillaDataManagerConfig):
 class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
     """nerfstudio's ray datamanager on a few of the training views.
 
-    The choice depends on the configuration alone, so that every command finds the same views again.
+    The choice of views depends on the configuration alone, so that every command finds the same views again.
 
     Args:
         config: which views; everything else as in nerfstudio.
+
+    Raises:
+        UserError: data that cannot be read, or settings that cannot work.
     """
 
     config: FewShotDataManagerConfig
+    capture: Capture
+    """The kept training views; without a look at the photos if `test_mode` is inference, which opens none."""
     has_eval_images: bool = True
     """Whether there are images that are not trained on."""
-    _foreground_masks: Sequence[Bool[Tensor, "height width"]] = ()
-    """Where the photos show a thing on one background."""
 
     def __init__(self, config: FewShotDataManagerConfig, **kwargs):
         data = config.data or config.dataparser.data
         if not data.exists():
             raise UserError(f"Data {data}: there is no such file or folder.")
-        limits = {
-            "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
-            "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
-        }
-        check_limits(config, limits, prefix="pipeline.datamanager.")
-        try:
-            super().__init__(config, **kwargs)
-        except (UserError, torch.OutOfMemoryError):
-            raise
-        except DATAPARSER_ERRORS as error:
-            raise UserError(f"The dataparser cannot read {data}: {in_one_line(error)}") from error
+        with flags_under(FLAGS):
+            check_limits(
+                config,
+                {
+                    "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
+                    "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
+                },
+            )
+            super().__init__(replace(config, dataparser=checked(config.dataparser)), **kwargs)
 
     def create_train_dataset(self) -> AreaDownscaledDataset:
-        """Cut the training split down to the chosen views; called by nerfstudio with the full split in place."""
+        """Reduce the training split to the chosen views; nerfstudio calls this with the full split in place."""
         self.all_train_outputs = self.train_dataparser_outputs
         self.view_indices = select_views(
             self.all_train_outputs.cameras.camera_to_worlds,
@@ -100,35 +96,33 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         )
         self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
         dataset = super().create_train_dataset()
-        dataset.metadata[TRAIN_CAMERAS] = dataset.cameras
-        if self.test_mode != "inference":  # rendering opens no photos
-            self._look_at_photos(dataset)
+        self.capture = Capture(dataset.cameras) if self.test_mode == "inference" else Capture.of_photos(dataset)
+        dataset.metadata[CAPTURE] = self.capture
         self._report_views(dataset)
         return dataset
-
-    def _look_at_photos(self, dataset: AreaDownscaledDataset) -> None:
-        background = uniform_background(dataset)
-        dataset.metadata[ONE_BACKGROUND] = background
-        if background is not None:
-            self._foreground_masks = foreground_masks(dataset, background)
-            names = [path.name for path in dataset.image_filenames]
-            dataset.metadata[VISUAL_HULL] = visual_hull(dataset.cameras, self._foreground_masks, names)
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, ForegroundPixelSamplerConfig):
             patches = PatchPixelSamplerConfig()
             return patches.setup(patch_size=self.config.patch_size, num_rays_per_batch=num_rays_per_batch)
-        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
-        if (
-            isinstance(sampler, ForegroundPixelSampler)
-            and dataset is self.train_dataset
-            and is_pinhole(dataset.cameras)
-        ):
-            sampler.set_foreground(self._foreground_masks)
+        with flags_under(f"{FLAGS}pixel-sampler."):
+            sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        is_training = dataset is self.train_dataset
+        if isinstance(sampler, ForegroundPixelSampler) and is_training and is_pinhole(dataset.cameras):
+            sampler.set_foreground(self.capture.foreground_masks)
         return sampler
 
+    def begin_step(self, step: int) -> None:
+        """Prepare the training batch of a step.
+
+        Args:
+            step: training steps since the present initialisation.
+        """
+        if isinstance(self.train_pixel_sampler, SinglePhotoPixelSampler):
+            self.train_pixel_sampler.begin_step(step)
+
     def create_eval_dataset(self) -> AreaDownscaledDataset:
-        """The evaluation images: the dataparser's, else the training views that were not kept, else none (empty)."""
+        """The evaluation images: the dataparser's, or the training views that were not kept, or none (empty)."""
         return self.dataset_type(
             dataparser_outputs=self._eval_outputs(), scale_factor=self.config.camera_res_scale_factor
         )
@@ -136,36 +130,37 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
     def _eval_outputs(self) -> DataparserOutputs:
         outputs = self._eval_split_of_dataparser()
         if self.config.protocol is not None and self.test_split == "test":
-            return self._protocol_test_views(outputs)
+            return self._protocol_test_views(self.config.protocol, outputs)
         if outputs is not None:
             return outputs
         rest = [i for i in range(len(self.all_train_outputs.image_filenames)) if i not in self.view_indices]
         if rest:
             CONSOLE.print(
                 f"Evaluation: the {self.test_split} split has no images or no file; "
-                f"the {len(rest)} unused training views serve instead."
+                f"the {len(rest)} unused training views are evaluated instead."
             )
             return keep_views(self.all_train_outputs, rest)
         CONSOLE.print(
-            f"[bold yellow]Evaluation: there are no evaluation images, all {len(self.view_indices)} photos are trained "
-            f"on.[/bold yellow] {HOW_TO_NAME_EVAL_IMAGES}"
+            f"[bold yellow]Evaluation: there are no evaluation images because all {len(self.view_indices)} photos are "
+            f"trained on.[/bold yellow] {HOW_TO_NAME_EVAL_IMAGES}"
         )
         self.has_eval_images = False
         # ns-render and ns-viewer need cameras to start from; training must find nothing to evaluate.
         return keep_views(self.all_train_outputs, self.view_indices if self.test_split == "test" else [])
 
-    def _protocol_test_views(self, outputs: DataparserOutputs | None) -> DataparserOutputs:
-        protocol = self.config.protocol
+    def _protocol_test_views(self, protocol: str, outputs: DataparserOutputs | None) -> DataparserOutputs:
         if outputs is None:
             raise UserError(f"Protocol {protocol} evaluates the test split, which has no images or no file.")
         return keep_views(outputs, protocol_test_indices(outputs.image_filenames, PROTOCOLS[protocol]))
 
     def _eval_split_of_dataparser(self) -> DataparserOutputs | None:
-        """The dataparser's evaluation split, None when it has no images in it or no file for it."""
+        """The dataparser's evaluation split, or None if it has no images or no file."""
         try:
             outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
-        except FileNotFoundError:
-            return None
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
         return outputs if outputs.image_filenames else None
 
     def _report_views(self, dataset: AreaDownscaledDataset) -> None:
@@ -179,6 +174,6 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         if self.config.protocol is not None and size != PROTOCOLS[self.config.protocol].resolution:
             CONSOLE.print(
                 f"[yellow]Protocol {self.config.protocol} is published at "
-                f"{'x'.join(map(str, PROTOCOLS[self.config.protocol].resolution))} pixels; this run is at "
+                f"{'x'.join(map(str, PROTOCOLS[self.config.protocol].resolution))} pixels. This run is at "
                 f"{size[0]}x{size[1]}: do not compare its numbers with published ones.[/yellow]"
             )

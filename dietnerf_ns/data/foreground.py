@@ -1,4 +1,4 @@
-"""Whether all photos show their thing on one and the same background, and where they show it."""
+"""Whether all photos have one uniform background, and what stands in front of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 MAX_PHOTOS = 20
+"""Number of photos, evenly chosen, in which a uniform background is looked for."""
 TOLERANCE = 0.05
+"""Largest difference of a channel between pixels of one colour, and alpha below which a pixel is transparent."""
 SHARE = 0.9
+"""Part of the border pixels that must have one colour."""
 WHITE = (1.0, 1.0, 1.0)
 
 
 def uniform_background(dataset: InputDataset) -> Float[Tensor, "3"] | None:
-    """The one background of a dataset's photos, of which at most 20 are looked at; see `border_color`."""
+    """The background colour that a dataset's photos have in common, or None; see `border_color`."""
     step = -(-len(dataset) // MAX_PHOTOS)
     return border_color(dataset.get_image_float32(index) for index in range(0, len(dataset), step))
 
@@ -24,8 +27,8 @@ def uniform_background(dataset: InputDataset) -> Float[Tensor, "3"] | None:
 def border_color(images: Iterable[Float[Tensor, "height width channels"]]) -> Float[Tensor, "3"] | None:
     """The colour that the images' outermost pixels have in common.
 
-    Nine tenths of them have to be within 0.05 of their median colour, in every channel, or transparent: then the
-    background can be of any colour, and white is taken.
+    Nine tenths of them must be within 0.05 of their median colour in every channel. If nine tenths are transparent the
+    background is free to choose, and is white.
 
     Args:
         images: RGB or RGBA with straight alpha, in [0, 1].
@@ -44,7 +47,7 @@ def border_color(images: Iterable[Float[Tensor, "height width channels"]]) -> Fl
 
 
 def foreground_masks(dataset: InputDataset, background: Float[Tensor, "3"]) -> list[Bool[Tensor, "height width"]]:
-    """The foreground of every photo of a dataset; see `foreground_mask`."""
+    """The foreground of every photo of a dataset in front of a uniform background; see `foreground_mask`."""
     photos = (torch.from_numpy(dataset.get_numpy_image(index)).float() / 255 for index in range(len(dataset)))
     return [foreground_mask(photo, background) for photo in photos]
 
@@ -52,9 +55,10 @@ def foreground_masks(dataset: InputDataset, background: Float[Tensor, "3"]) -> l
 def foreground_mask(
     image: Float[Tensor, "height width channels"], background: Float[Tensor, "3"]
 ) -> Bool[Tensor, "height width"]:
-    """What is not transparent, or in an image without transparent pixels what differs from the background.
+    """The pixels that show the object.
 
-    By more than 0.05 in any channel.
+    In an image with transparent pixels these are the others. In an opaque image they are the pixels that differ from
+    the background by more than 0.05 in any channel.
 
     Args:
         image: RGB or RGBA with straight alpha, in [0, 1].

@@ -1,4 +1,4 @@
-"""Which pixels a training step takes its rays from: more of the photographed thing, or as in the paper's code."""
+"""Which pixels a training step takes its rays from: mostly the foreground, or a single photo as in the paper's code."""
 
 from __future__ import annotations
 
@@ -14,107 +14,82 @@ from torch import Tensor
 
 from dietnerf_ns.utils.errors import check_limits
 
-MARGIN = 0.02
+FOREGROUND_MARGIN = 0.02
+"""Width of the margin around the foreground, relative to a photo's shorter side."""
+CENTRE_FRACTION = 0.5
+"""Side of the photos' centre relative to the whole, for the first steps of `SinglePhotoPixelSampler`; as NeRF's code
+(`precrop_frac`)."""
 
 
 @dataclass
 class ForegroundPixelSamplerConfig(PixelSamplerConfig):
-    """Most rays go through the thing in the photos, if they show it on one background."""
+    """Most rays pass through the foreground if the photos have a uniform background."""
 
     _target: type = field(default_factory=lambda: ForegroundPixelSampler)
     subject_share: float = 0.9
-    """Part of a step's rays that go through the thing in the photos or close by, if all photos are of one size and show
-    it on one background, which is soon learned; the other rays go anywhere in the photos, as all do with 0."""
+    """Part of a step's rays that pass through the foreground of the photos or its margin, if all photos have one size
+    and one uniform background, which is learned quickly. The other rays are uniform over the photos; 0 makes all rays
+    uniform."""
 
 
 class ForegroundPixelSampler(PixelSampler):
-    """Some of the rays through the subject and a margin around it, the rest uniform over all pixels.
+    """Some rays through the foreground and its margin, the rest uniform over all pixels.
 
-    Without one background, and with photos of different sizes or of other than pinhole cameras, all rays are uniform.
+    Without foreground masks, and for photos of different sizes, all rays are uniform.
 
     Args:
         config: see `ForegroundPixelSamplerConfig`.
 
     Raises:
-        UserError: a share below 0 or above 1.
+        SettingError: a share below 0 or above 1.
     """
 
     config: ForegroundPixelSamplerConfig
-    subject: Bool[Tensor, "photos height width"] | None = None
-    """The thing in each photo of the dataset and a margin around it."""
+    foreground: Bool[Tensor, "photos height width"] | None = None
+    """The foreground and its margin in each photo of the dataset."""
 
     def __init__(self, config: ForegroundPixelSamplerConfig, **kwargs):
-        limits = {"subject_share": (0 <= config.subject_share <= 1, "at least 0 and at most 1")}
-        check_limits(config, limits, prefix="pipeline.datamanager.pixel-sampler.")
+        check_limits(config, {"subject_share": (0 <= config.subject_share <= 1, "at least 0 and at most 1")})
         super().__init__(config, **kwargs)
         self._photos: Tensor | None = None
+        self._foreground_pixels = torch.empty(0, dtype=torch.int32)
 
-    def set_foreground(self, things: Sequence[Bool[Tensor, "height width"]]) -> None:
-        """Learn where the photos of the dataset show the thing; the margin is 2 % of a photo's shorter side."""
-        if len({thing.shape for thing in things}) != 1 or self.config.subject_share == 0:
+    def set_foreground(self, masks: Sequence[Bool[Tensor, "height width"]]) -> None:
+        """Set the foreground of the dataset's photos, to which a margin is added.
+
+        Args:
+            masks: one for each photo.
+        """
+        if len({mask.shape for mask in masks}) != 1 or self.config.subject_share == 0:
             return
-        width = 2 * round(MARGIN * min(things[0].shape)) + 1
+        width = 2 * round(FOREGROUND_MARGIN * min(masks[0].shape)) + 1
         kernel = np.ones((width, width), dtype=np.uint8)
-        self.subject = torch.stack(
-            [torch.from_numpy(cv2.dilate(thing.byte().numpy(), kernel)).bool() for thing in things]
+        self.foreground = torch.stack(
+            [torch.from_numpy(cv2.dilate(mask.byte().numpy(), kernel)).bool() for mask in masks]
         )
 
-    def pixel_probabilities(self, num_pixels: int) -> Float[Tensor, "num_pixels"]:
-        """How probable it is that a ray goes through a pixel, photo after photo, row after row; masks left aside."""
-        if self.subject is None or not self.subject.any():
-            return torch.full((num_pixels,), 1 / num_pixels)
-        share, subject = self.config.subject_share, self.subject.flatten()
-        return (1 - share) / num_pixels + share * subject / subject.sum()
+    def pixel_probabilities(self, photo: int, num_photos: int, num_pixels: int) -> Float[Tensor, "num_pixels"]:
+        """Probability of each pixel of a photo, row by row, to be a ray's pixel; masks of the dataset are ignored.
+
+        Args:
+            photo: index of the photo.
+            num_photos: number of photos in the dataset; the probabilities of all their pixels sum to 1.
+            num_pixels: pixels of a photo.
+        """
+        uniform = 1 / (num_photos * num_pixels)
+        if self.foreground is None or not self.foreground.any():
+            return torch.full((num_pixels,), uniform)
+        share, foreground = self.config.subject_share, self.foreground[photo].flatten()
+        return (1 - share) * uniform + share * foreground / self.foreground.sum()
 
     def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
-        """The pixels of a step; the subject's are listed when the photos are new."""
-        if self.subject is not None and self._photos is not batch["image"]:
-            subject = self.subject[batch["image_idx"].cpu()]
+        """The pixels of a step; the foreground pixels are listed again when the batch has new photos."""
+        if self.foreground is not None and self._photos is not batch["image"]:
+            foreground = self.foreground[batch["image_idx"].cpu()]
             if "mask" in batch and not self.config.ignore_mask:
-                subject = subject & batch["mask"][..., 0].bool().cpu()
-            self._photos, self._subject_pixels = batch["image"], subject.nonzero().to(batch["image"].device)
+                foreground = foreground & batch["mask"][..., 0].bool().cpu()
+            self._photos, self._foreground_pixels = batch["image"], _indices(foreground).to(batch["image"].device)
         return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
-
-    def sample_method(self, batch_size: int, *size: int, **settings) -> Int[Tensor, "batch_size 3"]:
-        """Photo, row and column of each ray, those through the subject first; arguments as nerfstudio's."""
-        indices = super().sample_method(batch_size, *size, **settings)
-        if self._photos is not None and len(self._subject_pixels) > 0:
-            count = round(self.config.subject_share * batch_size)
-            chosen = torch.randint(len(self._subject_pixels), (count,), device=self._subject_pixels.device)
-            indices[:count] = self._subject_pixels[chosen]
-        return indices
-
-
-@dataclass
-class SinglePhotoPixelSamplerConfig(PixelSamplerConfig):
-    """Rays of a single photo per step, at first from its centre."""
-
-    _target: type = field(default_factory=lambda: SinglePhotoPixelSampler)
-    centre_steps: int = 500
-    """So many first steps take rays from the photos' centre only, where NeRF-Synthetic has its objects: without that
-    some runs stay empty."""
-    centre_fraction: float = 0.5
-    """Side of the centre as a fraction of the photo's."""
-
-
-class SinglePhotoPixelSampler(PixelSampler):
-    """Uniform over the pixels of one photo, another one at every step (NeRF's code: `no_batching`, `precrop_iters`).
-
-    Args:
-        config: see `SinglePhotoPixelSamplerConfig`.
-
-    Raises:
-        UserError: a centre without pixels or larger than the photo.
-    """
-
-    config: SinglePhotoPixelSamplerConfig
-    step: int | None = None
-    """Training steps since the initialisation; None outside of training, where whole photos count."""
-
-    def __init__(self, config: SinglePhotoPixelSamplerConfig, **kwargs):
-        limits = {"centre_fraction": (0 < config.centre_fraction <= 1, "above 0 and at most 1")}
-        check_limits(config, limits, prefix="pipeline.datamanager.pixel-sampler.")
-        super().__init__(config, **kwargs)
 
     def sample_method(
         self,
@@ -125,13 +100,67 @@ class SinglePhotoPixelSampler(PixelSampler):
         mask: Tensor | None = None,
         device: torch.device | str = "cpu",
     ) -> Int[Tensor, "batch_size 3"]:
-        """Photo, row and column of each ray; photos with masks are sampled as nerfstudio does, all together."""
+        """Photo, row and column of each ray, foreground rays first; the arguments are nerfstudio's."""
+        indices = super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
+        if self._photos is not None and len(self._foreground_pixels) > 0:
+            count = round(self.config.subject_share * batch_size)
+            chosen = torch.randint(len(self._foreground_pixels), (count,), device=self._foreground_pixels.device)
+            pixels = self._foreground_pixels[chosen].long()
+            rows = pixels // image_width
+            indices[:count] = torch.stack([rows // image_height, rows % image_height, pixels % image_width], dim=-1)
+        return indices
+
+
+def _indices(mask: Bool[Tensor, "photos height width"]) -> Int[Tensor, "n"]:
+    """Flat indices of the true pixels, in the smallest type: with many photos there are hundreds of millions."""
+    kind = torch.int32 if mask.numel() < 2**31 else torch.int64
+    return torch.cat([(part.flatten().nonzero()[:, 0] + i * part.numel()).to(kind) for i, part in enumerate(mask)])
+
+
+@dataclass
+class SinglePhotoPixelSamplerConfig(PixelSamplerConfig):
+    """All rays of a step pass through one photo, in the first steps through its centre."""
+
+    _target: type = field(default_factory=lambda: SinglePhotoPixelSampler)
+    centre_steps: int = 500
+    """Number of first steps whose rays pass through the middle half of the photos, where NeRF-Synthetic scenes have
+    their objects; without this some runs stay empty."""
+
+
+class SinglePhotoPixelSampler(PixelSampler):
+    """Uniform over the pixels of one photo, another one at every step (NeRF's code: `no_batching`, `precrop_iters`).
+
+    Args:
+        config: see `SinglePhotoPixelSamplerConfig`.
+    """
+
+    config: SinglePhotoPixelSamplerConfig
+    _step: int | None = None
+
+    def begin_step(self, step: int) -> None:
+        """Tell the sampler how far training is; until this is called, rays are uniform over whole photos.
+
+        Args:
+            step: training steps since the present initialisation.
+        """
+        self._step = step
+
+    def sample_method(
+        self,
+        batch_size: int,
+        num_images: int,
+        image_height: int,
+        image_width: int,
+        mask: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Int[Tensor, "batch_size 3"]:
+        """Photo, row and column of each ray; photos with masks are sampled together, as nerfstudio does."""
         if mask is not None:
             return super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
         indices = super().sample_method(batch_size, 1, image_height, image_width, device=device)
-        if self.step is not None and self.step < self.config.centre_steps:
+        if self._step is not None and self._step < self.config.centre_steps:
             size = torch.tensor([image_height, image_width], device=indices.device)
-            start = size * (1 - self.config.centre_fraction) / 2
-            indices[:, 1:] = (start + indices[:, 1:] * self.config.centre_fraction).long()
+            start = size * (1 - CENTRE_FRACTION) / 2
+            indices[:, 1:] = (start + indices[:, 1:] * CENTRE_FRACTION).long()
         indices[:, 0] = torch.randint(num_images, (), device=indices.device)
         return indices

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ViewProtocol:
-    """A published choice of views, so that numbers can be compared."""
+    """A published choice of training and test views, so that numbers can be compared."""
 
     train_indices: tuple[int, ...]
     """Frames of the training split, in the file's order."""
@@ -32,7 +32,7 @@ PROTOCOLS = {
 
 
 def protocol_test_indices(image_filenames: Sequence[Path], protocol: ViewProtocol) -> list[int]:
-    """Frames of a test split that the protocol evaluates.
+    """Indices of the frames of a test split that the protocol evaluates.
 
     A frame's number is the last number in its file name (`r_16.png` is 16), so that a split that was already thinned
     out keeps all its frames; files without numbers are counted by position.

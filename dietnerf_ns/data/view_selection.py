@@ -1,6 +1,6 @@
-"""Which few training views are kept, and how well they cover the directions. Pure functions of cameras.
+"""Which few training views are kept. Pure functions of cameras.
 
-Frame: camera-to-world matrices [N, 3, 4] with OpenGL axes (the camera looks along its -z), in the scene's own units.
+Frame: camera-to-world matrices [n, 3, 4] with OpenGL axes (the camera looks along its -z), in scene units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dietnerf_ns.data.protocols import PROTOCOLS
 from dietnerf_ns.geometry.cameras import viewing_directions
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import SettingError
 
 PER_VIEW_METADATA = ("depth_filenames", "normal_filenames", "camera_to_worlds", "semantics")
 
@@ -44,23 +44,25 @@ def select_views(
         Indices into the training split, in the order of choice.
 
     Raises:
-        UserError: two ways of choosing at once, or views that the dataset does not have.
+        SettingError: two ways of choosing at once, or views that the dataset does not have.
     """
-    ways = {"num-views": num_views, "view-indices": indices, "protocol": protocol}
-    named = [f"--pipeline.datamanager.{name}" for name, value in ways.items() if value is not None]
-    if len(named) > 1:
-        raise UserError(f"{' and '.join(named)} contradict each other: name the training views in one way only.")
+    ways = {"num_views": num_views, "view_indices": indices, "protocol": protocol}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        others = " and ".join(name.replace("_", "-") for name in given[1:])
+        raise SettingError(
+            given[0], ways[given[0]], f"contradicts {others}; choose the training views in one way only."
+        )
     available = len(camera_to_worlds)
     if protocol is not None:
-        return _checked(PROTOCOLS[protocol].train_indices, available, f"protocol {protocol}")
+        return _checked("protocol", protocol, PROTOCOLS[protocol].train_indices, available)
     if indices is not None:
-        return _checked(indices, available, "--pipeline.datamanager.view-indices")
+        return _checked("view_indices", list(indices), indices, available)
     if num_views is None:
         return list(range(available))
     if not 1 <= num_views <= available:
-        raise UserError(
-            f"--pipeline.datamanager.num-views {num_views}: the training split has {available} views; "
-            f"choose 1 to {available}."
+        raise SettingError(
+            "num_views", num_views, f"the training split has {available} views; choose 1 to {available}."
         )
     if strategy == "first":
         return list(range(num_views))
@@ -69,17 +71,19 @@ def select_views(
     return farthest_views(camera_to_worlds, num_views)
 
 
-def _checked(indices: Sequence[int], available: int, source: str) -> list[int]:
+def _checked(setting: str, value: object, indices: Sequence[int], available: int) -> list[int]:
     wrong = [index for index in indices if not 0 <= index < available]
     if wrong or not indices:
-        raise UserError(f"{source}: views {wrong} do not exist; the training split has views 0 to {available - 1}.")
+        raise SettingError(
+            setting, value, f"views {wrong} do not exist; the training split has views 0 to {available - 1}."
+        )
     if len(set(indices)) < len(indices):
-        raise UserError(f"{source}: {list(indices)} names a view twice.")
+        raise SettingError(setting, value, "names a view twice.")
     return list(indices)
 
 
 def farthest_views(camera_to_worlds: Float[Tensor, "n 3 4"], num_views: int) -> list[int]:
-    """Greedy farthest-point choice: each next view is the one farthest from all views taken so far.
+    """Greedy farthest-point sampling: each next view is the one farthest from all views chosen so far.
 
     The distance of two views is the angle between their viewing directions over 180 degrees, plus the distance of
     their positions over the largest distance of two cameras. The first view is one end of the most distant pair.

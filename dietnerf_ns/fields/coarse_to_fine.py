@@ -1,4 +1,4 @@
-"""Coarse to fine: a field learns the scene's shape before finer levels of features may explain the photos away."""
+"""Coarse to fine: a field learns the scene's shape before finer levels of features can overfit the photos."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def level_weights(progress: float, num_levels: int) -> Float[Tensor, "num_levels"]:
-    """How much of each level's features is let in: the coarsest always, the others one after the other.
+    """Weight of each level's features: the coarsest level is always enabled, the others follow one after the other.
 
     The linear schedule of FreeNeRF (Yang et al., CVPR 2023, arXiv 2303.07418) with levels in place of frequencies.
 
     Args:
-        progress: how far the schedule has come, 0 at its start; at 1 the last level is fully in.
-        num_levels: from coarse to fine.
+        progress: 0 at the start of the schedule; at 1 the last level is fully enabled.
+        num_levels: number of levels, from coarse to fine.
 
     Returns:
         Weights in [0, 1].

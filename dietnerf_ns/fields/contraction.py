@@ -1,4 +1,4 @@
-"""Folds the space in front of cameras that all look one way into a cube."""
+"""Contracts the space in front of front-facing cameras into a cube."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dietnerf_ns.geometry.cameras import is_front_facing
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import SettingError
 
 
 class FrontFacingContraction(SpatialDistortion):
     """Normalised device coordinates of the mean camera (NeRF, Mildenhall et al. 2020, appendix C), scaled to [-2, 2].
 
     Resolution follows what the photos resolve: constant per pixel sideways, and per disparity in depth. Depth starts at
-    the near plane, taken as the largest distance of a camera from the cameras' mean position: photos of a thing are
-    seldom taken from closer than one moves between them.
+    the near plane, which is the largest distance of a camera from the cameras' mean position: photos are rarely taken
+    from closer to an object than the photographer moves between them.
 
     Args:
         cameras: the training cameras, OpenGL axes.
 
     Raises:
-        UserError: the cameras are not front-facing.
+        SettingError: the cameras are not front-facing.
     """
 
     def __init__(self, cameras: Cameras):
         super().__init__()
         if not is_front_facing(cameras):
-            raise UserError(
-                "--pipeline.model.scene front-facing: needs pinhole cameras at different places that all look one "
-                "way; use auto, object or around."
+            raise SettingError(
+                "scene",
+                "front-facing",
+                "needs pinhole cameras at different positions whose viewing directions are within 60 degrees; use "
+                "auto, object or around.",
             )
         poses = cameras.camera_to_worlds.detach().cpu()
         backward = normalize(poses[:, :, 2].mean(0), dim=0)
@@ -45,7 +47,7 @@ class FrontFacingContraction(SpatialDistortion):
         self.register_buffer("half_extent", self._half_extent(cameras))
 
     def _half_extent(self, cameras: Cameras) -> Float[Tensor, "2"]:
-        """Largest |x / depth| and |y / depth| that a photo sees from twice the near depth on."""
+        """Largest |x / depth| and |y / depth| that a photo shows beyond twice the near depth."""
         rays = [self._corner_rays(cameras[i : i + 1]) for i in range(len(cameras))]
         origins, directions = (torch.cat(parts) for parts in zip(*rays, strict=True))
         at_infinity = (directions[:, :2] / -directions[:, 2:]).abs()
@@ -62,7 +64,7 @@ class FrontFacingContraction(SpatialDistortion):
         return (rays.origins - self.center) @ self.axes.T, rays.directions @ self.axes.T
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """World positions to [-2, 2]^3 for what the photos see; points before the near plane land outside."""
+        """Map what the photos see to [-2, 2]^3; points in front of the near plane land outside."""
         with torch.autocast(positions.device.type, enabled=False):  # half precision is too coarse for coordinates
             local = (positions.float() - self.center) @ self.axes.T
         depth = torch.maximum(-local[..., 2:], 1e-3 * self.near)

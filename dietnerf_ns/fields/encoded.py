@@ -1,4 +1,4 @@
-"""nerfacto's field on any encoding with levels, of which finer ones can be let in bit by bit."""
+"""nerfacto's field on any encoding with levels, whose finer levels can be enabled gradually."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class EncodedField(NerfactoField):
     """nerfacto's field with another encoding in place of its hash grid.
 
     Args:
-        encoding: positions in the unit cube to features, level beside level from coarse to fine.
-        num_levels: of the encoding.
-        position_gradients: whether anything needs gradients with respect to positions (camera poses, normals). nerfacto
-            always takes them, at a good part of a step's cost.
-        nerfacto_arguments: everything else `NerfactoField` takes.
+        encoding: maps positions in the unit cube to features, the levels side by side from coarse to fine.
+        num_levels: number of levels of the encoding.
+        position_gradients: whether gradients with respect to positions are needed (camera poses, normals). nerfacto
+            always computes them, which is a good part of a step's cost.
+        nerfacto_arguments: the other arguments of `NerfactoField`.
     """
 
     def __init__(
@@ -41,20 +41,19 @@ class EncodedField(NerfactoField):
 
     @property
     def encoding(self) -> Encoding:
-        """What turns positions into features."""
+        """Maps positions in the unit cube to features."""
         return self.mlp_base[0]
 
     @property
     def level_mask(self) -> LevelMask:
-        """How much of each level is let in."""
+        """Weights the features of each level."""
         return self.mlp_base[1]
 
 
 class ConstantInput(nn.Sequential):
-    """Layers whose input is a constant to autograd."""
+    """Layers without gradients to their input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Pass the input through all layers."""
         return super().forward(input.detach())
 
 

@@ -1,4 +1,4 @@
-"""Between an encoding with several levels and the network behind it: lets levels in bit by bit."""
+"""A layer between an encoding with several levels and the network behind it that enables levels gradually."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class LevelMask(nn.Module):
     """
 
     weights: Float[Tensor, "num_levels"]
-    """In [0, 1]; saved with the field, so that a run stopped half-way looks as it did."""
+    """In [0, 1]; saved with the field, so that a run stopped half-way renders as it did."""
 
     def __init__(self, num_levels: int):
         super().__init__()
         self.register_buffer("weights", torch.ones(num_levels))
 
     def forward(self, features: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
-        """The features, weighted."""
+        """Weight the features of each level."""
         per_level = features.shape[-1] // len(self.weights)
         return features * self.weights.repeat_interleave(per_level).to(features)

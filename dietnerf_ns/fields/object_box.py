@@ -1,4 +1,4 @@
-"""The box of one thing, and the parts of rays that lie in it."""
+"""The bounding box of an object, and the segments of rays inside it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dietnerf_ns.geometry.cameras import (
 )
 from dietnerf_ns.geometry.sphere import horizontal_axes
 from dietnerf_ns.geometry.visual_hull import VisualHull
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import SettingError
 
 MARGIN = 0.02
-ROUNDING = 1 + 1e-4  # rays end on the box's faces
+ROUNDING = 1 + 1e-4  # rays end on the faces of the box
 FAR_OUTSIDE = 4.0
 
 
 class ObjectBox(SpatialDistortion):
-    """A box of any direction and proportions; the cube around it is scaled to [-2, 2].
+    """A box of any orientation and proportions; the cube around it is scaled to [-2, 2].
 
     Args:
-        axes: rows are the directions of the box's sides in the world, of length 1.
-        center: in the world.
+        axes: rows are the directions of the box's sides, unit vectors in the world frame.
+        center: centre of the box in the world frame.
         half_sizes: half the box's extent along each of the axes, in scene units.
     """
 
@@ -42,29 +42,31 @@ class ObjectBox(SpatialDistortion):
 
     @classmethod
     def of(cls, aabb: Float[Tensor, "2 3"]) -> ObjectBox:
-        """The box between two corners, along the world's axes."""
+        """The axis-aligned box between two corners."""
         aabb = aabb.detach().cpu()
         return cls(torch.eye(3), aabb.mean(dim=0), (aabb[1] - aabb[0]) / 2)
 
     @classmethod
     def seen_by(cls, cameras: Cameras) -> ObjectBox:
-        """An upright cube around the point that all cameras look at, for a thing that photos show whole.
+        """An upright cube around the point that all cameras look at, for an object that the photos show whole.
 
-        Upright: things mostly have edges along and across their up, and feature planes hold those best that are
-        parallel to them. Half a side is what fits into the photos' longer side at the centre's distance, in the photo
-        that shows least. On NeRF-Synthetic scenes, whose cameras are 4.03 from the centre, this gives 1.45, where 1.5
-        is customary.
+        Upright, because most edges of objects are parallel or perpendicular to their up axis and feature planes
+        represent edges best that are parallel to them. Half a side is what fits into the longer side of the photos at
+        the centre's distance, in the photo that shows least. On NeRF-Synthetic scenes, whose cameras are 4.03 from the
+        centre, this gives 1.45, where 1.5 is customary.
 
         Args:
             cameras: the training cameras, OpenGL axes.
 
         Raises:
-            UserError: the cameras do not surround anything.
+            SettingError: the cameras do not surround anything.
         """
         if not surround_one_object(cameras):
-            raise UserError(
-                "--pipeline.model.scene object: needs pinhole cameras that look at one thing from sides at least 60 "
-                "degrees apart; use auto, around or front-facing."
+            raise SettingError(
+                "scene",
+                "object",
+                "needs pinhole cameras that look at one object from directions at least 60 degrees apart; use auto, "
+                "around or front-facing.",
             )
         poses = cameras.camera_to_worlds.detach().cpu()
         center, up = nearest_point_to_axes(poses), up_vector(poses)
@@ -75,7 +77,7 @@ class ObjectBox(SpatialDistortion):
         return cls(torch.stack([*horizontal_axes(up), up]), center, half_size.expand(3).clone())
 
     def shrunk_to(self, hull: VisualHull) -> ObjectBox:
-        """The box around what a hull and this box have in common, and 2 % of this box more.
+        """The box around the intersection of a hull and this box, with a margin of 2 % of this box.
 
         Raises:
             InconsistentSilhouettes: see `VisualHull.extent`.
@@ -92,19 +94,19 @@ class ObjectBox(SpatialDistortion):
             return vectors @ self.axes.to(vectors).T
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """World positions in the box to [-2, 2]^3; all others, where nothing was trained, land outside."""
+        """Map world positions in the box to [-2, 2]^3; all others, where nothing was trained, land outside."""
         local = self.local(positions - self.center)
         outside = (local.abs() > ROUNDING * self.half_sizes).any(dim=-1, keepdim=True)
         return torch.where(outside, FAR_OUTSIDE, 2 * local / self.half_sizes.max())
 
 
 class BoxCollider(NearFarCollider):
-    """Rays start and end where they enter and leave a box, as far as that is between near and far plane.
+    """Rays start and end where they enter and leave a box, within the near and far planes.
 
-    A ray that misses the box has a length of next to nothing, at the near plane.
+    A ray that misses the box gets a negligible length at the near plane.
 
     Args:
-        box: in the world.
+        box: the box in the world frame.
         near_plane: smallest distance along a ray, in scene units.
         far_plane: largest distance along a ray.
     """

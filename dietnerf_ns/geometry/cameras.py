@@ -15,17 +15,17 @@ from torch.nn.functional import normalize
 
 COVERAGE_ANGLE_DEG = 30.0
 SURROUND_ANGLE_DEG = 60.0
-"""Cameras whose viewing directions all differ by less face one way; from here on they may surround something."""
+"""Front-facing captures have all their viewing directions within this angle of each other."""
 
 
 def is_pinhole(cameras: Cameras) -> bool:
-    """Whether all cameras are perspective ones, with or without lens distortion."""
+    """Whether all cameras are perspective cameras, with or without lens distortion."""
     return bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
 
 
 def viewing_directions(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 3"]:
     """Unit vectors along the optical axes, pointing into the scene."""
-    return torch.nn.functional.normalize(-camera_to_worlds[:, :3, 2], dim=-1)
+    return normalize(-camera_to_worlds[:, :3, 2], dim=-1)
 
 
 def widest_viewing_angle(camera_to_worlds: Float[Tensor, "n 3 4"]) -> float:
@@ -57,9 +57,11 @@ def nearest_point_to_axes(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Ten
 
 
 def up_vector(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
-    """The scene's up: perpendicular to all cameras' right axes, for photos are rarely rolled.
+    """The scene's up direction, a unit vector: perpendicular to all cameras' right axes, because photos are rarely
+    rolled.
 
-    Where the right axes do not span a plane (one camera, or all side by side) the mean of the cameras' own up axes.
+    Where the right axes do not span a plane (one camera, or cameras side by side) it is the mean of the cameras' up
+    axes.
     """
     mean_up = normalize(camera_to_worlds[:, :3, 1].mean(0), dim=0)
     _, spread, axes = torch.linalg.svd(camera_to_worlds[:, :3, 0], full_matrices=True)
@@ -69,13 +71,13 @@ def up_vector(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
 
 
 def is_in_front(point: Float[Tensor, "3"], camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
-    """Whether no camera has the point beside or behind it."""
+    """Whether the point lies in front of every camera."""
     to_point = point - camera_to_worlds[:, :3, 3]
     return bool(((to_point * viewing_directions(camera_to_worlds)).sum(-1) > 0).all())
 
 
 def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
-    """Whether the cameras look at one thing from clearly different sides.
+    """Whether the cameras look at one place from clearly different sides.
 
     True if some two viewing directions are at least 60 degrees apart and the point nearest to all optical axes lies
     in front of every camera. Front-facing captures fail the first test, captures that look outwards the second.
@@ -85,15 +87,12 @@ def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
 
 
 def surround_one_object(cameras: Cameras) -> bool:
-    """Whether these are pinhole cameras that look at one thing from clearly different sides."""
+    """Whether these are pinhole cameras that look at one object from clearly different sides."""
     return is_pinhole(cameras) and cameras_surround_scene(cameras.camera_to_worlds.cpu())
 
 
 def is_front_facing(cameras: Cameras) -> bool:
-    """Whether these are pinhole cameras at different places that look the same way.
-
-    The same way: no two viewing directions are 60 degrees or more apart.
-    """
+    """Whether these are pinhole cameras at different positions whose viewing directions lie within 60 degrees."""
     positions = cameras.camera_to_worlds[:, :, 3]
     apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
     return apart and is_pinhole(cameras) and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG

@@ -35,7 +35,7 @@ class Sphere:
 
 
 def fit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
-    """The shell on which the training cameras lie, around the whole circle."""
+    """The shell that the training cameras lie in: their ranges of radius and elevation, and all azimuths."""
     center, up = nearest_point_to_axes(camera_to_worlds), up_vector(camera_to_worlds)
     _, elevations, radii = spherical_coordinates(camera_to_worlds, center, up)
     return Sphere(
@@ -54,7 +54,15 @@ def pose_at(
     elevation: Float[Tensor, ""],
     radius: Float[Tensor, ""],
 ) -> Float[Tensor, "3 4"]:
-    """The camera at this place around the centre that looks at it with the horizon level."""
+    """A camera that looks at the centre with a level horizon.
+
+    Args:
+        center: world position that the camera looks at.
+        up: unit vector; azimuth turns around it.
+        azimuth: theta in degrees.
+        elevation: phi in degrees above the plane perpendicular to `up`.
+        radius: distance to the centre in scene units.
+    """
     azimuth, elevation = torch.deg2rad(azimuth), torch.deg2rad(elevation)
     first, second = horizontal_axes(up)
     horizontal = azimuth.cos() * first + azimuth.sin() * second
@@ -77,7 +85,7 @@ def spherical_coordinates(
 
 
 def horizontal_axes(up: Float[Tensor, "3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """Where azimuth 0 and 90 point: two unit vectors perpendicular to `up` and to each other."""
+    """Unit vectors at azimuth 0 and 90 degrees, perpendicular to `up` and to each other."""
     reference = torch.tensor([1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0])  # not parallel to up
     first = normalize(reference - (reference @ up) * up, dim=0)
     return first, torch.linalg.cross(up, first)

@@ -1,4 +1,4 @@
-"""Whether the fused CUDA kernels of tinycudann can be used."""
+"""Which implementation of the networks is used: the fused CUDA kernels of tinycudann, or torch."""
 
 from __future__ import annotations
 

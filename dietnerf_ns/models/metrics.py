@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 
 class LazyLPIPS:
     """LPIPS (AlexNet, `normalize=True`, as nerfstudio computes it), loaded at the first evaluation.
 
-    Its backbone is a download. Where that fails the metric is NaN and `missing_because` says why. It is no module, so
-    the backbone stays out of checkpoints.
+    Its backbone is a download. If that fails the metric is NaN and `missing_because` says why. This is no module, so
+    that the backbone stays out of checkpoints.
     """
 
     def __init__(self, normalize: bool = True):
@@ -44,6 +45,7 @@ def without_missing(metrics: dict[str, float], lpips: LazyLPIPS) -> dict[str, fl
     return {name: value for name, value in metrics.items() if not name.endswith("lpips")}
 
 
-def left_out(lpips: LazyLPIPS) -> dict[str, str]:
-    """Metrics that were left out, with the reason."""
-    return {} if lpips.missing_because is None else {"lpips": lpips.missing_because}
+def missing_metrics(model: Model) -> dict[str, str]:
+    """Image metrics that a model could not compute, with the reason."""
+    reason = getattr(getattr(model, "lpips", None), "missing_because", None)
+    return {} if reason is None else {"lpips": reason}

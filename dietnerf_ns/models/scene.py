@@ -1,19 +1,16 @@
-"""What the cameras see, and the space, settings and background that go with it."""
+"""What the cameras see, and the space, settings and background with which it is modelled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
-from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from dietnerf_ns.data.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
+from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.fields.object_box import ObjectBox
 from dietnerf_ns.geometry.cameras import is_front_facing, surround_one_object
@@ -33,98 +30,89 @@ BLENDER_PRESET = {
     "disable_scene_contraction": True,
     **OBJECT_PRESET,
 }
-BLENDER_HALF_SIZE = 1.5  # of blender-data's box
+"""What NeRF-Synthetic scenes need, as in nerfstudio's own benchmark of them."""
+BLENDER_HALF_SIZE = 1.5
+"""Half a side of the box of nerfstudio's blender-data, in scene units."""
 
 
 @dataclass(frozen=True)
-class Photos:
-    """What is known of the photos when a model is built; when it is rendered there may be none."""
-
-    cameras: Cameras | None
-    background: Float[Tensor, "3"] | None
-    """That all photos have in common, RGB in [0, 1]."""
-    hull: VisualHull | None
-
-    @classmethod
-    def described_by(cls, metadata: Mapping[str, Any]) -> Photos:
-        """As the datamanager put it into a dataset's metadata."""
-        return cls(*(metadata.get(key) for key in (TRAIN_CAMERAS, ONE_BACKGROUND, VISUAL_HULL)))
-
-
-@dataclass(frozen=True)
-class Scene:
-    """How a scene is to be modelled."""
+class SceneSetup:
+    """How a scene is modelled."""
 
     space: SpatialDistortion | None = None
-    """World to [-2, 2]^3; None: as nerfacto has it."""
+    """Maps the world to [-2, 2]^3; None leaves nerfacto's contraction."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the model, in place of its defaults."""
+    """Settings of the model that the scene determines."""
     background: Float[Tensor, "3"] | None = None
-    """RGB in [0, 1] in place of the model's background colour."""
+    """Background colour of the photos, RGB in [0, 1]."""
 
 
-def bounded_scene(aabb: Float[Tensor, "2 3"], photos: Photos) -> Scene:
-    """A scene inside the dataparser's box, which is made smaller where the photos allow it."""
-    outer = ObjectBox.of(aabb)
-    box = _shrunk(outer, photos)
-    if box is not outer:
-        CONSOLE.print(f"Box: {_sides(box)}, by the outlines in the photos.")
-    return Scene(box)
-
-
-def recognised_scene(wanted: Literal["auto"] | SceneKind, photos: Photos, *, background_color: str) -> Scene:
-    """A scene by what its cameras see.
+def bounded_scene(aabb: Float[Tensor, "2 3"], hull: VisualHull | None) -> SceneSetup:
+    """A scene inside the dataparser's box, which is reduced to the visual hull if there is one.
 
     Args:
-        wanted: what kind of scene, or to find that out.
-        photos: what is known of them; without a hull the box of a thing is as large as the photos show.
-        background_color: of the model; nerfacto's default makes way for that of the photos.
+        aabb: two corners of the box, in scene units.
+        hull: of the foreground.
+    """
+    outer = ObjectBox.of(aabb)
+    box = _fitted(outer, hull)
+    if box is not outer:
+        CONSOLE.print(f"Box: {_sides(box)}, from the silhouettes.")
+    return SceneSetup(box)
+
+
+def recognised_scene(wanted: Literal["auto"] | SceneKind, capture: Capture, hull: VisualHull | None) -> SceneSetup:
+    """The setup of a scene according to what its cameras see.
+
+    Args:
+        wanted: the kind of scene, or `auto` to recognise it.
+        capture: the training views.
+        hull: reduces the box of an object; without it the box is as large as the photos show.
 
     Raises:
-        UserError: the cameras do not fit the kind of scene.
+        SettingError: the cameras do not fit the kind of scene.
     """
-    if photos.cameras is None:
-        return Scene()
-    kind = _kind(photos) if wanted == "auto" else wanted
+    kind = _kind(capture) if wanted == "auto" else wanted
     if kind == "object":
-        return _object(photos, background_color)
-    return _front_facing(photos.cameras) if kind == "front-facing" else Scene()
+        return _object(capture, hull)
+    if kind == "front-facing":
+        return _front_facing(capture)
+    reason = " (the photos have no uniform background)" if wanted == "auto" and capture.background is None else ""
+    CONSOLE.print(f"Scene: around{reason}.")
+    return SceneSetup()
 
 
-def _kind(photos: Photos) -> SceneKind:
-    if is_front_facing(photos.cameras):
+def _kind(capture: Capture) -> SceneKind:
+    if is_front_facing(capture.cameras):
         return "front-facing"
-    return "object" if photos.background is not None and surround_one_object(photos.cameras) else "around"
+    return "object" if capture.background is not None and surround_one_object(capture.cameras) else "around"
 
 
-def _object(photos: Photos, background_color: str) -> Scene:
-    cube = ObjectBox.seen_by(photos.cameras)
+def _object(capture: Capture, hull: VisualHull | None) -> SceneSetup:
+    cube = ObjectBox.seen_by(capture.cameras)
     density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(cube.half_sizes.max())
-    box = _shrunk(cube, photos)
-    background = photos.background if background_color == NerfactoModelConfig.background_color else None
-    colour = background_color if background is None else f"RGB {_numbers(background)}, as in the photos"
-    # A hull is known while training only; a trained box comes with the checkpoint.
-    where = "" if photos.hull is None else f" in a box of {_sides(box)} around {_numbers(box.center)},"
-    CONSOLE.print(
-        f"Scene: one thing with nothing around it,{where} background {colour}. "
-        "Otherwise: --pipeline.model.scene around."
-    )
-    return Scene(box, OBJECT_PRESET | {"average_init_density": density}, background)
+    box = _fitted(cube, hull)
+    # A hull is known in training only; a trained box comes with the checkpoint.
+    where = "" if hull is None else f" Box {_sides(box)} around {_numbers(box.center)}."
+    colour = capture.background
+    background = "" if colour is None else f" Background RGB {_numbers(colour)} from the photos."
+    CONSOLE.print(f"Scene: object.{where}{background} For a scene with surroundings: --pipeline.model.scene around.")
+    return SceneSetup(box, OBJECT_PRESET | {"average_init_density": density}, colour)
 
 
-def _front_facing(cameras: Cameras) -> Scene:
-    contraction = FrontFacingContraction(cameras)
-    CONSOLE.print(f"Scene: seen from the front, near plane {contraction.near:.2f}.")
-    return Scene(contraction, {"near_plane": float(contraction.near)})
+def _front_facing(capture: Capture) -> SceneSetup:
+    contraction = FrontFacingContraction(capture.cameras)
+    CONSOLE.print(f"Scene: front-facing, near plane {contraction.near:.2f}.")
+    return SceneSetup(contraction, {"near_plane": float(contraction.near)})
 
 
-def _shrunk(box: ObjectBox, photos: Photos) -> ObjectBox:
-    if photos.hull is None:
+def _fitted(box: ObjectBox, hull: VisualHull | None) -> ObjectBox:
+    if hull is None:
         return box
     try:
-        return box.shrunk_to(photos.hull)
+        return box.shrunk_to(hull)
     except InconsistentSilhouettes as error:
-        CONSOLE.print(f"[bold yellow]{error}: are the camera poses right? The box stays as it is.[/bold yellow]")
+        CONSOLE.print(f"[bold yellow]{error}. Are the camera poses right? The box is not fitted.[/bold yellow]")
         return box
 
 

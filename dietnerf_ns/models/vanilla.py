@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,14 +12,18 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from torch import Tensor
 
+from dietnerf_ns.models.base import Render, SemanticModel
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.utils.compat import lpips_replaced_by
 
 
 def positional_encoding(frequencies: int) -> NeRFEncoding:
-    """Of three numbers, as in the paper's code: the numbers, sine and cosine of their 1-, 2-, 4-, ... fold.
+    """The positional encoding of three numbers as in the paper's code.
 
-    nerfstudio's multiplies them by 2 pi first.
+    The numbers themselves, and sine and cosine of 1, 2, 4, ... times the numbers. nerfstudio multiplies by 2 pi first.
+
+    Args:
+        frequencies: how many powers of two.
     """
     lowest = -math.log2(2 * math.pi)
     return NeRFEncoding(3, frequencies, lowest, lowest + frequencies - 1, include_input=True)
@@ -28,14 +31,14 @@ def positional_encoding(frequencies: int) -> NeRFEncoding:
 
 @dataclass
 class DietVanillaModelConfig(VanillaModelConfig):
-    """nerfstudio's vanilla NeRF; near and far are in collider-params."""
+    """nerfstudio's vanilla NeRF; near and far planes are in collider-params."""
 
     _target: type = field(default_factory=lambda: DietVanillaModel)
     semantic_renders: Literal["coarse", "fine", "both"] = "both"
-    """Which renders the semantic loss sees: both as in the paper, or one to save memory."""
+    """Renders that the semantic loss compares: both as in the paper, or one to save memory."""
 
 
-class DietVanillaModel(NeRFModel):
+class DietVanillaModel(SemanticModel, NeRFModel):
     """Coarse and fine NeRF whose output names also fit nerfstudio's render and export commands.
 
     Args:
@@ -43,33 +46,15 @@ class DietVanillaModel(NeRFModel):
     """
 
     config: DietVanillaModelConfig
-    photometric_loss = "rgb_loss_fine"
 
-    @property
-    def semantic_outputs(self) -> tuple[str, ...]:
-        """The colour outputs that the semantic loss compares."""
-        both = ("rgb_coarse", "rgb_fine")
-        return {"both": both, "coarse": both[:1], "fine": both[1:]}[self.config.semantic_renders]
-
-    def gradient_inputs(self) -> list[Tensor]:
-        """What a step's gradients are taken of: the parameters."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    @contextlib.contextmanager
-    def fewer_samples(self, fraction: float) -> Iterator[None]:
-        """Render with a fraction of the coarse and of the additional fine samples along a ray, inside."""
-        samplers = (self.sampler_uniform, self.sampler_pdf)
-        counts = [sampler.num_samples for sampler in samplers]
-        for sampler, count in zip(samplers, counts, strict=True):
-            sampler.num_samples = max(1, round(fraction * count))
-        try:
-            yield
-        finally:
-            for sampler, count in zip(samplers, counts, strict=True):
-                sampler.num_samples = count
+    def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
+        """The coarse render, the fine one, or both."""
+        chosen = self.config.semantic_renders
+        names = ("coarse", "fine") if chosen == "both" else (chosen,)
+        return [(outputs[f"rgb_{name}"], outputs[f"accumulation_{name}"]) for name in names]
 
     def populate_modules(self) -> None:
-        """Build nerfstudio's vanilla NeRF, sampling from the near plane in evaluation too."""
+        """Build nerfstudio's vanilla NeRF with the paper's encoding; the near plane also holds in evaluation."""
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         self.collider.reset_near_plane = False
@@ -78,12 +63,12 @@ class DietVanillaModel(NeRFModel):
             network.direction_encoding = positional_encoding(4)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict:
-        """Coarse and fine outputs; the fine ones also under the names that every other model uses."""
+        """Coarse and fine outputs; the fine ones also under the names that other models use."""
         outputs = super().get_outputs(ray_bundle)
         return outputs | {name: outputs[f"{name}_fine"] for name in ("rgb", "accumulation", "depth")}
 
     def get_image_metrics_and_images(self, outputs, batch):
-        """vanilla NeRF's metrics; the fine render's also under the common names."""
+        """nerfstudio's metrics and images of vanilla NeRF; the fine render's metrics also under the common names."""
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         metrics |= {name: metrics[f"fine_{name}"] for name in ("ssim", "lpips")}
         return without_missing(metrics, self.lpips), images

@@ -1,1 +1,1 @@
-"""A turntable of a trained scene: its cameras, its frames, its files."""
+"""Turntables of a trained scene: cameras on a circle or an arc, rendered frames, and video files."""

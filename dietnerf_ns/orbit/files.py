@@ -1,4 +1,4 @@
-"""Frames to a video, an animation or a folder of pictures: there completely or not at all."""
+"""Write frames as a video, an animation or a folder of PNG files, either completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ from dietnerf_ns.utils.errors import UserError
 
 Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
-"""A GIF counts in hundredths of a second, and viewers slow down what asks for less than two."""
+"""Durations in a GIF are whole hundredths of a second, and viewers slow down frames that are shorter than two."""
 FRAME_NAME = re.compile(r"\d{5}\.png")
 
 
 def check_output(output: Path, fps: float) -> None:
-    """Find out before any rendering whether the frames can be written; makes the folder that the output lies in.
+    """Check before rendering that the frames can be written, and make the folder that contains the output.
+
+    Args:
+        output: file or folder to write; see `write_frames`.
+        fps: frames per second.
 
     Raises:
-        UserError: unknown suffix, no ffmpeg, a place that cannot be written to, or a folder with other files in it.
+        UserError: the suffix is unknown, ffmpeg is missing, a GIF cannot be that fast, the output cannot be written, or
+            it is a folder that holds other files.
     """
     if _is_folder(output):
         if output.is_file():
             raise UserError(f"--output {output}: is a file; end it in .mp4 or .gif, or name a folder for PNG files.")
         others = [path for path in output.glob("*") if not FRAME_NAME.fullmatch(path.name)]
         if others:
-            raise UserError(f"--output {output}: holds other files, as {others[0].name}; name a new or empty folder.")
+            raise UserError(
+                f"--output {output}: holds other files, such as {others[0].name}; name a new or empty folder."
+            )
     elif output.suffix.lower() not in (".mp4", ".gif"):
         raise UserError(f"--output {output}: must end in .mp4 or .gif, or have no suffix for a folder of PNG files.")
     if output.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
@@ -42,7 +49,7 @@ def check_output(output: Path, fps: float) -> None:
         raise UserError(f"--fps {fps:g}: a GIF shows at most {FASTEST_GIF_FPS} frames per second.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with finished_or_not_at_all(output) as unfinished:
+        with atomic_output(output) as unfinished:
             unfinished.touch()
             unfinished.unlink()
     except OSError as error:
@@ -50,22 +57,30 @@ def check_output(output: Path, fps: float) -> None:
 
 
 def write_frames(frames: Frames, output: Path, fps: float) -> None:
-    """Write .mp4, .gif or a folder of 00000.png, 00001.png, ...; what was there before is replaced at the end.
+    """Write all frames. An existing output is replaced when the last frame has been written.
+
+    Args:
+        frames: RGB images of the same size.
+        output: name.mp4, name.gif, or a folder, which gets 00000.png, 00001.png and so on.
+        fps: frames per second; not used for a folder.
 
     Raises:
-        UserError: the disk is full or gone.
+        UserError: the output cannot be written, for example because the disk is full.
     """
     write = _write_folder if _is_folder(output) else _write_mp4 if output.suffix.lower() == ".mp4" else _write_gif
     try:
-        with finished_or_not_at_all(output) as unfinished:
+        with atomic_output(output) as unfinished:
             write(frames, unfinished, fps)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
 
 
 @contextlib.contextmanager
-def finished_or_not_at_all(output: Path) -> Iterator[Path]:
-    """A hidden neighbour of the output to write to; it takes the output's place when nothing went wrong."""
+def atomic_output(output: Path) -> Iterator[Path]:
+    """Give a hidden path beside the output to write to, a file or a folder.
+
+    It replaces the output when the block ends without an error. Otherwise it is removed, and the output is unchanged.
+    """
     output = output.resolve()
     unfinished = output.with_name(f".unfinished-{output.name}")
     _remove(unfinished)
@@ -93,10 +108,11 @@ def _remove(path: Path) -> None:
 def _write_mp4(frames: Frames, path: Path, fps: float) -> None:
     import mediapy
 
-    # What every player understands has even sides: an odd last row or column is left out.
+    # The pixel format that every player supports needs even sides, so an odd last row or column is cropped.
     even = (frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
     first = next(even)
-    with mediapy.VideoWriter(path, first.shape[:2], fps=fps) as video:
+    height, width, _ = first.shape
+    with mediapy.VideoWriter(path, (height, width), fps=fps) as video:
         for frame in itertools.chain([first], even):
             video.add_image(frame)
 
@@ -104,12 +120,12 @@ def _write_mp4(frames: Frames, path: Path, fps: float) -> None:
 def _write_gif(frames: Frames, path: Path, fps: float) -> None:
     from PIL import Image
 
-    pictures = [Image.fromarray(frame).quantize() for frame in frames]
-    # Rounded so that the whole keeps its length: 30 frames per second are 30, 40, 30, 30, 40, ... ms.
-    ends_ms = [round(100 * i / fps) * 10 for i in range(len(pictures) + 1)]
+    images = [Image.fromarray(frame).quantize() for frame in frames]
+    # The ends are rounded, not the durations, to keep the total: 30 frames per second take 30, 40, 30, 30, 40, ... ms.
+    ends_ms = [round(100 * i / fps) * 10 for i in range(len(images) + 1)]
     durations_ms = [end - start for start, end in itertools.pairwise(ends_ms)]
-    pictures[0].save(
-        path, format="GIF", save_all=True, append_images=pictures[1:], duration=durations_ms, loop=0, optimize=False
+    images[0].save(
+        path, format="GIF", save_all=True, append_images=images[1:], duration=durations_ms, loop=0, optimize=False
     )
 
 

@@ -1,4 +1,4 @@
-"""The frames of a trained run: colour and depth as pictures."""
+"""Frames of a trained run: rendered colour and depth as 8-bit RGB images."""
 
 from __future__ import annotations
 
@@ -19,33 +19,37 @@ from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import get_progress
 from torch import Tensor
 
-from dietnerf_ns.utils.errors import UserError, in_one_line
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
-Shown = Literal["rgb", "depth", "both"]
-NAMES = {kind: (kind, f"{kind}_fine") for kind in ("rgb", "depth", "accumulation")}
-"""What nerfstudio's models call an output; those with a coarse and a fine network have only the second."""
-FRAMES_LOOKED_AT = 8
-SIDE_LOOKED_AT_PX = 48
+FrameContent = Literal["rgb", "depth", "both"]
+OUTPUT_NAMES = {kind: (kind, f"{kind}_fine") for kind in ("rgb", "depth", "accumulation")}
+"""Names of nerfstudio's model outputs. Models with a coarse and a fine network have only the second name."""
+DEPTH_RANGE_FRAMES = 8
+DEPTH_RANGE_SIDE_PX = 48
 
 
 def load_run(load_config: Path) -> Pipeline:
-    """The trained pipeline behind a run's config.yml, of any method, ready to render.
+    """Load a trained pipeline of any nerfstudio method, ready to render.
+
+    Args:
+        load_config: the config.yml that ns-train wrote.
 
     Raises:
-        UserError: it is no run, or its checkpoint or data are not there.
+        UserError: the file is not the configuration of a run, or the checkpoint or the data are missing.
     """
     try:
-        return eval_setup(load_config, update_config_callback=_checked)[1]
-    except torch.OutOfMemoryError:
+        return eval_setup(load_config, update_config_callback=_prepared_to_render)[1]
+    except (UserError, torch.OutOfMemoryError):
         raise
-    except (OSError, yaml.YAMLError, AssertionError, LookupError, AttributeError, RuntimeError) as error:
+    # A config.yml holds Python objects: one that another version wrote may lack attributes or name missing classes.
+    except (*READ_ERRORS, AttributeError, yaml.YAMLError) as error:
         raise UserError(
             f"--load-config {load_config}: this run cannot be loaded; is it a config.yml that ns-train wrote? "
             f"{in_one_line(error)}"
         ) from error
 
 
-def _checked(config: TrainerConfig) -> TrainerConfig:
+def _prepared_to_render(config: TrainerConfig) -> TrainerConfig:
     checkpoints = config.get_checkpoint_dir()
     if not any(checkpoints.glob("*.ckpt")):
         raise UserError(
@@ -60,40 +64,57 @@ def _checked(config: TrainerConfig) -> TrainerConfig:
 
 
 def depth_range(model: Model, cameras: Cameras) -> tuple[float, float]:
-    """Near and far for the colours of all frames: the 2nd and 98th percentile of the depth of what is opaque.
+    """Choose the limits of the depth colours that all frames share.
 
-    Depth is in scene units along the ray. Looks at up to eight of the frames, with a shorter side of 48 pixels.
+    They are the 2nd and the 98th percentile of the depth of opaque pixels (accumulation above 0.5) in at most
+    `DEPTH_RANGE_FRAMES` of the frames, rendered with a shorter side of `DEPTH_RANGE_SIDE_PX` pixels.
+
+    Args:
+        model: the trained model.
+        cameras: cameras of all frames, shape [frames].
+
+    Returns:
+        The near and the far limit, in scene units along the ray.
     """
-    few = cameras[torch.linspace(0, len(cameras) - 1, min(FRAMES_LOOKED_AT, len(cameras))).round().long()]
-    few.rescale_output_resolution(SIDE_LOOKED_AT_PX / int(min(few.height[0], few.width[0])))
-    outputs = [model.get_outputs_for_camera(few[i : i + 1].to(model.device)) for i in range(len(few))]
+    count = min(DEPTH_RANGE_FRAMES, len(cameras))
+    chosen = cameras[torch.linspace(0, len(cameras) - 1, count).round().long()]
+    chosen.rescale_output_resolution(DEPTH_RANGE_SIDE_PX / int(min(chosen.height[0], chosen.width[0])))
+    outputs = [model.get_outputs_for_camera(chosen[i : i + 1].to(model.device)) for i in range(count)]
     depth = torch.cat([_output(o, "depth").flatten() for o in outputs])
     opaque = torch.cat([_output(o, "accumulation").flatten() for o in outputs]) > 0.5
     near, far = torch.quantile(depth[opaque] if opaque.any() else depth, torch.tensor([0.02, 0.98]).to(depth))
     return float(near), float(far)
 
 
-def render_frames(model: Model, cameras: Cameras, shown: Shown) -> Iterator[UInt8[np.ndarray, "height wide 3"]]:
-    """One picture per camera, with a progress bar; `both` puts the depth to the right of the colours.
+def render_frames(
+    model: Model, cameras: Cameras, content: FrameContent
+) -> Iterator[UInt8[np.ndarray, "height wide 3"]]:
+    """Render one RGB image for each camera and show a progress bar.
+
+    Args:
+        model: the trained model.
+        cameras: cameras of the frames, shape [frames].
+        content: colour, depth, or `both`, which puts the depth to the right of the colour in one image of twice the
+            width.
 
     Raises:
-        UserError: the model has no such output.
+        UserError: the model does not render colour, depth or accumulation.
     """
-    near, far = (0.0, 0.0) if shown == "rgb" else depth_range(model, cameras)
+    near, far = (0.0, 0.0) if content == "rgb" else depth_range(model, cameras)
     with get_progress("Rendering", suffix="frames/s") as progress:
         for i in progress.track(range(len(cameras))):
             outputs = model.get_outputs_for_camera(cameras[i : i + 1].to(model.device))
-            panels = []
-            if shown != "depth":
-                panels.append(_output(outputs, "rgb"))
-            if shown != "rgb":
+            images = []
+            if content != "depth":
+                images.append(_output(outputs, "rgb"))
+            if content != "rgb":
                 depth, accumulation = _output(outputs, "depth"), _output(outputs, "accumulation")
-                panels.append(apply_depth_colormap(depth, accumulation, near, far))
-            yield _to_uint8(torch.cat(panels, dim=1))
+                images.append(apply_depth_colormap(depth, accumulation, near, far))
+            yield _to_uint8(torch.cat(images, dim=1))
 
 
 def _output(outputs: dict[str, Tensor], kind: str) -> Float[Tensor, "height width channels"]:
-    name = next((name for name in NAMES[kind] if outputs.get(name) is not None), None)
+    name = next((name for name in OUTPUT_NAMES[kind] if outputs.get(name) is not None), None)
     if name is None:
         raise UserError(f"--outputs: this method renders no {kind}; it renders {', '.join(outputs)}.")
     return outputs[name]

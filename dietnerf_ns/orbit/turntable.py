@@ -1,6 +1,7 @@
-"""The cameras of a turntable: once around the scene, or there and back along an arc. Pure functions.
+"""The cameras of a turntable, which circle the scene once or move back and forth along an arc. Pure functions.
 
-theta is the azimuth, phi the elevation, both in degrees; lengths are in scene units.
+theta is the azimuth and phi the elevation, both in degrees. Lengths are in scene units, and poses are camera-to-world
+matrices [3, 4] with OpenGL axes.
 """
 
 from __future__ import annotations
@@ -33,17 +34,21 @@ def fit_turntable(
     phi: float | None = None,
     radius: float | None = None,
 ) -> Sphere:
-    """The circle or arc that a turntable follows: a sphere with one elevation and one radius.
+    """Choose the circle or arc that a turntable follows.
 
     Args:
-        camera_to_worlds: the training cameras, OpenGL axes.
-        theta_range: first and last azimuth; None is the full circle if the cameras surround the scene, otherwise
-            from the leftmost to the rightmost of them.
-        phi: elevation; None is the mean of the cameras'.
-        radius: distance to the centre; None is the mean of the cameras'.
+        camera_to_worlds: poses of the training cameras.
+        theta_range: first and last azimuth. None takes the full circle if the cameras surround the scene, otherwise the
+            arc from the leftmost to the rightmost camera.
+        phi: elevation. None takes the mean of the cameras' elevations.
+        radius: distance to the centre. None takes the mean of the cameras' distances.
+
+    Returns:
+        A sphere with a single elevation and a single radius.
 
     Raises:
-        UserError: the cameras have nothing in common that one could turn around, or all have the same azimuth.
+        UserError: the cameras look apart, so that there is no centre; they look in parallel directions, so that the
+            distance of the centre is unknown; or they all have the same azimuth, so that they span no arc.
     """
     sphere = fit_sphere(camera_to_worlds)
     if not is_in_front(sphere.center, camera_to_worlds):
@@ -59,13 +64,13 @@ def fit_turntable(
 def _point_ahead(camera_to_worlds: Float[Tensor, "n 3 4"], distance: float | None) -> Float[Tensor, "3"]:
     if widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG:
         raise UserError(
-            "The training cameras look apart, not at one thing: there is nothing to turn around. "
+            "The training cameras look apart, not at a common centre: there is nothing to turn around. "
             "ns-render interpolate moves between them instead."
         )
     if distance is None:
         raise UserError(
-            "The training cameras look along parallel lines and not at one point: give --radius, the distance from "
-            "them, in scene units, of the point to turn around."
+            "The training cameras look along parallel lines and not at one point: give --radius, the distance in scene "
+            "units from the cameras to the point to turn around."
         )
     direction = viewing_directions(camera_to_worlds).mean(0)
     return camera_to_worlds[:, :3, 3].mean(0) + distance * direction / direction.norm()
@@ -81,40 +86,49 @@ def _arc_of(azimuths: Float[Tensor, "n"]) -> Range:
 
 
 def is_full_circle(theta_range: Range) -> bool:
-    """Whether the range ends where it starts, after one turn or more."""
+    """Whether the range ends where it starts, after one or more full turns."""
     start, end = theta_range
     return start != end and (end - start) % 360 == 0
 
 
 def turntable_azimuths(theta_range: Range, frames: int, *, there_and_back: bool = True) -> Float[Tensor, "frames"]:
-    """The azimuth of every frame.
+    """The azimuth of every frame in degrees.
 
-    A full circle has equal steps and ends one step before its start, so that a loop goes on evenly. Over an arc,
-    theta = start + (end - start) (1 - cos(2 pi i / frames)) / 2 for i = 0, 1, ... (of an odd number of frames 1/4, 5/4,
-    ...) swings there and back, also without a jump; one way only, both ends are frames.
+    A full circle has equal steps and ends one step before its start, so that the video loops evenly. An arc that goes
+    there and back follows
+
+        theta = start + (end - start) (1 - cos(2 pi i / frames)) / 2
+
+    for i = 0, 1, ... with an even number of frames and i = 1/4, 5/4, ... with an odd number. It loops as well. An arc
+    that is swept once has equal steps from the first azimuth to the last.
+
+    Args:
+        theta_range: first and last azimuth in degrees.
+        frames: number of frames.
+        there_and_back: whether an arc returns to its start. A full circle is not affected.
     """
     start, end = theta_range
     if is_full_circle(theta_range):
-        share = torch.arange(frames) / frames
+        fraction = torch.arange(frames) / frames
     elif there_and_back:
-        # An odd number of frames is a quarter step late: else the two in the middle would be the same.
+        # Without the shift by a quarter step the two middle ones of an odd number of frames would be identical.
         phase = (torch.arange(frames) + (frames % 2) / 4) / frames
-        share = (1 - torch.cos(2 * torch.pi * phase)) / 2
+        fraction = (1 - torch.cos(2 * torch.pi * phase)) / 2
     else:
-        share = torch.linspace(0, 1, frames)
-    return start + (end - start) * share
+        fraction = torch.linspace(0, 1, frames)
+    return start + (end - start) * fraction
 
 
 def turntable_cameras(
     sphere: Sphere, azimuths: Float[Tensor, "frames"], like: Cameras, size: tuple[int, int]
 ) -> Cameras:
-    """Pinhole cameras at these azimuths.
+    """Pinhole cameras that look at the sphere's centre, one for each frame.
 
     Args:
-        sphere: of one elevation and one radius, as `fit_turntable` gives it.
-        azimuths: of the frames.
-        like: a training camera, shape [1]; what it sees fits into the frame whole.
-        size: (width, height) in pixels.
+        sphere: a sphere with a single elevation and a single radius; see `fit_turntable`.
+        azimuths: azimuth of each frame in degrees.
+        like: a training camera, shape [1]. The frames contain its whole field of view.
+        size: width and height of a frame in pixels.
     """
     elevation, radius = torch.tensor(sphere.elevation_range[0]), torch.tensor(sphere.radius_range[0])
     poses = [pose_at(sphere.center, sphere.up, azimuth=a, elevation=elevation, radius=radius) for a in azimuths]
@@ -133,7 +147,7 @@ def turntable_cameras(
 
 
 def default_size(like: Cameras) -> tuple[int, int]:
-    """(width, height) of a training camera, shape [1], shrunk to at most 1000 pixels on the longer side."""
+    """Width and height in pixels of a training camera, shape [1], scaled down to at most 1000 on the longer side."""
     width, height = int(like.width), int(like.height)
     scale = min(1.0, LONGEST_DEFAULT_SIDE_PX / max(width, height))
     return round(width * scale), round(height * scale)

@@ -1,9 +1,10 @@
-"""What an image encoder is, and the two that exist: OpenCLIP and the embedded EfficientNet-Lite0."""
+"""Image encoders: their settings, the interface, and the two that exist (OpenCLIP and embedded EfficientNet-Lite0)."""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,14 +14,47 @@ from torch.nn.functional import normalize
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from dietnerf_ns.semantic.weights import load_efficientnet_lite0, load_open_clip
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import SettingError
+
+
+@dataclass
+class EncoderConfig:
+    """Which frozen network embeds images, and with which weights."""
+
+    encoder: Literal["open-clip", "embedded"] = "open-clip"
+    """open-clip: CLIP, the paper's choice, whose weights are downloaded at first use. embedded: ImageNet
+    EfficientNet-Lite0 from an installed package; it needs no download, is small, and is weaker."""
+    clip_model: str = "ViT-B-32-quickgelu"
+    """Model name of open-clip-torch. OpenAI's weights need the -quickgelu variants."""
+    clip_pretrained: str = "openai"
+    """Weights of the CLIP model: a tag of open-clip-torch or a checkpoint file."""
+    embedding: Literal["projected", "class-token"] = "projected"
+    """Which CLIP vector is used: the projected image feature, or the last layer's class token as in the paper's
+    code."""
+
+    def load_encoder(self, device: torch.device | str) -> ImageEncoder:
+        """Load the encoder onto a device.
+
+        Raises:
+            SettingError: the weights cannot be loaded, or the settings do not fit together.
+        """
+        if self.encoder == "embedded":
+            return EmbeddedEncoder(device)
+        return OpenClipEncoder(self.clip_model, self.clip_pretrained, embedding=self.embedding, device=device)
+
+    def identity(self) -> dict[str, str]:
+        """The settings that matter for this encoder, by their names: what identifies it in titles and result files."""
+        names = (
+            ("encoder", "clip_model", "clip_pretrained", "embedding") if self.encoder == "open-clip" else ("encoder",)
+        )
+        return {name: getattr(self, name) for name in names}
 
 
 class ImageEncoder(ABC):
-    """A frozen network that tells what an image shows.
+    """A frozen network that maps images to unit vectors.
 
     Deliberately no `nn.Module`: nothing that scans a pipeline (checkpoints, optimisers, the viewer) finds its weights.
-    The network runs in half precision when training does (autocast), for only then are small gradients scaled.
+    The network runs in half precision when training does (autocast), because only then are small gradients scaled.
     """
 
     @abstractmethod
@@ -33,7 +67,7 @@ class ImageEncoder(ABC):
 
 
 def _clamp_keeping_gradients(images: Tensor) -> Tensor:
-    """Values in [0, 1] as an 8-bit image has them; the gradient passes as if nothing was cut off."""
+    """Clamp to [0, 1] as an 8-bit image is; gradients pass as if nothing were clamped."""
     return images + (images.clamp(0, 1) - images).detach()
 
 
@@ -50,11 +84,11 @@ class OpenClipEncoder(ImageEncoder):
         model_name: architecture of open-clip-torch; QuickGELU must match the weights.
         pretrained: tag of open-clip-torch or a local checkpoint file.
         embedding: `projected` is CLIP's image feature; `class-token` is the last transformer layer's class token
-            before its layer norm and projection, as DietNeRF's released code takes it.
+            before its layer norm and projection, as in DietNeRF's released code.
         device: where the network runs.
 
     Raises:
-        UserError: the weights cannot be loaded, or the tower has no class token.
+        SettingError: the weights cannot be loaded, or the tower has no class token.
     """
 
     def __init__(
@@ -81,9 +115,8 @@ class OpenClipEncoder(ImageEncoder):
     def _watch_last_layer(self, model_name: str) -> list[Tensor]:
         transformer = getattr(self.network, "transformer", None)
         if transformer is None or not hasattr(self.network, "class_embedding"):
-            raise UserError(
-                f"--pipeline.semantic.embedding class-token: {model_name} is no vision transformer with a class token; "
-                "use projected."
+            raise SettingError(
+                "embedding", "class-token", f"{model_name} is no vision transformer with a class token; use projected."
             )
         seen: list[Tensor] = []
         transformer.register_forward_hook(lambda _module, _inputs, tokens: seen.append(tokens))
@@ -103,7 +136,7 @@ class OpenClipEncoder(ImageEncoder):
 
 
 class EmbeddedEncoder(ImageEncoder):
-    """ImageNet EfficientNet-Lite0, whose weights come with a package: for machines without network, tests, CPUs.
+    """ImageNet EfficientNet-Lite0, whose weights come with a package: for CPUs, tests, and machines without a network.
 
     Args:
         device: where the network runs.

@@ -1,4 +1,4 @@
-"""Gradients of two losses, one after the other, and the semantic one in proportion to the photometric one."""
+"""Gradients of two losses, taken one after the other, and a limit on one relative to the other."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 Gradients = list[Tensor | None]
-"""One per tensor; None where the loss does not reach it."""
+"""One for each tensor; None where the loss does not depend on it."""
 
 
 def gradients_of(loss: Float[Tensor, ""], tensors: Sequence[Tensor], *, loss_scale: float = 1.0) -> Gradients:
-    """Gradients of a loss; its activations are freed, so that another loss's fit in their place.
+    """Gradients of a loss. Its activations are freed, so that those of another loss fit in their place.
 
     Args:
         loss: any scalar that depends on some of the tensors.
@@ -26,14 +26,14 @@ def gradients_of(loss: Float[Tensor, ""], tensors: Sequence[Tensor], *, loss_sca
 
 
 def limit_norm(gradients: Gradients, reference: Gradients, *, ratio: float) -> Gradients:
-    """The same gradients, shortened together to at most `ratio` times the reference's length.
+    """The same gradients, scaled together so that their norm is at most `ratio` times the reference's.
 
-    An explicit grid with a large learning rate can paint texture that pleases the encoder and no eye; in the paper an
-    MLP's smoothness stood in the way.
+    An explicit grid with a large learning rate can produce texture that pleases the encoder and no eye; in the paper
+    the smoothness of an MLP prevents this.
 
     Args:
-        gradients: to shorten.
-        reference: to compare with, over the tensors that `gradients` reach.
+        gradients: what is limited.
+        reference: gradients of the same tensors; only those that `gradients` reach count.
         ratio: largest allowed norm of the result over that of the reference; 0 for no limit.
     """
     reached = [i for i, gradient in enumerate(gradients) if gradient is not None]
@@ -45,12 +45,12 @@ def limit_norm(gradients: Gradients, reference: Gradients, *, ratio: float) -> G
 
 
 def add_gradients(first: Gradients, second: Gradients) -> Gradients:
-    """Sum of two losses' gradients."""
+    """The sum of the gradients of two losses."""
     return [b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)]
 
 
 def with_gradients(value: Float[Tensor, ""], gradients: Gradients, tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """A scalar of the given value whose backward pass hands out gradients that are known already."""
+    """A scalar of the given value whose backward pass yields gradients that are already known."""
     return _KnownGradients.apply(value, gradients, *tensors)
 
 

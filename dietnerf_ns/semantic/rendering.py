@@ -1,9 +1,9 @@
-"""A full view with gradients, in chunks of rays whose activations are recomputed instead of kept."""
+"""A full view rendered with gradients, in chunks of rays whose activations are recomputed instead of kept."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -13,11 +13,14 @@ from nerfstudio.models.base_model import Model
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
-RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_outputs 3"], Float[Tensor, "num_rays 1"]]]
+from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.utils.errors import UserError
+
+RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_renders 3"], Float[Tensor, "num_rays 1"]]]
 
 MIN_OPACITY = 1e-3
-"""Rays that are clearer than this are not rendered again for their gradient. Every density activation in use (exp,
-softplus) has a slope no larger than the density, and so has the gradient of such a ray."""
+"""Rays with less accumulation are not rendered again for their gradient. Every density activation in use (exp,
+softplus) has a slope no larger than the density, which bounds the gradient of such a ray."""
 
 
 def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resolution: int) -> Cameras:
@@ -44,11 +47,11 @@ def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resol
 
 
 def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tuple[RayBundle, tuple[int, int]]:
-    """One ray per pixel, at a random place inside it.
+    """One ray for each pixel, at a random position inside the pixel.
 
     Args:
         camera: one camera, shape [1]; rays are made on its device.
-        generator: source of the crop's position and of the jitter, on the CPU.
+        generator: random numbers for the crop's position and the jitter, on the CPU.
         crop: side of the random window that is rendered, as a fraction of the image side, in (0, 1].
 
     Returns:
@@ -69,11 +72,11 @@ def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tu
 
 
 @contextlib.contextmanager
-def seen_as_in_the_viewer(model: Model) -> Iterator[None]:
-    """Evaluate the model although it trains, with gradients.
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Render as in the viewer while the model trains, with gradients.
 
-    In evaluation mode nerfstudio's models leave the camera optimiser out, use the average appearance and sample
-    without noise. The proposal sampler counts forward passes to schedule its own updates: its count is put back.
+    In evaluation mode nerfstudio's models ignore the camera optimizer, use the average appearance and sample without
+    noise. The proposal sampler counts forward passes to schedule its own updates; its count is restored.
     """
     sampler = getattr(model, "proposal_sampler", None)
     count = getattr(sampler, "_steps_since_update", None)
@@ -88,34 +91,32 @@ def seen_as_in_the_viewer(model: Model) -> Iterator[None]:
 
 
 def render_view(
-    model: Model,
+    model: SemanticModel,
     rays: RayBundle,
     size: tuple[int, int],
     *,
-    output_names: Sequence[str] = ("rgb",),
     rays_per_chunk: int = 4096,
     recompute: bool = True,
-    mixed_precision: bool = False,
     sample_fraction: float = 1.0,
-) -> Float[Tensor, "num_outputs 3 height width"]:
+) -> Float[Tensor, "num_renders 3 height width"]:
     """Render a view so that gradients reach the field.
 
     Args:
-        model: one of this package's models; its training mode is the same afterwards.
+        model: its training mode is the same afterwards.
         rays: flat bundle, row-major, on the model's device.
         size: the view's (height, width).
-        output_names: colour outputs of the model to return.
-        rays_per_chunk: rays rendered at once; with `recompute` memory grows with this and not with the size.
+        rays_per_chunk: number of rays rendered at once; with `recompute` memory grows with it and not with the size.
         recompute: keep no activations and render again in the backward pass (paper: "dropping intermediate
             activations"); without it every activation of the view is kept.
-        mixed_precision: render in bfloat16, as a memory saving of its own; without effect when training itself is in
-            mixed precision, and so the render.
-        sample_fraction: of the samples along a training ray.
+        sample_fraction: number of samples along a ray relative to a training ray.
 
     Returns:
-        RGB in [0, 1], one image per output name.
+        RGB in [0, 1], one image for each of the model's semantic renders.
+
+    Raises:
+        UserError: the model has no such outputs.
     """
-    render = _ray_renderer(model, output_names, rays.origins.device.type, mixed_precision, sample_fraction)
+    render = _ray_renderer(model, rays.origins.device.type, sample_fraction)
     if recompute:
         colours = _Recomputed.apply(render, rays, rays_per_chunk, *model.gradient_inputs())
     else:
@@ -123,24 +124,24 @@ def render_view(
     return colours.reshape(*size, -1, 3).permute(2, 3, 0, 1).float()
 
 
-def _ray_renderer(
-    model: Model, output_names: Sequence[str], device_type: str, mixed_precision: bool, sample_fraction: float
-) -> RenderRays:
-    in_autocast = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if in_autocast else torch.bfloat16
+def _ray_renderer(model: SemanticModel, device_type: str, sample_fraction: float) -> RenderRays:
     # The backward pass knows nothing of autocast; and a cached half-precision weight may lack its gradient.
-    precision = {"dtype": dtype, "enabled": in_autocast or mixed_precision, "cache_enabled": False}
-    opacity_names = [name.replace("rgb", "accumulation") for name in output_names]
+    precision = {
+        "dtype": torch.get_autocast_dtype(device_type),
+        "enabled": torch.is_autocast_enabled(device_type),
+        "cache_enabled": False,
+    }
 
     def render(rays: RayBundle) -> tuple[Tensor, Tensor]:
-        with (
-            seen_as_in_the_viewer(model),
-            model.fewer_samples(sample_fraction),
-            torch.autocast(device_type, **precision),
-        ):
+        with evaluation_mode(model), model.fewer_samples(sample_fraction), torch.autocast(device_type, **precision):
             outputs = model(rays)
-        opacities = torch.stack([outputs[name].detach() for name in opacity_names])
-        return torch.stack([outputs[name] for name in output_names], dim=1), opacities.amax(dim=0)
+        try:
+            colours, opacities = zip(*model.semantic_renders(outputs), strict=True)
+        except KeyError as error:
+            raise UserError(
+                f"The semantic loss needs the output {error}; the model has {', '.join(outputs)}."
+            ) from error
+        return torch.stack(colours, dim=1), torch.stack(opacities).detach().amax(dim=0)
 
     return render
 
@@ -152,10 +153,10 @@ def _in_chunks(render: RenderRays, rays: RayBundle, rays_per_chunk: int) -> tupl
 
 
 class _Recomputed(torch.autograd.Function):
-    """Colours of rays, without their activations; the backward pass renders them again chunk by chunk.
+    """Colours of rays without their activations; the backward pass renders the rays again, chunk by chunk.
 
-    `torch.utils.checkpoint` does not do here: tinycudann's modules keep activations in a context of their own that
-    lives as long as the forward pass's autograd node, so that memory would grow with the view's size all the same.
+    `torch.utils.checkpoint` is not enough: tinycudann's modules keep activations in a context of their own that lives
+    as long as the forward pass's autograd node, so that memory would still grow with the size of the view.
     """
 
     @staticmethod

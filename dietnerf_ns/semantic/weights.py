@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import SettingError
 
 WAYS_OUT = (
-    "Two ways out: give a checkpoint file you have (--pipeline.semantic.clip-pretrained FILE), or use the encoder that "
-    "needs no download (--pipeline.semantic.encoder embedded)."
+    "Two ways out: give a checkpoint file that you have as clip-pretrained, or choose the encoder `embedded`, which "
+    "needs no download."
 )
 
 
@@ -30,7 +30,7 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
         `model.visual`, with open-clip's `preprocess_cfg`.
 
     Raises:
-        UserError: unknown name or tag, activations that do not match the weights, no network, broken file.
+        SettingError: unknown name or tag, activations that do not match the weights, no network, broken file.
     """
     _check_open_clip_pair(model_name, pretrained)
     try:
@@ -39,8 +39,8 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
         raise
     except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"The CLIP weights {model_name} / {pretrained} cannot be loaded: {reason} {WAYS_OUT}"
+        raise SettingError(
+            "clip_pretrained", pretrained, f"these weights of {model_name} cannot be loaded: {reason} {WAYS_OUT}"
         ) from error
     return model.visual.eval().requires_grad_(False)
 
@@ -73,24 +73,26 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
     architecture = open_clip.get_model_config(model_name.replace("/", "-"))
     if architecture is None:
         similar = difflib.get_close_matches(model_name, open_clip.list_models(), n=5, cutoff=0.3)
-        raise UserError(
-            f"--pipeline.semantic.clip-model {model_name}: open-clip-torch has no such model; similar: "
-            f"{', '.join(similar) or 'none'}. {WAYS_OUT}"
+        raise SettingError(
+            "clip_model",
+            model_name,
+            f"open-clip-torch has no such model; similar: {', '.join(similar) or 'none'}. {WAYS_OUT}",
         )
     if Path(pretrained).exists():
         return
     weights = get_pretrained_cfg(model_name, pretrained)
     if not weights:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or "none"
-        raise UserError(
-            f"--pipeline.semantic.clip-pretrained {pretrained}: neither a file nor a tag of {model_name}; its tags: "
-            f"{tags}. {WAYS_OUT}"
+        raise SettingError(
+            "clip_pretrained", pretrained, f"neither a file nor a tag of {model_name}; its tags: {tags}. {WAYS_OUT}"
         )
     if bool(weights.get("quick_gelu")) != bool(architecture.get("quick_gelu")):
         other = model_name.removesuffix("-quickgelu") if architecture.get("quick_gelu") else f"{model_name}-quickgelu"
-        raise UserError(
-            f"--pipeline.semantic.clip-model {model_name}: the weights {pretrained} were trained with another "
-            f"activation (QuickGELU against GELU) and would give wrong embeddings; use {other}. {WAYS_OUT}"
+        raise SettingError(
+            "clip_model",
+            model_name,
+            f"the weights {pretrained} were trained with another activation (QuickGELU or GELU) and would give wrong "
+            f"embeddings; use {other}. {WAYS_OUT}",
         )
 
 

@@ -1,1 +1,1 @@
-"""Does an encoder tell the views of one scene from those of others? The paper's figure for one's own scenes."""
+"""Whether an encoder separates the views of one scene from those of others: the paper's figure for a user's photos."""

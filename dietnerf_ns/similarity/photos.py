@@ -1,4 +1,4 @@
-"""Where the photos come from, and their embeddings."""
+"""Sets of photos, one for each scene, and the embeddings of the photos."""
 
 from __future__ import annotations
 
@@ -18,49 +18,50 @@ from PIL import Image
 from torch import Tensor
 
 from dietnerf_ns.semantic.encoders import ImageEncoder
-from dietnerf_ns.utils.errors import UserError, in_one_line
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
 FEWEST_PHOTOS = 3
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Photos that show one thing."""
+class PhotoSet:
+    """Photos of one scene."""
 
     name: str
-    """The folder's name; the whole path where two folders have the same."""
+    """The folder's name, or its whole path if another folder has the same name."""
     folder: Path
     photos: tuple[Path, ...]
 
 
-def read_scenes(folders: Sequence[Path], max_images: int) -> list[Scene]:
-    """The scenes in these folders.
+def read_photo_sets(folders: Sequence[Path], max_images: int) -> list[PhotoSet]:
+    """Find the photos in each folder.
 
     Args:
-        folders: what nerfstudio's blender-data or nerfstudio-data reads, or images side by side.
-        max_images: so many photos of each are kept, evenly chosen from its list.
+        folders: one folder for each scene. It holds transforms_train.json (read as blender-data, training split),
+            transforms.json (read as nerfstudio-data, all images), or image files.
+        max_images: largest number of photos from a folder; they are chosen evenly from its list.
 
     Raises:
-        UserError: a folder is not there, is named twice, cannot be read, or has fewer than three photos.
+        UserError: a folder does not exist, is given twice, cannot be read, or has fewer than three photos.
     """
     places = [folder.resolve() for folder in folders]
     twice = [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]
     if twice:
         raise UserError(f"{' and '.join(twice)} are the same folder: compare different scenes.")
     names = Counter(place.name for place in places)
-    scenes = []
+    photo_sets = []
     for folder, place in zip(folders, places, strict=True):
         photos = _photos_in(folder)
         if len(photos) < FEWEST_PHOTOS:
             raise UserError(f"{folder}: {len(photos)} photos; at least {FEWEST_PHOTOS} are needed to compare them.")
         name = place.name if names[place.name] == 1 else str(folder)
-        scenes.append(Scene(name, folder, tuple(evenly_chosen(photos, max_images))))
-    return scenes
+        photo_sets.append(PhotoSet(name, folder, tuple(evenly_chosen(photos, max_images))))
+    return photo_sets
 
 
 def evenly_chosen(items: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of the items, the first and the last among them, with equal gaps."""
+    """Choose at most `count` items at equal distances, including the first and the last."""
     kept = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in kept]
 
@@ -78,15 +79,15 @@ def _photos_in(folder: Path) -> list[Path]:
 def _photos_of(dataparser: DataParserConfig) -> list[Path]:
     try:
         return list(dataparser.setup().get_dataparser_outputs("train").image_filenames)
-    except (OSError, AssertionError, LookupError, ValueError, RuntimeError) as error:
+    except READ_ERRORS as error:
         raise UserError(f"{dataparser.data}: cannot be read: {in_one_line(error)}") from error
 
 
 def load_photo(path: Path) -> Float[Tensor, "3 height width"]:
-    """RGB in [0, 1]; what is transparent is blended on white.
+    """Load an image as RGB in [0, 1] and blend transparent pixels with white.
 
     Raises:
-        UserError: it is no image.
+        UserError: the file is not a readable image.
     """
     try:
         with Image.open(path) as image:
@@ -98,14 +99,21 @@ def load_photo(path: Path) -> Float[Tensor, "3 height width"]:
 
 
 @torch.no_grad()
-def embed_scenes(
-    encoder: ImageEncoder, scenes: Sequence[Scene], device: torch.device
+def embed_photo_sets(
+    encoder: ImageEncoder, photo_sets: Sequence[PhotoSet], device: torch.device
 ) -> Float[np.ndarray, "num_photos dim"]:
-    """phi(photo) of all scenes' photos, one after the other, as unit vectors; shows a progress bar.
+    """Embed all photos, set after set, and show a progress bar.
 
-    dim is 512 for CLIP ViT-B/32 projected, 768 for its class token, 1280 for the embedded encoder.
+    Args:
+        encoder: the image encoder phi.
+        photo_sets: the photos to embed.
+        device: the encoder's device.
+
+    Returns:
+        phi(photo) as unit vectors. `dim` is 512 for the projected embedding of CLIP ViT-B/32, 768 for its class token,
+        and 1280 for the embedded encoder.
     """
-    photos = [photo for scene in scenes for photo in scene.photos]
+    photos = [photo for photo_set in photo_sets for photo in photo_set.photos]
     embeddings = []
     with get_progress("Embedding photos", suffix="photos/s") as progress:
         for photo in progress.track(photos):

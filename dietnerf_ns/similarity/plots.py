@@ -1,4 +1,4 @@
-"""The pictures: histogram of similarities, and the matrix."""
+"""Plots of the similarities: a histogram and a matrix."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ WITHIN_COLOUR, ACROSS_COLOUR = "tab:green", "tab:red"
 
 
 def draw_histogram(path: Path, within: Float[np.ndarray, "n"], across: Float[np.ndarray, "m"], title: str) -> None:
-    """Densities of the similarities of pairs within a scene and across scenes, as in the paper's figure."""
+    """Draw the densities of the similarities within a scene and across scenes, as in the paper's figure.
+
+    Args:
+        path: image file to write.
+        within: cosine similarities of pairs of photos of the same scene.
+        across: cosine similarities of pairs of photos of different scenes; may be empty.
+        title: title of the plot.
+    """
     figure = Figure(figsize=(6, 3.5))
     axis = figure.subplots()
-    everything = np.concatenate([within, across])
-    bins = np.linspace(everything.min(), everything.max() + 1e-6, 41)
+    both = np.concatenate([within, across])
+    bins = np.linspace(both.min(), both.max() + 1e-6, 41)
     for values, colour, label in ((within, WITHIN_COLOUR, "within a scene"), (across, ACROSS_COLOUR, "across scenes")):
         if len(values):
             axis.hist(values, bins, density=True, color=colour, alpha=0.6, label=f"{label} ({len(values)} pairs)")
@@ -33,7 +40,16 @@ def draw_matrix(
     counts: Int[np.ndarray, "num_scenes"],
     title: str,
 ) -> None:
-    """Similarity of every two photos, scene by scene; the colours span the values off the diagonal."""
+    """Draw the similarity of every two photos, with lines between the scenes.
+
+    Args:
+        path: image file to write.
+        similarities: cosine similarities of all photos, scene after scene. The colour scale spans the values off the
+            diagonal.
+        names: names of the scenes.
+        counts: number of photos of each scene.
+        title: title of the plot.
+    """
     figure = Figure(figsize=(6, 5))
     axis = figure.subplots()
     off_diagonal = similarities[~np.eye(len(similarities), dtype=bool)]

@@ -1,4 +1,4 @@
-"""From embeddings to the files of a comparison."""
+"""Write the results of a comparison: numbers, verdicts and plots."""
 
 from __future__ import annotations
 
@@ -10,48 +10,49 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dietnerf_ns.similarity.photos import Scene
+from dietnerf_ns.similarity.photos import PhotoSet
 from dietnerf_ns.similarity.plots import draw_histogram, draw_matrix
 from dietnerf_ns.similarity.statistics import THRESHOLDS, Separation, in_words, separation, within_pairs
 from dietnerf_ns.utils.files import write_json
 
 
 def write_report(
-    out: Path, scenes: Sequence[Scene], embeddings: Float[np.ndarray, "num_photos dim"], encoder: dict[str, Any]
+    out: Path, photo_sets: Sequence[PhotoSet], embeddings: Float[np.ndarray, "num_photos dim"], encoder: dict[str, Any]
 ) -> list[str]:
     """Write similarity.json, histogram.png and matrix.png.
 
     Args:
         out: an existing folder.
-        scenes: in the order of their photos.
-        embeddings: unit vectors of all photos.
-        encoder: its settings, for the title and the file.
+        photo_sets: the photos of each scene.
+        embeddings: unit vectors of all photos, in the order of the photo sets.
+        encoder: settings of the encoder, for the plots' titles and the JSON file.
 
     Returns:
-        A sentence for each scene.
+        The verdict on each scene, in words.
     """
-    counts = [len(scene.photos) for scene in scenes]
-    scene_of_photo = np.repeat(np.arange(len(scenes)), counts)
+    counts = [len(photo_set.photos) for photo_set in photo_sets]
+    set_of_photo = np.repeat(np.arange(len(photo_sets)), counts)
     similarities = (embeddings @ embeddings.T).clip(-1, 1)
-    found = [separation(similarities, scene_of_photo == i) for i in range(len(scenes))]
-    sentences = [in_words(scene.name, separated) for scene, separated in zip(scenes, found, strict=True)]
+    separations = [separation(similarities, set_of_photo == i) for i in range(len(photo_sets))]
+    sentences = [in_words(photo_set.name, result) for photo_set, result in zip(photo_sets, separations, strict=True)]
 
     content = {
         "encoder": encoder,
         "thresholds": THRESHOLDS,
-        "scenes": [_in_json(*of_scene) for of_scene in zip(scenes, found, sentences, strict=True)],
+        "scenes": [_as_json(*scene) for scene in zip(photo_sets, separations, sentences, strict=True)],
         "similarities": similarities.round(4).tolist(),
     }
     write_json(out / "similarity.json", content)
     title = " ".join(encoder.values())
-    within = [within_pairs(similarities, np.flatnonzero(scene_of_photo == i)) for i in range(len(scenes))]
+    within = [within_pairs(similarities, np.flatnonzero(set_of_photo == i)) for i in range(len(photo_sets))]
     first, second = np.triu_indices(len(similarities), k=1)
-    across = similarities[first, second][scene_of_photo[first] != scene_of_photo[second]]
+    across = similarities[first, second][set_of_photo[first] != set_of_photo[second]]
     draw_histogram(out / "histogram.png", np.concatenate(within), across, title)
-    draw_matrix(out / "matrix.png", similarities, [scene.name for scene in scenes], np.array(counts), title)
+    names = [photo_set.name for photo_set in photo_sets]
+    draw_matrix(out / "matrix.png", similarities, names, np.array(counts), title)
     return sentences
 
 
-def _in_json(scene: Scene, found: Separation, sentence: str) -> dict[str, Any]:
-    names = [photo.name for photo in scene.photos]
-    return {"name": scene.name, "photos": names, **asdict(found), "in_words": sentence}
+def _as_json(photo_set: PhotoSet, result: Separation, sentence: str) -> dict[str, Any]:
+    photos = [photo.name for photo in photo_set.photos]
+    return {"name": photo_set.name, "photos": photos, **asdict(result), "in_words": sentence}

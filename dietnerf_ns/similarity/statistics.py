@@ -1,13 +1,14 @@
-"""How well similarities separate one scene's views from others', as numbers and as a verdict. Pure functions.
+"""How well an encoder separates the views of one scene from those of other scenes. Pure functions.
 
-s_ij = phi_i . phi_j is the cosine similarity of two photos' unit embeddings. A *within* pair are two photos of the same
-scene, an *across* pair one photo of it and one of another scene. Separation is the area under the ROC curve
+s_ij = phi_i . phi_j is the cosine similarity of two photos' unit embeddings. A *within* pair consists of two photos of
+the same scene, an *across* pair of one photo of it and one photo of another scene. Separation is the area under the ROC
+curve,
 
     AUC = P(s_within > s_across) + P(s_within = s_across) / 2,
 
-over all combinations of a within pair and an across pair: 1 means that any two views of the scene are more alike than
-any of them and a view of something else, 0.5 that the encoder knows nothing. It does not depend on the scale of the
-similarities, which differs from encoder to encoder.
+over all combinations of a within pair and an across pair. It is 1 if any two views of the scene are more similar than
+any view of it and a view of another scene, and 0.5 if the encoder does not separate them at all. Unlike a difference of
+means, it does not depend on the scale of the similarities, which differs from encoder to encoder.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from jaxtyping import Bool, Float, Int
 
 WELL, PARTLY = 0.9, 0.7
 THRESHOLDS = (
-    f"A scene is told apart well if AUC is at least {WELL} (wrong in at most 1 of 10 comparisons), partly from "
-    f"{PARTLY} (wrong in 3 of 10), else hardly; 0.5 is chance. Judged by the lower end of its 95 % interval (bootstrap "
-    "over photos), so that few photos do not flatter."
+    f"A scene is well separated if AUC is at least {WELL} (at most 1 of 10 comparisons is wrong), partly separated if "
+    f"it is at least {PARTLY} (at most 3 of 10 are wrong), and hardly separated below that; 0.5 is chance. The verdict "
+    "uses the lower end of the 95 % interval of AUC (bootstrap over photos), so that it is cautious with few photos."
 )
 ADVICE = {
-    "well": "The semantic loss has something to pull towards.",
-    "partly": "Expect little of the semantic loss with this encoder; a stronger one may do better.",
-    "hardly": "With this encoder the semantic loss would pull towards anything: take another one, or weight 0.",
-    "alone": "Nothing to compare with: name a second scene.",
+    "well": "The semantic loss has a clear target.",
+    "partly": "Expect little of the semantic loss with this encoder. A stronger encoder may do better.",
+    "hardly": "With this encoder the semantic loss would pull towards any scene. Use another encoder, or weight 0.",
+    "alone": "There is nothing to compare it with: name a second scene.",
 }
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Spread:
+class PairStatistics:
     """Cosine similarities of a set of pairs, each in [-1, 1]."""
 
     pairs: int
@@ -45,19 +46,20 @@ class Spread:
 
 @dataclass(frozen=True)
 class Separation:
-    """How well one scene's views are told from the other scenes'."""
+    """How well the views of one scene are separated from those of the other scenes."""
 
-    within: Spread
-    across: Spread | None
+    within: PairStatistics
+    across: PairStatistics | None
+    """None without another scene, as are `auc` and `auc_interval`."""
     auc: float | None
     auc_interval: tuple[float, float] | None
-    """95 %."""
+    """95 % bootstrap interval of `auc`."""
     verdict: str
-    """well, partly, hardly; alone without another scene."""
+    """well, partly or hardly; alone without another scene."""
 
 
 def roc_auc(within: Float[np.ndarray, "n"], across: Float[np.ndarray, "m"]) -> float:
-    """P(within > across) + P(within = across) / 2, over all n m combinations."""
+    """P(within > across) + P(within = across) / 2 over all n m combinations, in [0, 1]."""
     across = np.sort(across)
     below = np.searchsorted(across, within, side="left") + np.searchsorted(across, within, side="right")
     return float(below.mean() / (2 * len(across)))
@@ -66,27 +68,33 @@ def roc_auc(within: Float[np.ndarray, "n"], across: Float[np.ndarray, "m"]) -> f
 def within_pairs(
     similarities: Float[np.ndarray, "n n"], photos: Int[np.ndarray, "k"]
 ) -> Float[np.ndarray, "num_pairs"]:
-    """Of every two different photos of these; a photo that is listed twice is not compared with itself."""
+    """Similarities of all pairs of different photos.
+
+    Args:
+        similarities: cosine similarities of all photos.
+        photos: indices of the photos to pair. A photo that occurs twice is not paired with itself.
+    """
     first, second = np.triu_indices(len(photos), k=1)
     different = photos[first] != photos[second]
     return similarities[photos[first][different], photos[second][different]]
 
 
 def separation(similarities: Float[np.ndarray, "n n"], of_scene: Bool[np.ndarray, "n"], seed: int = 0) -> Separation:
-    """Within and across similarities of one scene, and what they say.
+    """Compare the similarities within a scene with those across scenes.
 
     Args:
-        similarities: of all photos.
+        similarities: cosine similarities of all photos.
         of_scene: which photos show the scene.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     inside, outside = np.flatnonzero(of_scene), np.flatnonzero(~of_scene)
     within = within_pairs(similarities, inside)
     if len(outside) == 0:
-        return Separation(spread(within), None, None, None, "alone")
+        return Separation(pair_statistics(within), None, None, None, "alone")
     across = similarities[np.ix_(inside, outside)].ravel()
     interval = _bootstrap(similarities, inside, outside, np.random.default_rng(seed))
-    return Separation(spread(within), spread(across), roc_auc(within, across), interval, _verdict(interval[0]))
+    auc = roc_auc(within, across)
+    return Separation(pair_statistics(within), pair_statistics(across), auc, interval, _verdict(interval[0]))
 
 
 def _bootstrap(
@@ -95,16 +103,17 @@ def _bootstrap(
     outside: Int[np.ndarray, "m"],
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Percentile interval. Photos are drawn, not pairs: pairs that share a photo are not independent.
+    """95 % percentile interval of AUC. Photos are resampled, not pairs: pairs that share a photo are not independent.
 
-    With fewer than about eight photos, or close to 1, it is too narrow: what few photos do not show it cannot know.
+    The interval is too narrow with fewer than about eight photos or with an AUC close to 1, because resampling cannot
+    show what the photos do not contain.
     """
     aucs = []
     while len(aucs) < RESAMPLES:
-        drawn, others = rng.choice(inside, len(inside)), rng.choice(outside, len(outside))
-        within = within_pairs(similarities, drawn)
+        resampled_inside, resampled_outside = rng.choice(inside, len(inside)), rng.choice(outside, len(outside))
+        within = within_pairs(similarities, resampled_inside)
         if len(within):
-            aucs.append(roc_auc(within, similarities[np.ix_(drawn, others)].ravel()))
+            aucs.append(roc_auc(within, similarities[np.ix_(resampled_inside, resampled_outside)].ravel()))
     low, high = np.quantile(aucs, [0.025, 0.975])
     return float(low), float(high)
 
@@ -113,20 +122,20 @@ def _verdict(auc: float) -> str:
     return "well" if auc >= WELL else "partly" if auc >= PARTLY else "hardly"
 
 
-def spread(values: Float[np.ndarray, "n"]) -> Spread:
-    """Mean, standard deviation (n - 1) and extremes."""
+def pair_statistics(values: Float[np.ndarray, "n"]) -> PairStatistics:
+    """Number, mean, standard deviation (n - 1; 0 for a single value) and extremes of the similarities of pairs."""
     deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return Spread(len(values), float(values.mean()), deviation, float(values.min()), float(values.max()))
+    return PairStatistics(len(values), float(values.mean()), deviation, float(values.min()), float(values.max()))
 
 
-def in_words(name: str, found: Separation) -> str:
-    """The verdict as a sentence."""
-    within = f"its views have similarity {found.within.mean:.2f} ± {found.within.standard_deviation:.2f}"
-    if found.across is None:
-        return f"{name}: {within}. {ADVICE[found.verdict]}"
-    low, high = found.auc_interval
-    across = f"views of it and of other scenes {found.across.mean:.2f} ± {found.across.standard_deviation:.2f}"
+def in_words(name: str, result: Separation) -> str:
+    """Describe the separation of a scene in sentences; similarities are mean ± standard deviation."""
+    within, across, interval = result.within, result.across, result.auc_interval
+    within_in_words = f"{within.mean:.2f} ± {within.standard_deviation:.2f}"
+    if across is None or interval is None:
+        return f"{name}: its views have similarity {within_in_words}. {ADVICE[result.verdict]}"
     return (
-        f"{name}: told apart {found.verdict}. AUC {found.auc:.3f} [{low:.3f}, {high:.3f}]; {within}, {across}. "
-        f"{ADVICE[found.verdict]}"
+        f"{name}: {result.verdict} separated, AUC {result.auc:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]. Its views "
+        f"have similarity {within_in_words} with each other and {across.mean:.2f} ± {across.standard_deviation:.2f} "
+        f"with views of other scenes. {ADVICE[result.verdict]}"
     )

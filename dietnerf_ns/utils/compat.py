@@ -1,11 +1,11 @@
-"""What nerfstudio 1.1.5 needs on today's libraries; each entry says when it can go."""
+"""What nerfstudio 1.1.5 needs on today's libraries. Each entry says when it can go."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import TYPE_CHECKING
-from unittest import mock
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,23 +29,23 @@ def allow_numpy_scalars_in_checkpoints() -> None:
 
 
 def hide_known_warnings() -> None:
-    """Hide what nerfstudio 1.1.5 triggers on torch >= 2.4 at every start and a user can do nothing about.
+    """Hide warnings of nerfstudio 1.1.5 on torch >= 2.4 that appear in every run and that a user cannot act on.
 
+    Called when a pipeline of this package is built, so that other methods' warnings stay visible.
     Removable with the first nerfstudio release for torch >= 2.9.
     """
     for message in (
         "Using a non-tuple sequence for multidimensional indexing",
         "This DataLoader will create",
-        ".*torch.cuda.amp.GradScaler",
         ".*Using torch.cross without specifying the dim",
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def complete_cameras(cameras: Cameras) -> None:
-    """Give cameras what ns-export cameras (metadata) and ns-render spiral (no float64, as blender-data has) need.
+    """Give cameras what `ns-export cameras` (metadata) and `ns-render spiral` (float32 intrinsics) need.
 
-    Removable when nerfstudio's blender dataparser makes float32 intrinsics and its exporter takes cameras as they are.
+    Removable when nerfstudio's blender dataparser makes float32 intrinsics and its exporter accepts such cameras.
     """
     if cameras.metadata is None:
         cameras.metadata = {}
@@ -54,19 +54,32 @@ def complete_cameras(cameras: Cameras) -> None:
 
 
 def steps_of_run(trainer: Trainer) -> int:
-    """The step at which the run ends: a resumed one trains `max_num_iterations` more, and counts from where it was.
+    """The step at which the run ends. A resumed run trains `max_num_iterations` more steps and counts on.
 
-    Removable when nerfstudio's trainer says it.
+    Removable when nerfstudio's trainer offers it.
     """
     return trainer._start_step + trainer.config.max_num_iterations
 
 
 @contextlib.contextmanager
-def lpips_replaced_by(substitute: type):
+def replaced(owner: object, name: str, value: Any) -> Iterator[None]:
+    """Inside, the owner's attribute has another value."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def lpips_replaced_by(substitute: type) -> Iterator[None]:
     """Build nerfstudio models without their LPIPS network, whose backbone is a download.
 
     Inside, `torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity` is `substitute`.
     Removable when nerfstudio's models load LPIPS at its first use.
     """
-    with mock.patch("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", substitute):
+    from torchmetrics.image import lpip
+
+    with replaced(lpip, "LearnedPerceptualImagePatchSimilarity", substitute):
         yield

@@ -1,50 +1,90 @@
-"""How the plugin tells a user that something they gave it cannot work."""
+"""Errors that a user caused and can correct: one line that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+READ_ERRORS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
+"""What nerfstudio's dataparsers and loaders raise when they cannot read what they are given."""
 
 
 class UserError(SystemExit, ValueError):
-    """Wrong input: the message names the value, what is allowed and the way out.
+    """Wrong input. The message names the value, what is allowed and what to do.
 
-    It is a `ValueError` for callers. Left uncaught it is a `SystemExit`, so that every `ns-*` command, whose entry
-    points are nerfstudio's, ends with this one message on stderr and exit status 1 instead of a traceback.
+    It is a `ValueError` for callers. Uncaught it is a `SystemExit`, so that every `ns-*` command, whose entry points
+    are nerfstudio's, ends with this one message on stderr and exit status 1 instead of a traceback.
     """
 
 
-def check_limits(settings: object, limits: Mapping[str, tuple[bool, str]], *, prefix: str = "") -> None:
-    """Refuse settings out of their limits.
+class SettingError(UserError):
+    """An impossible value of a setting, raised where the value is used and the flag's full name is not known.
+
+    `flags_under` completes the name.
 
     Args:
-        settings: whose attributes they are.
-        limits: by attribute, whether its value is fine, and what is allowed in words.
-        prefix: of their flags, as `pipeline.semantic.`.
+        setting: attribute of the configuration, such as `clip_pretrained`.
+        value: the value that was given.
+        reason: what is wrong with it and what is allowed, as the rest of a sentence.
+    """
+
+    def __init__(self, setting: str, value: object, reason: str):
+        self.setting, self.value, self.reason = setting, value, reason
+        super().__init__(self.message(prefix=""))
+
+    def message(self, *, prefix: str) -> str:
+        """The message with the setting as it is typed.
+
+        Args:
+            prefix: what precedes the setting's name on the command line, such as `--pipeline.semantic.`.
+        """
+        return f"{prefix}{self.setting.replace('_', '-')} {self.value}: {self.reason}"
+
+
+@contextlib.contextmanager
+def flags_under(prefix: str) -> Iterator[None]:
+    """Turn a `SettingError` raised inside into a `UserError` that names the flag.
+
+    Args:
+        prefix: of the flags, such as `--pipeline.semantic.`.
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise UserError(error.message(prefix=prefix)) from error
+
+
+def check_limits(settings: object, limits: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse settings outside their limits.
+
+    Args:
+        settings: the configuration that has the attributes.
+        limits: for each attribute whether its value is allowed, and which values are, in words.
 
     Raises:
-        UserError: for the first that is not fine.
+        SettingError: for the first value that is not allowed.
     """
-    for name, (fine, allowed) in limits.items():
-        if not fine:
-            raise UserError(f"--{prefix}{name.replace('_', '-')} {getattr(settings, name)}: must be {allowed}.")
+    for name, (is_allowed, allowed) in limits.items():
+        if not is_allowed:
+            raise SettingError(name, getattr(settings, name), f"must be {allowed}.")
 
 
 def make_folder(path: Path, flag: str) -> None:
-    """Make a folder for results, and those above it.
+    """Make a folder for results, with its parents.
 
     Raises:
-        UserError: it cannot be made, or nothing can be written there.
+        UserError: it cannot be made, or it cannot be written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"{flag} {path}: cannot be written: this user has no right to.")
+        raise UserError(f"{flag} {path}: cannot be written: permission denied.")
 
 
 def in_one_line(error: BaseException) -> str:
-    """What went wrong, as a reason in a message or a result file."""
+    """The error's type and message, as a reason in a message or a result file."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

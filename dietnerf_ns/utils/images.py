@@ -1,16 +1,22 @@
-"""Images as arrays: downscaling as the published protocols do it."""
+"""Images: downscaling as the published protocols do it, and composition with a background."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+from torch import Tensor
+
+Blend = Callable[[Float[Tensor, "height width channels"]], Float[Tensor, "height width 3"]]
+"""Composes an RGBA image, straight alpha in [0, 1], with a background; leaves RGB as it is."""
 
 
 def downscale_by_area(
     image: UInt8[np.ndarray, "height width channels"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "new_height new_width channels"]:
-    """Average over each target pixel's area, colours weighted by alpha, so that no fringe of the hidden RGB appears.
+    """Average over the area of each target pixel, with colours weighted by alpha so that hidden RGB leaves no fringe.
 
     Args:
         image: RGB or RGBA with straight alpha, 0 to 255.

@@ -1,6 +1,8 @@
-"""The cameras of connected browsers. nerfstudio's own control has no way to move them; viser has."""
+"""The cameras of the connected browsers, moved through viser: nerfstudio's own control has no implementation of it."""
 
 from __future__ import annotations
+
+from typing import overload
 
 import numpy as np
 import viser.transforms as vtf
@@ -12,18 +14,22 @@ from viser import ClientHandle, ViserServer
 
 
 class BrowserCameras(ViewerControl):
-    """Moves the cameras of all connected browsers; nerfstudio's viewer sets it up when there is one."""
+    """Moves the cameras of all connected browsers.
 
-    viser_server: ViserServer | None = None
+    nerfstudio's viewer finds this control among the pipeline's attributes and sets `viser_server`, which is None as
+    long as there is no viewer.
+    """
+
+    viser_server: ViserServer | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def in_viewer(self) -> bool:
-        """Whether there is a viewer."""
+        """This is True once nerfstudio's viewer has set up the control."""
         return self.viser_server is not None
 
     def connected(self) -> list[ClientHandle]:
-        """The browsers that show the viewer now."""
-        return list(self.viser_server.get_clients().values()) if self.in_viewer else []
+        """The browsers that are connected now; none without a viewer."""
+        return [] if self.viser_server is None else list(self.viser_server.get_clients().values())
 
     def look(
         self,
@@ -33,40 +39,47 @@ class BrowserCameras(ViewerControl):
         distance: float,
         fov: float | None = None,
     ) -> None:
-        """Show the view of a camera.
+        """Show every connected browser the view of a camera.
 
         Args:
-            camera_to_world: scene units, OpenGL axes.
-            up: unit vector around which the mouse turns the camera from then on.
-            distance: in scene units, of the point in front of the camera around which the mouse turns it.
-            fov: vertical field of view in radians; stays as it is when not given.
+            camera_to_world: pose in scene units with OpenGL axes.
+            up: unit vector around which the mouse turns the camera afterwards.
+            distance: distance in scene units from the camera to the point around which the mouse turns it.
+            fov: vertical field of view in radians. None leaves each browser's field of view unchanged.
         """
         wxyz, position = viser_pose(camera_to_world)
         look_at = position - to_viser_units(distance) * camera_to_world[:, 2].numpy()
-        for client in self.connected():
-            with client.atomic():
-                client.camera.up_direction = up.numpy()
-                client.camera.position = position
-                client.camera.look_at = look_at
-                client.camera.wxyz = wxyz
+        for browser in self.connected():
+            with browser.atomic():
+                browser.camera.up_direction = up.numpy()
+                browser.camera.position = position
+                browser.camera.look_at = look_at
+                browser.camera.wxyz = wxyz
                 if fov is not None:
-                    client.camera.fov = fov
+                    browser.camera.fov = fov
 
 
 def viser_pose(camera_to_world: Float[Tensor, "3 4"]) -> tuple[np.ndarray, np.ndarray]:
-    """Orientation, as a quaternion w, x, y, z of OpenCV axes, and position as viser takes them.
+    """Convert a pose to viser's conventions.
 
     Args:
-        camera_to_world: scene units, OpenGL axes.
+        camera_to_world: pose in scene units with OpenGL axes.
+
+    Returns:
+        The orientation of the OpenCV axes as a quaternion (w, x, y, z), and the position in viser's units.
     """
     matrix = camera_to_world.double().numpy()
     rotation = vtf.SO3.from_matrix(matrix[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
     return rotation.wxyz, to_viser_units(matrix[:, 3])
 
 
+@overload
+def to_viser_units(length: float) -> float: ...
+@overload
+def to_viser_units(length: np.ndarray) -> np.ndarray: ...
 def to_viser_units(length: float | np.ndarray) -> float | np.ndarray:
-    """A length or position in scene units as nerfstudio shows it in viser."""
-    from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO  # its import needs ours to have ended
+    """Convert a length or a position from scene units to the units in which nerfstudio shows the scene in viser."""
+    from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO  # at module level the import would be circular
 
     return length * VISER_NERFSTUDIO_SCALE_RATIO
 

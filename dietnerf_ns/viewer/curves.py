@@ -1,4 +1,4 @@
-"""PSNR of the photos and L_sc over the run, as a plot."""
+"""A plot of the training: PSNR of the training rays and L_sc over the steps of the run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 400
 FIRST_STRIDE = 10
-"""Steps between points, until there are too many; then every second one goes, again and again."""
+"""Steps between two points at the start. When there are more than `MAX_POINTS`, every second one is dropped and the
+stride doubles."""
 PSNR_COLOUR, LOSS_COLOUR = "#4dabf7", "#ffd369"
 
 
 class TrainingCurves:
-    """Collects the points of both curves, thinned out as the run grows, and draws them."""
+    """Collects the points of both curves, thins them out as the run grows, and draws them."""
 
     def __init__(self):
         self._stride = FIRST_STRIDE
-        # Tensors until they are drawn: reading them at once would make a GPU wait.
+        # The values stay tensors until they are drawn: reading them at every step would make a GPU wait.
         self._points: list[tuple[int, Tensor | float, Tensor | float | None]] = []
 
     def add(self, step: int, *, mse: Float[Tensor, ""], semantic_loss: Float[Tensor, ""] | None) -> None:
-        """Note a step.
+        """Record a training step, unless it lies between two points of the plot.
 
         Args:
-            step: of the run.
+            step: training step of the run.
             mse: mean squared error of the step's training rays, RGB in [0, 1].
-            semantic_loss: the last L_sc, weighted; None while there is none, which leaves a gap.
+            semantic_loss: the latest weighted L_sc. None leaves a gap in the curve.
         """
         if step % self._stride:
             return
@@ -40,13 +41,14 @@ class TrainingCurves:
             self._points, self._stride = self._points[::2], 2 * self._stride
 
     def read(self) -> tuple[list[int], list[float], list[float | None]]:
-        """Steps, PSNR in dB and L_sc."""
-        self._points = [(step, float(mse), None if loss is None else float(loss)) for step, mse, loss in self._points]
-        steps, errors, losses = zip(*self._points, strict=True) if self._points else ((), (), ())
-        return list(steps), [-10 * math.log10(max(mse, 1e-10)) for mse in errors], list(losses)
+        """Steps, PSNR in dB and weighted L_sc (None where there is a gap) of all points."""
+        points = [(step, float(mse), None if loss is None else float(loss)) for step, mse, loss in self._points]
+        self._points = [*points]
+        psnr = [-10 * math.log10(max(mse, 1e-10)) for _, mse, _ in points]
+        return [step for step, _, _ in points], psnr, [loss for _, _, loss in points]
 
     def figure(self) -> go.Figure:
-        """PSNR against the left axis, L_sc against the right one."""
+        """Draw PSNR against the left axis and L_sc against the right axis."""
         import plotly.graph_objects as go
 
         steps, psnr, losses = self.read()

@@ -1,10 +1,10 @@
-"""Viewer elements that nerfstudio does not have: controls that never wait, text with pictures, a plot."""
+"""Viewer elements that nerfstudio lacks: controls with immediate callbacks, Markdown with images, and a plot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
@@ -14,36 +14,40 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerSlider,
 )
 from torch import nn
-from viser import ViserServer
+from viser import GuiButtonHandle, GuiInputHandle, ViserServer
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 class Folder(nn.Module):
-    """A folder of the control panel, shown in this order.
+    """A folder of the control panel.
 
-    nerfstudio finds elements by walking through modules' public attributes in alphabetical order.
+    nerfstudio's viewer collects the elements among a module's public attributes in alphabetical order, whatever the
+    order in which they were set.
     """
 
     def show(self, *elements: ViewerElement) -> None:
-        """Put the elements, at most 100, where nerfstudio finds them in the order given."""
+        """Show at most 100 elements in the given order."""
         for index, element in enumerate(elements):
             setattr(self, f"element_{index:02d}", element)
 
 
-class _Immediate:
+class _Immediate(ViewerElement):
     """A control whose callback does not wait for the train lock.
 
-    nerfstudio wraps `cb_hook` in that lock once an element is installed. A render in full resolution holds it for
+    nerfstudio wraps `cb_hook` in that lock once an element is installed. A render at full resolution holds the lock for
     seconds, and only the camera movement that the callback is about to make would interrupt that render.
     """
 
     def install(self, viser_server: ViserServer) -> None:
         callback = self.cb_hook
         self._create_gui_handle(viser_server)
-        register = self.gui_handle.on_click if isinstance(self, ViewerButton) else self.gui_handle.on_update
-        register(lambda _: callback(self))
+        handle = self.gui_handle
+        if isinstance(handle, GuiButtonHandle):
+            handle.on_click(lambda _: callback(self))
+        elif isinstance(handle, GuiInputHandle):
+            handle.on_update(lambda _: callback(self))
 
 
 class Slider(_Immediate, ViewerSlider):
@@ -63,34 +67,38 @@ class Button(_Immediate, ViewerButton):
 
 
 class Markdown(ViewerElement[str]):
-    """Text, with pictures as data URLs.
+    """Text in Markdown; images can be embedded as data URLs.
 
     Args:
-        content: Markdown to start with.
+        content: Markdown that is shown first.
     """
+
+    gui_handle: Any  # a GuiMarkdownHandle, which the base class does not declare
 
     def __init__(self, content: str = ""):
         super().__init__(name="")
         self.content = content
 
     def install(self, viser_server: ViserServer) -> None:
-        # Without a folder for relative addresses viser warns about every picture, data URLs too.
+        # Without a folder for relative addresses viser warns about every image, even about data URLs.
         self.gui_handle = viser_server.gui.add_markdown(self.content, image_root=Path("."))
 
     def update(self, content: str) -> None:
-        """Show other text."""
+        """Replace the text."""
         self.content = content
         if self.gui_handle is not None:
             self.gui_handle.content = content
 
 
 class Plot(ViewerElement):
-    """A plotly figure; plotly's drawing code goes to every browser once, 5 MB.
+    """A plotly figure. Every browser that connects downloads plotly's drawing code once, 5 MB.
 
     Args:
-        draw: makes the figure.
+        draw: function that makes the figure.
         aspect: height over width.
     """
+
+    gui_handle: Any  # a GuiPlotlyHandle, which the base class does not declare
 
     def __init__(self, draw: Callable[[], go.Figure], *, aspect: float):
         super().__init__(name="")
@@ -100,5 +108,5 @@ class Plot(ViewerElement):
         self.gui_handle = viser_server.gui.add_plotly(self._draw(), aspect=self._aspect)
 
     def redraw(self) -> None:
-        """Show the figure as it is now."""
+        """Draw the figure again. The plot must be installed in a viewer."""
         self.gui_handle.figure = self._draw()

@@ -1,4 +1,4 @@
-"""The poses of the last semantic views as small frusta in the 3D scene."""
+"""Camera frusta in the viewer's 3D scene that show from where the latest semantic views were rendered."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ COLOUR = (255, 211, 105)
 
 
 class SemanticFrusta:
-    """Frusta of the last semantic views.
+    """Frusta of the latest `NUM_FRUSTA` semantic views.
 
     Args:
-        like: a training camera, shape [1]; its field of view is that of the semantic views.
-        size: of a frustum in scene units.
+        like: a training camera, shape [1]. Semantic views have its field of view and aspect ratio.
+        size: size of a frustum in scene units.
     """
 
     def __init__(self, like: Cameras, *, size: float):
         self._fov, self._aspect, self._size = vertical_fov(like), float(like.width / like.height), size
-        self._new: deque[tuple[int, Tensor]] = deque(maxlen=NUM_FRUSTA)
+        self._pending: deque[tuple[int, Tensor]] = deque(maxlen=NUM_FRUSTA)
         self._handles: dict[int, CameraFrustumHandle] = {}
         self._count = 0
         self._visible = True
 
     def add(self, camera_to_world: Float[Tensor, "3 4"]) -> None:
-        """Remember a pose, OpenGL axes; when drawn it takes the place of the oldest."""
-        self._new.append((self._count % NUM_FRUSTA, camera_to_world))
+        """Queue a pose with OpenGL axes. When it is drawn, it replaces the oldest frustum."""
+        self._pending.append((self._count % NUM_FRUSTA, camera_to_world))
         self._count += 1
 
     def draw(self, server: ViserServer) -> None:
-        """Show the poses that are new since the last call."""
-        while self._new:
-            slot, camera_to_world = self._new.popleft()
+        """Show the poses that were added since the last call."""
+        while self._pending:
+            slot, camera_to_world = self._pending.popleft()
             wxyz, position = viser_pose(camera_to_world)
             if slot in self._handles:
                 self._handles[slot].wxyz, self._handles[slot].position = wxyz, position
@@ -59,7 +59,7 @@ class SemanticFrusta:
         )
 
     def set_visible(self, visible: bool) -> None:
-        """Show or hide all of them."""
+        """Show or hide all frusta, including those that are drawn later."""
         self._visible = visible
         for handle in list(self._handles.values()):
             handle.visible = visible

@@ -1,4 +1,4 @@
-"""Pictures of semantic steps for tensorboard, wandb and comet, through nerfstudio's writer."""
+"""Images of semantic steps for tensorboard, wandb and comet, written through nerfstudio's writer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ NAME = "Semantic Images/render-target-gradient"
 
 
 class SemanticImageLog:
-    """Logs a picture of a semantic step now and then, evenly over the run.
+    """Logs images of at most `IMAGES_PER_RUN` semantic steps, evenly spread over the run.
 
     Args:
-        semantic: prepared, with an encoder.
-        pictures: draws them.
+        semantic: the semantic loss of the training.
+        visualization: draws the images.
     """
 
-    def __init__(self, semantic: SemanticConsistency, pictures: SemanticVisualization):
-        self._semantic, self._pictures = semantic, pictures
-        self._interval = (semantic.end_step - semantic.first_step) / IMAGES_PER_RUN
+    def __init__(self, semantic: SemanticConsistency, visualization: SemanticVisualization):
+        self._semantic, self._visualization = semantic, visualization
+        self._interval = (semantic.schedule.end_step - semantic.schedule.first_step) / IMAGES_PER_RUN
         self._next_step = 0.0
 
     def after_step(self, step: int) -> None:
-        """Log the step if it was a semantic one and enough steps lie behind the last picture."""
+        """Log a training step if it was a semantic step and the last image lies at least an interval back."""
         last = self._semantic.last
         if last is None or last.step != step or step < self._next_step:
             return
         self._next_step = step + self._interval
-        writer.put_image(NAME, self._pictures.side_by_side(last), step)
+        writer.put_image(NAME, self._visualization.side_by_side(last), step)

@@ -1,6 +1,6 @@
-"""The panel's orbit: sliders, a turntable and the training views move the cameras of connected browsers.
+"""The orbit folder of the panel: sliders, a turntable and the training views move the browsers' cameras.
 
-theta is the azimuth, phi the elevation, both in degrees; lengths are in scene units, poses have OpenGL axes.
+theta is the azimuth and phi the elevation, both in degrees. Lengths are in scene units, and poses have OpenGL axes.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from dietnerf_ns.viewer.browser_cameras import BrowserCameras, vertical_fov
 from dietnerf_ns.viewer.elements import Button, Checkbox, Dropdown, Folder, Slider
 
 MAX_PHI_DEG = 89.0
-"""At the pole the horizon has no direction."""
+"""At the poles the azimuth has no effect on the camera's position, so the sliders stop short of them."""
 
 TURN_DEG = 3.0
 TURN_PERIOD_SECONDS = 0.25
-"""nerfstudio holds training back for 0.1 s after every camera movement: a smoother turn would stop it."""
+"""nerfstudio pauses training for 0.1 s after every camera movement, so a smoother rotation would stop the training."""
 
 
 class OrbitFolder(Folder):
-    """Moves the cameras of connected browsers around the scene.
+    """Controls that move the cameras of all connected browsers around the scene.
 
     Args:
         photos: the kept training views.
-        clients: the cameras to move.
+        browser_cameras: the cameras to move.
     """
 
-    def __init__(self, photos: InputDataset, clients: BrowserCameras):
+    def __init__(self, photos: InputDataset, browser_cameras: BrowserCameras):
         super().__init__()
-        self._clients, self._cameras = clients, photos.cameras.to("cpu")
+        self._browser_cameras, self._cameras = browser_cameras, photos.cameras.to("cpu")
         self._sphere = orbit_sphere(self._cameras.camera_to_worlds)
         theta, phi, radius = start_of_orbit(self._cameras.camera_to_worlds, self._sphere)
-        self._theta = Slider("theta", theta, -180.0, 180.0, 1.0, cb_hook=self._move, hint="Azimuth, degrees")
-        self._phi = Slider("phi", phi, -MAX_PHI_DEG, MAX_PHI_DEG, 1.0, cb_hook=self._move, hint="Elevation, degrees")
+        self._theta = Slider("theta", theta, -180.0, 180.0, 1.0, cb_hook=self._move, hint="Azimuth in degrees")
+        self._phi = Slider("phi", phi, -MAX_PHI_DEG, MAX_PHI_DEG, 1.0, cb_hook=self._move, hint="Elevation in degrees")
         self._radius = Slider(
-            "radius", radius, radius / 10, 3 * radius, radius / 100, cb_hook=self._move, hint="Distance, scene units"
+            "radius", radius, radius / 10, 3 * radius, radius / 100, cb_hook=self._move, hint="Distance in scene units"
         )
-        self._turntable = Checkbox("Turntable", False, cb_hook=self._start_or_stop, hint="Turn around the scene")
+        self._turntable = Checkbox("Turntable", False, cb_hook=self._start_or_stop, hint="Keep moving around the scene")
         self._views = [f"{index}: {path.name}" for index, path in enumerate(photos.image_filenames)]
         self._view = Dropdown("Training view", self._views[0], self._views, cb_hook=self._go_to_view)
         again = Button("Go to training view", cb_hook=self._go_to_view)
@@ -54,10 +54,10 @@ class OrbitFolder(Folder):
 
     def _move(self, _) -> None:
         center, up = self._sphere.center, self._sphere.up
-        with self._one_move:  # viser runs callbacks side by side; the last must be the one that sees the last values
+        with self._one_move:  # viser runs callbacks in parallel; the last movement must use the latest values
             azimuth, elevation, radius = (torch.tensor(s.value) for s in (self._theta, self._phi, self._radius))
             pose = pose_at(center, up, azimuth=azimuth, elevation=elevation, radius=radius)
-            self._clients.look(pose, up=up, distance=float(radius))
+            self._browser_cameras.look(pose, up=up, distance=float(radius))
 
     def _go_to_view(self, _) -> None:
         self._stop_turning.set()
@@ -66,7 +66,7 @@ class OrbitFolder(Folder):
         pose = camera.camera_to_worlds
         distance = float((pose[:, 3] - self._sphere.center).norm())
         with self._one_move:
-            self._clients.look(pose, up=self._sphere.up, distance=distance, fov=vertical_fov(camera))
+            self._browser_cameras.look(pose, up=self._sphere.up, distance=distance, fov=vertical_fov(camera))
 
     def _start_or_stop(self, _) -> None:
         self._stop_turning.set()
@@ -76,25 +76,33 @@ class OrbitFolder(Folder):
 
     def _turn(self, stop: threading.Event) -> None:
         while not stop.wait(TURN_PERIOD_SECONDS):
-            if self._clients.connected():
+            if self._browser_cameras.connected():
                 self._theta.value = (self._theta.value + TURN_DEG + 180) % 360 - 180
 
 
 def orbit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
-    """The sphere fitted to the training cameras, around a point in front of them.
+    """Fit a sphere to the training cameras whose centre lies in front of them.
 
-    Where what they look at is not in front of all of them, as in a panorama, around the point one scene unit ahead of
-    their middle.
+    The centre is the point nearest to all optical axes. If that point is not in front of every camera, as in a
+    panorama, the centre is the point one scene unit ahead of the cameras' mean position.
     """
     sphere = fit_sphere(camera_to_worlds)
     if is_in_front(sphere.center, camera_to_worlds):
         return sphere
-    ahead = camera_to_worlds[:, :3, 3].mean(0) + viewing_directions(camera_to_worlds).mean(0)
-    return replace(sphere, center=ahead)
+    point_ahead = camera_to_worlds[:, :3, 3].mean(0) + viewing_directions(camera_to_worlds).mean(0)
+    return replace(sphere, center=point_ahead)
 
 
 def start_of_orbit(camera_to_worlds: Float[Tensor, "n 3 4"], sphere: Sphere) -> tuple[float, float, float]:
-    """Azimuth and elevation of the first training camera in whole degrees, mean distance of all to the centre."""
+    """Where the orbit starts: the direction of the first training camera, and the mean distance of all of them.
+
+    Args:
+        camera_to_worlds: the training cameras.
+        sphere: the sphere of the orbit.
+
+    Returns:
+        Azimuth and elevation in whole degrees, and the radius in scene units.
+    """
     azimuths, elevations, radii = spherical_coordinates(camera_to_worlds, sphere.center, sphere.up)
     elevation = elevations[0].clamp(-MAX_PHI_DEG, MAX_PHI_DEG)
     return float(azimuths[0].round()), float(elevation.round()), float(radii.mean())

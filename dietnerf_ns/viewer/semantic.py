@@ -1,4 +1,4 @@
-"""The panel's part about the semantic loss: what a running training sees, and controls that act on it."""
+"""The panel's folder about the semantic loss: what a running training sees, and controls that act on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dietnerf_ns.viewer.orbit import orbit_sphere, start_of_orbit
 from dietnerf_ns.viewer.visualization import SemanticVisualization, data_url
 
 REFRESH_SECONDS = 1.0
-PICTURE_HEIGHT_PX = 160
+IMAGE_HEIGHT_PX = 160
 FRUSTUM_PER_RADIUS = 0.03
 NO_SEMANTIC_LOSS = "This run has no semantic loss: its weight is 0, and no encoder is loaded."
 
@@ -26,28 +26,29 @@ class SemanticFolder(Folder):
     """Shows the last semantic view, curves and poses to connected browsers; pauses and changes the loss.
 
     Args:
-        semantic: of the training.
+        config: settings of the loss.
         photos: the kept training views.
-        clients: the connected browsers; nothing is drawn while there are none.
+        browser_cameras: the connected browsers; nothing is drawn while there are none.
     """
 
-    def __init__(self, semantic: SemanticConsistency, photos: InputDataset, clients: BrowserCameras):
+    def __init__(self, config: SemanticConfig, photos: InputDataset, browser_cameras: BrowserCameras):
         super().__init__()
-        self._semantic, self._clients = semantic, clients
-        self._pictures: SemanticVisualization | None = None
+        self._browser_cameras = browser_cameras
+        self._semantic: SemanticConsistency | None = None
+        self._visualization: SemanticVisualization | None = None
         self._curves = TrainingCurves()
         camera_to_worlds = photos.cameras.camera_to_worlds.cpu()
         *_, radius = start_of_orbit(camera_to_worlds, orbit_sphere(camera_to_worlds))
         self._frusta = SemanticFrusta(photos.cameras[0:1].to("cpu"), size=FRUSTUM_PER_RADIUS * radius)
         self._next_refresh = 0.0
-        self._pictured: SemanticStep | None = None
-        self._make_elements(semantic.config)
+        self._shown: SemanticStep | None = None
+        self._make_elements(config)
 
     def _make_elements(self, config: SemanticConfig) -> None:
         off = config.weight == 0
         most, longest = 10 * config.weight or 1.0, max(100, config.every)
         self._status = Markdown(NO_SEMANTIC_LOSS if off else "No semantic view yet.")
-        self._picture = Markdown()
+        self._image = Markdown()
         self._plot = Plot(self._curves.figure, aspect=0.7)
         self._pause = Checkbox("Pause L_sc", False, disabled=off, cb_hook=self._change)
         self._weight = Slider("lambda", config.weight, 0.0, most, most / 200, disabled=off, cb_hook=self._change)
@@ -55,37 +56,42 @@ class SemanticFolder(Folder):
         self._show_poses = Checkbox(
             "Show semantic poses", True, disabled=off, cb_hook=lambda box: self._frusta.set_visible(box.value)
         )
-        self.show(self._status, self._picture, self._plot, self._pause, self._weight, self._every, self._show_poses)
+        self.show(self._status, self._image, self._plot, self._pause, self._weight, self._every, self._show_poses)
+
+    def attach(self, semantic: SemanticConsistency, visualization: SemanticVisualization) -> None:
+        """Training starts: show this loss, and let the controls act on it.
+
+        Args:
+            semantic: the loss; it takes the values that the controls have now.
+            visualization: draws semantic steps.
+        """
+        self._semantic, self._visualization = semantic, visualization
+        self._change(None)
 
     def _change(self, _) -> None:
-        self._semantic.paused = self._pause.value
-        self._semantic.reconfigure(weight=self._weight.value, every=self._every.value)
-
-    def start(self, pictures: SemanticVisualization) -> None:
-        """Training starts; the semantic loss is prepared.
-
-        Args:
-            pictures: draws semantic steps.
-        """
-        self._pictures = pictures
+        if self._semantic is not None:
+            self._semantic.paused = self._pause.value
+            self._semantic.reconfigure(weight=self._weight.value, every=self._every.value)
 
     def after_step(self, step: int, *, mse: Float[Tensor, ""]) -> None:
-        """Note what a training step did, and show it if it is time and somebody looks.
+        """Record what a training step did, and show it if a second has passed and a browser is connected.
 
         Args:
-            step: of the run.
+            step: step of the run.
             mse: mean squared error of the step's training rays, RGB in [0, 1].
         """
-        last = self._semantic.last
+        last = None if self._semantic is None else self._semantic.last
         if last is not None and last.step == step:
             self._frusta.add(last.view.camera_to_world)
-        is_active = last is not None and self._semantic.is_active(step)
-        self._curves.add(step, mse=mse, semantic_loss=last.loss if is_active else None)
+        is_active = self._semantic is not None and self._semantic.is_active(step)
+        self._curves.add(step, mse=mse, semantic_loss=last.loss if last is not None and is_active else None)
         now = time.monotonic()
         if now >= self._next_refresh:
             self._next_refresh = now + REFRESH_SECONDS
-            if self._clients.connected():
-                self._refresh(step)
+            if self._browser_cameras.viser_server is not None and self._browser_cameras.connected():
+                self._plot.redraw()
+                self._frusta.draw(self._browser_cameras.viser_server)
+                self._show(step)
 
     def end(self, step: int) -> None:
         """Say that training has ended at this step; nothing can be changed any more."""
@@ -93,19 +99,17 @@ class SemanticFolder(Folder):
         for control in (self._pause, self._weight, self._every):
             control.set_disabled(True)
 
-    def _refresh(self, step: int) -> None:
-        self._plot.redraw()
-        self._frusta.draw(self._clients.viser_server)
-        last = self._semantic.last
-        if last is None:
+    def _show(self, step: int) -> None:
+        semantic, visualization = self._semantic, self._visualization
+        if semantic is None or visualization is None or semantic.last is None:
             return
-        state = " L_sc is paused." if self._semantic.paused else ""
+        last, state = semantic.last, " L_sc is paused." if semantic.paused else ""
         self._status.update(
             f"Step {step}. Last semantic step {last.step}: L_sc {float(last.loss):.4f}, "
             f"similarity {float(last.similarity):.3f}.{state}"
         )
-        if last is not self._pictured:
-            self._pictured = last
-            picture = data_url(self._pictures.side_by_side(last, height=PICTURE_HEIGHT_PX))
-            # A picture in Markdown's own notation is at most 240 pixels wide in viser.
-            self._picture.update(f'<img src="{picture}" width="100%" />\n\n{self._pictures.caption(last)}')
+        if last is not self._shown:
+            self._shown = last
+            url = data_url(visualization.side_by_side(last, height=IMAGE_HEIGHT_PX))
+            # An image in Markdown's own notation is at most 240 pixels wide in viser.
+            self._image.update(f'<img src="{url}" width="100%" />\n\n{visualization.caption(last)}')

@@ -1,4 +1,4 @@
-"""What a semantic step saw, as one picture: the render, its target photo, what the encoder wants changed."""
+"""A semantic step as one image: the rendered view, its target photo, and the gradient of L_sc on the render."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from dietnerf_ns.semantic.consistency import Blend, SemanticStep
+from dietnerf_ns.semantic.consistency import SemanticStep
+from dietnerf_ns.utils.images import Blend
 
 GAP_PX = 4
 
 
 class SemanticVisualization:
-    """Pictures of semantic steps.
+    """Draws semantic steps.
 
     Args:
         photos: the kept training views.
-        blend: puts an RGBA photo on the background that the model renders; leaves RGB as it is.
+        blend: function that blends an RGBA photo with the model's background and returns an RGB photo unchanged.
     """
 
     def __init__(self, photos: InputDataset, blend: Blend):
         self._photos, self._blend = photos, blend
 
     def side_by_side(self, step: SemanticStep, *, height: int | None = None) -> Float[Tensor, "height width 3"]:
-        """Render, target photo and gradient map from left to right, RGB in [0, 1], on the CPU.
+        """Draw render, target photo and gradient map from left to right.
 
         Args:
-            step: after its backward pass.
-            height: of the picture in pixels; the render's when not given.
+            step: a semantic step. Before its backward pass there is no gradient map.
+            height: height of the image in pixels. None takes the render's.
+
+        Returns:
+            RGB in [0, 1] on the CPU.
         """
-        render = step.renders[-1].cpu()  # of coarse and fine the fine one
+        render = step.renders[-1].cpu()  # a model with a coarse and a fine network lists the fine render last
         images = [render, self._photo(step.view.target_index)]
         if step.gradient is not None:
             images.append(gradient_map(step.gradient[-1].cpu()))
@@ -44,7 +48,7 @@ class SemanticVisualization:
         return torch.cat(tiles, dim=2)[:, :, :-GAP_PX].permute(1, 2, 0).clamp(0, 1)
 
     def caption(self, step: SemanticStep) -> str:
-        """What the images of `side_by_side` are, from left to right."""
+        """Name the images of `side_by_side` from left to right."""
         name = self._photos.image_filenames[step.view.target_index].name
         return f"render, target photo {name}, strength of dL_sc/dpixel"
 
@@ -53,25 +57,28 @@ class SemanticVisualization:
 
 
 def gradient_map(gradient: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 height width"]:
-    """How strongly the loss asks each pixel to change: norm over RGB, black for none to yellow for the picture's most.
+    """Colour each pixel by the norm of the loss's gradient over RGB.
 
     Args:
-        gradient: of the loss with respect to a render's RGB, in any unit.
+        gradient: gradient of the loss with respect to the render's RGB; the scale does not matter.
+
+    Returns:
+        RGB in [0, 1]: black where the gradient is 0, yellow where it is largest in the image.
     """
     strength = gradient.float().norm(dim=0)
     relative = strength / strength.max().clamp_min(torch.finfo(torch.float32).tiny)
     return apply_float_colormap(relative[..., None], "inferno").permute(2, 0, 1)
 
 
-def data_url(picture: Float[Tensor, "height width 3"]) -> str:
-    """An RGB picture in [0, 1] as an address that carries it, JPEG-compressed."""
+def data_url(image: Float[Tensor, "height width 3"]) -> str:
+    """Encode an RGB image in [0, 1] on the CPU as a data URL with JPEG compression."""
     file = io.BytesIO()
-    Image.fromarray((picture * 255).round().byte().numpy()).save(file, "JPEG", quality=90)
+    Image.fromarray((image * 255).round().byte().numpy()).save(file, "JPEG", quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _resized(image: Float[Tensor, "3 h w"], height: int) -> Float[Tensor, "3 height width"]:
-    """Shrunk smoothly, or enlarged so that pixels stay visible."""
+    """Resize to a height: averaged when shrunk, with visible pixels when enlarged."""
     width = max(1, round(image.shape[2] * height / image.shape[1]))
     if height < image.shape[1]:
         return interpolate(image[None], (height, width), mode="area")[0]

@@ -9,7 +9,7 @@ from dietnerf_ns.bench.cells import plan_cells
 from dietnerf_ns.bench.experiment import as_flags
 from dietnerf_ns.bench.train_cell import arguments_here
 from dietnerf_ns.utils.errors import UserError
-from tests.bench.conftest import experiment
+from tests.helpers.bench import experiment
 
 TWO = [{"name": "dietnerf-tiny", "label": "default"}, {"name": "nerfacto", "overrides": {"max-num-iterations": 7}}]
 
@@ -41,7 +41,7 @@ def test_arguments_of_ns_train(plan):
     assert settings["--max-num-iterations"] == "7", "a method's own setting comes first"
     assert settings["--mixed-precision"] == "False" and settings["--machine.seed"] == "0"
     assert settings["--data"].startswith("scenes/tiny-all_views-")
-    assert "--machine.device-type" not in settings, "that is known where the cell runs"
+    assert "--machine.device-type" not in settings, "only known where the cell runs"
     assert cell.config_file.as_posix() == f"cells/{cell.id}/nerfacto/run/config.yml"
 
 
@@ -152,6 +152,6 @@ def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path):
     assert cell.train_arguments[cell.train_arguments.index("--data") + 1] == str(tmp_path / "data" / "fern")
 
 
-def test_views_that_a_scene_lacks_are_refused_with_its_name(plan):
+def test_views_that_a_scene_lacks_are_rejected_with_its_name(plan):
     with pytest.raises(UserError, match="Scene tiny, blender-8: .*the training split has views 0 to 7"):
         plan(views=[{"protocol": "blender-8"}])

@@ -4,14 +4,17 @@ import json
 import sys
 
 import pytest
+import torch
 import yaml
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.scripts.eval import ComputePSNR
+from nerfstudio.utils import writer
 
 from dietnerf_ns.bench.runner import LocalEngine
 from dietnerf_ns.bench.train_cell import TrainingClock
 from dietnerf_ns.commands.bench import Run
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import ns
+from tests.helpers.commands import in_this_process, ns
 
 FEW_STEPS = {"max-num-iterations": 8, "steps-per-eval-batch": 4, "pipeline.datamanager.train-num-rays-per-batch": 64}
 PLAIN = {"name": "dietnerf-tiny", "label": "plain", "overrides": {"pipeline.semantic.weight": 0}}
@@ -25,8 +28,9 @@ def experiment_file(folder, **content):
     return path
 
 
+@pytest.mark.slow
 def test_run_resume_and_report(tmp_path, monkeypatch):
-    """Two real cells, one crashing; then the finished one alone, which runs nothing; the means are ns-eval's."""
+    """Two real cells, one of which crashes; then the finished one, which is not run again. Means equal ns-eval's."""
     out = tmp_path / "out"
     both = experiment_file(tmp_path, methods=[PLAIN, BROKEN])
     first = ns("dietnerf-bench", "run", both, "--out", out, "--jobs", 2, cwd=tmp_path, check=False)
@@ -46,11 +50,13 @@ def test_run_resume_and_report(tmp_path, monkeypatch):
     assert str(tmp_path) not in report
 
     alone = experiment_file(tmp_path, methods=[PLAIN])
-    second = ns("dietnerf-bench", "run", alone, "--out", out, cwd=tmp_path)
-    assert "Cells: 1, 1 finished before, 0 to run." in second.stdout
+    second = in_this_process("dietnerf-bench", "run", alone, "--out", out, cwd=tmp_path)
+    assert "Cells: 1 in total, 1 already finished, 0 to run." in second.stdout
     assert result_file.stat().st_mtime_ns == written
 
     config = result_file.relative_to(out).with_name("dietnerf-tiny") / "run" / "config.yml"
+    saved = yaml.load((out / config).read_text(), Loader=yaml.Loader)
+    assert type(saved) is TrainerConfig and saved._target is Trainer, "every ns-* command can read the run"
     monkeypatch.chdir(out)
     ComputePSNR(load_config=config, output_path=tmp_path / "eval.json").main()
     evaluated = json.loads((tmp_path / "eval.json").read_text())["results"]
@@ -78,7 +84,7 @@ def test_ctrl_c_ends_with_one_line(tmp_path, monkeypatch, capsys):
         ({"engine": "ray"}, {}, "pip install"),
     ],
 )
-def test_wrong_input_is_refused_before_anything_runs(tmp_path, monkeypatch, arguments, content, words):
+def test_wrong_input_is_rejected_before_anything_runs(tmp_path, monkeypatch, arguments, content, words):
     monkeypatch.setitem(sys.modules, "ray", None)
     experiment = experiment_file(tmp_path, **({"methods": [PLAIN]} | content))
     with pytest.raises(UserError, match=words):
@@ -87,19 +93,21 @@ def test_wrong_input_is_refused_before_anything_runs(tmp_path, monkeypatch, argu
 
 
 def test_help_explains_every_setting(tmp_path):
-    said = ns("dietnerf-bench", "run", "--help", cwd=tmp_path).stdout
-    for words in ("--jobs", "Cells at once", "--ray-address", "result.json when finished", "--data"):
-        assert words in said
+    text = in_this_process("dietnerf-bench", "run", "--help", cwd=tmp_path).stdout
+    for words in ("--jobs", "run at the same time", "--ray-address", "result.json when finished", "--data"):
+        assert words in text
 
 
-def test_the_clock_measures_the_training_loop_alone():
-    class FakeTrainer:
-        class config:
-            max_num_iterations = 5
-
-    clock, calls = TrainingClock(), []
-    clock.timed(calls.append)(FakeTrainer)
-    assert calls == [FakeTrainer] and clock.steps == 5 and 0 <= clock.seconds < 1
+def test_the_clock_keeps_nerfstudios_own_time_of_the_training_loop(monkeypatch):
+    clock = TrainingClock()
+    monkeypatch.setattr(writer, "EVENT_WRITERS", [clock])
+    writer.put_time(writer.EventName.TOTAL_TRAIN_TIME, 12.5, step=8, avg_over_steps=False)
+    writer.put_scalar("Train Loss", torch.tensor(0.1), step=8)
+    writer.put_dict("Train Loss Dict", {"rgb_loss": torch.tensor(0.1)}, step=8)
+    writer.put_image("img", torch.zeros(2, 2, 3), step=8)
+    writer.put_config("config", {"seed": 0}, step=8)
+    writer.write_out_storage()
+    assert clock.seconds == 12.5
 
 
 def test_results_go_into_a_folder(tmp_path):
@@ -108,7 +116,7 @@ def test_results_go_into_a_folder(tmp_path):
         Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()
 
 
-def test_a_folder_without_the_right_to_write_is_one_line(tmp_path, monkeypatch):
+def test_a_folder_without_write_permission_is_one_line_of_error(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(UserError, match="--out .*out: cannot be written: this user has no right to"):
+    with pytest.raises(UserError, match="--out .*out: cannot be written: permission denied"):
         Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()

@@ -1,12 +1,13 @@
-"""Experiment files: what they mean, and what is refused."""
+"""Experiment files: how they are read, and what is rejected."""
 
 from pathlib import Path
 
 import pytest
 
 from dietnerf_ns.bench.experiment import Views, read_experiment
+from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.bench.conftest import experiment
+from tests.helpers.bench import experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -44,7 +45,10 @@ def test_labels_of_views(views, label):
         ({"sceens": []}, ["unknown key sceens", "scenes"]),
         ({"methods": [{"name": "nerfacto", "overides": {}}]}, ["methods.0.overides", "name, label, overrides"]),
         ({"views": [{"strategy": "best"}]}, ["views.0.strategy 'best'", "'first', 'random' or 'farthest'"]),
-        ({"views": [{"protocol": "blender-9"}]}, ["'blender-9'", "'blender-8', 'blender-4'"]),
+        (
+            {"views": [{"protocol": "blender-9"}]},
+            ["Unknown protocol 'blender-9'", "blender-8 or blender-4"],
+        ),
         (
             {"views": [{"count": 4, "strategy": "random", "seed": -1}]},
             ["views.0.seed -1", "greater than or equal"],
@@ -52,19 +56,20 @@ def test_labels_of_views(views, label):
         ({"evaluate": "train"}, ["evaluate 'train'", "'test' or 'val'"]),
         ({"seeds": []}, ["seeds", "at least 1"]),
         ({"methods": ["nerfactor"]}, ["Unknown method 'nerfactor'", "nerfacto"]),
-        ({"methods": ["nerfacto", "nerfacto"]}, ["same label", "`label`"]),
-        ({"scenes": ["tiny", {"name": "tiny", "dataparser": "colmap"}]}, ["scenes: tiny: two have the same name"]),
-        ({"views": [{"count": 4}, {"count": 4, "seed": 1}]}, ["views: 4 farthest: two are the same choice"]),
-        ({"seeds": [0, 1, 0, 1]}, ["seeds: 0, 1: two are the same"]),
+        ({"methods": ["nerfacto", "nerfacto"]}, ["methods: nerfacto listed more than once", "`label`"]),
+        ({"scenes": ["tiny", {"name": "tiny", "dataparser": "colmap"}]}, ["scenes: tiny listed more than once"]),
+        ({"views": [{"count": 4}, {"count": 4, "seed": 1}]}, ["views: 4 farthest listed more than once"]),
+        ({"seeds": [0, 1, 0, 1]}, ["seeds: 0, 1 listed more than once"]),
         ({"baseline": "plain"}, ["Unknown baseline 'plain'", "dietnerf-tiny"]),
         ({"overrides": {"pipeline.model.neer-plane": 1}}, ["pipeline.model.neer-plane", "near_plane"]),
         ({"overrides": {"pipeline.semantic.encoder": "clip"}}, ["ns-train dietnerf-tiny", "'clip'", "'open-clip'"]),
         ({"scenes": [{"name": "tiny", "arguments": {"colour": "red"}}]}, ["Unrecognized options: --colour"]),
         ({"overrides": {"machine.seed": 1}}, ["machine.seed is set by the benchmark"]),
         ({"scenes": [{"name": "fern", "dataparser": "colnap"}]}, ["Unknown dataparser 'colnap'", "colmap"]),
+        ({"similarity": {"clip": "x"}}, ["similarity.clip", "encoder, clip_model, clip_pretrained, embedding"]),
     ],
 )
-def test_wrong_files_are_refused_in_one_line_with_what_is_allowed(tmp_path, content, words):
+def test_wrong_files_are_rejected_in_one_line_that_says_what_is_allowed(tmp_path, content, words):
     with pytest.raises(UserError) as error:
         experiment(tmp_path, **content)
     message = str(error.value)
@@ -72,9 +77,16 @@ def test_wrong_files_are_refused_in_one_line_with_what_is_allowed(tmp_path, cont
     assert [word for word in words if word not in message] == [], message
 
 
-def test_no_file_and_no_yaml(tmp_path):
+def test_the_similarity_metric_needs_no_download_by_default(tmp_path):
+    assert experiment(tmp_path).similarity.encoder == "embedded"
+    read = experiment(tmp_path, similarity={"encoder": "open-clip", "embedding": "class-token"})
+    assert (read.similarity.encoder, read.similarity.embedding) == ("open-clip", "class-token")
+    assert read.similarity.clip_model == SemanticConfig().clip_model
+
+
+def test_a_missing_file_and_a_file_that_is_not_yaml(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         read_experiment(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("scenes: [")
-    with pytest.raises(UserError, match="is no YAML"):
+    with pytest.raises(UserError, match="is not valid YAML"):
         read_experiment(tmp_path / "broken.yaml")

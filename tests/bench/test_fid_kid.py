@@ -1,13 +1,13 @@
-"""FID and KID: which images are pooled and compared, and that their absence is no failure."""
+"""FID and KID: which images are compared, and that a missing network is no failure."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dietnerf_ns.bench import fid_kid as pooled
+from dietnerf_ns.bench import fid_kid
 from dietnerf_ns.bench.fid_kid import ImagesOnWhite, fid_kid_of_methods
-from tests.bench.conftest import cell, experiment
+from tests.helpers.bench import cell, experiment
 
 
 def finished_cell(out, identity, renders=2, **values):
@@ -30,7 +30,7 @@ def test_images_are_put_on_white(tmp_path):
 def test_renders_of_all_seeds_against_every_image_of_the_scene(tmp_path, monkeypatch):
     cells = [finished_cell(tmp_path, f"a{seed}", seed=seed) for seed in (0, 1)]
     cells += [finished_cell(tmp_path, "b", method="b"), cell("not finished", method="c")]
-    monkeypatch.setattr(pooled, "fid_and_kid", lambda renders, photos, features: {"paper/fid": float(len(renders))})
+    monkeypatch.setattr(fid_kid, "fid_and_kid", lambda renders, photos, features: {"paper/fid": float(len(renders))})
     result = fid_kid_of_methods(experiment(tmp_path, resolution=8), cells, None, tmp_path)
     every_image = 8 + 4 + 25
     assert result["pools"] == [
@@ -41,23 +41,24 @@ def test_renders_of_all_seeds_against_every_image_of_the_scene(tmp_path, monkeyp
 
 def test_scenes_used_as_they_are_are_compared_with_their_evaluated_photos(tmp_path, monkeypatch):
     read = experiment(tmp_path, scenes=[{"name": "fern", "dataparser": "colmap"}])
-    monkeypatch.setattr(pooled, "fid_and_kid", lambda renders, photos, features: {})
+    monkeypatch.setattr(fid_kid, "fid_and_kid", lambda renders, photos, features: {})
     cells = [finished_cell(tmp_path, f"a{seed}", seed=seed, scene="fern", renders=3) for seed in (0, 1)]
-    (pool,) = fid_kid_of_methods(read, cells, None, tmp_path)["pools"]
-    assert pool["renders"] == 6 and pool["references"] == 3
+    (entry,) = fid_kid_of_methods(read, cells, None, tmp_path)["pools"]
+    assert entry["renders"] == 6 and entry["references"] == 3
 
 
 def test_without_the_network_both_are_left_out(tmp_path, monkeypatch):
     def offline(*_):
         raise OSError("no network")
 
-    monkeypatch.setattr(pooled, "fid_and_kid", offline)
+    monkeypatch.setattr(fid_kid, "fid_and_kid", offline)
     result = fid_kid_of_methods(experiment(tmp_path), [finished_cell(tmp_path, "a")], None, tmp_path)
     assert result == {"pools": [], "left_out": dict.fromkeys(["paper/fid", "paper/kid"], "OSError: no network")}
 
 
+@pytest.mark.slow
 def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
-    """Its weights cannot be downloaded here; whatever they are, equal images have FID 0 and other images have not."""
+    """Whatever the network's weights are, equal images have FID 0 and other images have not."""
     from torch_fidelity import feature_extractor_inceptionv3 as inception
 
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
@@ -68,11 +69,11 @@ def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
         Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"{index}.png")
     files = [tmp_path / f"{index}.png" for index in range(3)]
     photos = ImagesOnWhite(files, None)
-    same = pooled.fid_and_kid(photos, photos, tmp_path / "features")
+    same = fid_kid.fid_and_kid(photos, photos, tmp_path / "features")
     assert set(same) == {"paper/fid", "paper/kid"}
     assert same["paper/fid"] == pytest.approx(0, abs=1e-3)
     assert [path for path in (tmp_path / "features").rglob("*") if path.is_file()], "kept for the next method"
     for path in files:
         Image.fromarray(random.integers(0, 100, (16, 16, 3), np.uint8)).save(path)
-    exported_again = pooled.fid_and_kid(photos, photos, tmp_path / "features")
+    exported_again = fid_kid.fid_and_kid(photos, photos, tmp_path / "features")
     assert exported_again["paper/fid"] == pytest.approx(0, abs=1e-3), "not those of the old images"

@@ -1,4 +1,4 @@
-"""The two conventions, metrics that cannot be computed, and what models return."""
+"""The two conventions, metrics that cannot be computed, and the outputs of models."""
 
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ from skimage.metrics import structural_similarity
 
 from dietnerf_ns.bench import metrics
 from dietnerf_ns.bench.metrics import ImageMetric, image_metrics, mean, nerfstudio_metrics, photo_and_render
+from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def test_paper_psnr_and_ssim(photo):
 
 
 def test_paper_lpips_is_vgg_on_images_that_are_not_rescaled(photo, monkeypatch):
-    """With random weights, for VGG's cannot be downloaded here: only which images reach the network is tested."""
+    """With random weights, because VGG's would be a download: the test is which images reach the network."""
     torch.manual_seed(0)
     random_vgg = torchvision.models.vgg16(weights=None)
     monkeypatch.setattr(torchvision.models, "vgg16", lambda weights: random_vgg)
@@ -68,25 +69,28 @@ def test_an_encoder_without_weights_is_left_out_and_the_rest_is_there(photo, mon
     def no_weights(config, device):
         raise UserError(f"no weights {config.clip_pretrained}")
 
-    monkeypatch.setattr(metrics, "make_encoder", no_weights)
+    monkeypatch.setattr(EncoderConfig, "load_encoder", no_weights)
     psnr, ssim, _, similarity = image_metrics({"encoder": "open-clip", "clip_pretrained": "nowhere.pt"}, CPU)
     assert set(psnr(photo, photo.flip(0)) | ssim(photo, photo.flip(0))) == {"paper/psnr", "paper/ssim"}
     assert similarity(photo, photo) == {}
     assert similarity.left_out == {"semantic/similarity": "UserError: no weights nowhere.pt"}
 
 
-def test_a_models_own_metrics_keep_their_values_and_lose_those_that_are_no_number():
+def test_a_models_own_metrics_keep_their_values_and_drop_those_that_are_not_a_number():
     left_out = {}
     model = SimpleNamespace(lpips=SimpleNamespace(missing_because="no network"))
     numbers = {"psnr": torch.tensor(20.0), "ssim": 0.5, "lpips": float("nan")}
     assert nerfstudio_metrics(numbers, model, left_out) == {"nerfstudio/psnr": 20.0, "nerfstudio/ssim": 0.5}
     assert left_out == {"nerfstudio/lpips": "no network"}
+    numbers = {"psnr": float("nan"), "coarse_lpips": float("nan")}
+    assert nerfstudio_metrics(numbers, model, left_out) == {}
+    assert left_out["nerfstudio/psnr"] == "not a number" and left_out["nerfstudio/coarse_lpips"] == "no network"
 
 
 @pytest.mark.parametrize("panels", [2, 3])
 def test_photo_is_the_first_panel_and_the_final_render_the_last(panels):
-    picture = torch.cat([torch.full((4, 6, 3), 0.2 * (1 + panel)) for panel in range(panels)], dim=1)
-    photo, render = photo_and_render(picture, width=6)
+    comparison = torch.cat([torch.full((4, 6, 3), 0.2 * (1 + panel)) for panel in range(panels)], dim=1)
+    photo, render = photo_and_render(comparison, width=6)
     assert photo.shape == render.shape == (4, 6, 3)
     assert float(photo.max()) == pytest.approx(0.2) and float(render.min()) == pytest.approx(0.2 * panels)
 

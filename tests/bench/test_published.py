@@ -7,7 +7,7 @@ import pytest
 from dietnerf_ns.bench.published import EIGHT_SCENES, MEAN_OF_EIGHT, paper_tables, read_published
 from dietnerf_ns.bench.summary import read_results
 from dietnerf_ns.data.protocols import PROTOCOLS
-from tests.bench.conftest import write_fake_results
+from tests.helpers.bench import write_fake_results
 
 
 def tables(tmp_path, scenes=("lego",), views="blender-8", size=(400, 400), **values):
@@ -28,17 +28,17 @@ def test_means_are_the_means_of_their_scenes_and_everything_has_a_source():
 
 
 def test_published_rows_stand_beside_ours_with_protocol_convention_and_source(tmp_path):
-    said = tables(tmp_path)
-    assert "computes them: blender-8" in said
-    assert "| lego | **ours** | 24.00 |" in said
-    line = next(line for line in said.splitlines() if "DietNeRF, 200k steps |" in line)
+    text = tables(tmp_path)
+    assert "computes them: blender-8" in text
+    assert "| lego | **ours** | 24.00 |" in text
+    line = next(line for line in text.splitlines() if "DietNeRF, 200k steps |" in line)
     assert "23.90 | 0.863 | 0.110" in line and "published; the paper's metrics" in line and "ajayjain/DietNeRF" in line
-    assert "Not comparable with ours" not in said and MEAN_OF_EIGHT not in said
+    assert "Not comparable with ours" not in text and MEAN_OF_EIGHT not in text
 
 
 def test_means_are_shown_when_all_eight_scenes_are_there(tmp_path):
-    said = tables(tmp_path, scenes=sorted(EIGHT_SCENES))
-    assert f"| {MEAN_OF_EIGHT} | FreeNeRF | 24.26 |" in said and "| ship | NeRF, 200k steps | 12.93" in said
+    text = tables(tmp_path, scenes=sorted(EIGHT_SCENES))
+    assert f"| {MEAN_OF_EIGHT} | FreeNeRF | 24.26 |" in text and "| ship | NeRF, 200k steps | 12.93" in text
 
 
 def test_a_mean_without_all_cells_is_not_beside_the_published_means(tmp_path):
@@ -47,17 +47,17 @@ def test_a_mean_without_all_cells_is_not_beside_the_published_means(tmp_path):
     missing = [place for place in psnr if place[2] == "b" and place[0] not in ("chair", "ship")]
     missing += [("ship", "blender-8", "c", 1)]
     write_fake_results(tmp_path, psnr, missing=missing, size=(400, 400))
-    said = "\n".join(paper_tables(read_results(tmp_path)))
-    beside = [line for line in said.splitlines() if line.startswith(f"| {MEAN_OF_EIGHT} |")]
+    text = "\n".join(paper_tables(read_results(tmp_path)))
+    beside = [line for line in text.splitlines() if line.startswith(f"| {MEAN_OF_EIGHT} |")]
     assert any("**a**" in line for line in beside) and any("FreeNeRF" in line for line in beside)
     assert not any("**b**" in line or "**c**" in line for line in beside)
-    assert "| unfinished mean of 2 scenes: chair, ship | **b** | 24.00 " in said
-    assert f"| unfinished mean of 8 scenes: {', '.join(scenes)} | **c** | 24.00 " in said
+    assert "| unfinished mean of 2 scenes: chair, ship | **b** | 24.00 " in text
+    assert f"| unfinished mean of 8 scenes: {', '.join(scenes)} | **c** | 24.00 " in text
 
 
 def test_eight_other_scenes_are_not_the_eight(tmp_path):
-    said = tables(tmp_path, scenes=[f"other{index}" for index in range(8)])
-    assert "| mean of 8 scenes: other0, other1" in said and "published" not in said
+    text = tables(tmp_path, scenes=[f"other{index}" for index in range(8)])
+    assert "| mean of 8 scenes: other0, other1" in text and "published" not in text
 
 
 def test_a_metric_that_a_cell_lacks_has_no_mean(tmp_path):
@@ -69,13 +69,13 @@ def test_a_metric_that_a_cell_lacks_has_no_mean(tmp_path):
 @pytest.mark.parametrize("renders, shown", [(2, True), (1, False)], ids=["now", "before the last cell"])
 def test_fid_is_that_of_all_finished_cells(tmp_path, renders, shown):
     write_fake_results(tmp_path, {("lego", "v", "a", seed): 20.0 for seed in (0, 1)})
-    pool = {"views": "v", "method": "a", "renders": renders, "paper/fid": 77.7}
-    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [pool], "left_out": {}}))
+    fid = {"views": "v", "method": "a", "renders": renders, "paper/fid": 77.7}
+    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [fid], "left_out": {}}))
     assert ("| 77.7 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
 
 
-def test_another_protocol_is_apart_with_what_differs(tmp_path):
-    comparable, apart = tables(tmp_path, scenes=sorted(EIGHT_SCENES)).split("**Not comparable, for the protocol")
+def test_other_protocols_have_a_table_of_their_own_that_says_what_differs(tmp_path):
+    comparable, other = tables(tmp_path, scenes=sorted(EIGHT_SCENES)).split("**Not comparable because the protocol")
     for method, reason in [
         ("FSGS", "first 8 views and the whole test set in its released code"),
         ("3DGS", "first 8 views and the whole test set in FSGS's released code"),
@@ -85,13 +85,13 @@ def test_another_protocol_is_apart_with_what_differs(tmp_path):
         ("NeRF, all 100 views", "trained on all 100 photos"),
     ]:
         assert f"| {method} |" not in comparable
-        assert any(f"| {method} |" in line and line.endswith(f"| {reason} |") for line in apart.splitlines())
-    assert "| DropGaussian |" in comparable and "**ours**" not in apart
+        assert any(f"| {method} |" in line and line.endswith(f"| {reason} |") for line in other.splitlines())
+    assert "| DropGaussian |" in comparable and "**ours**" not in other
 
 
 def test_all_photos_are_another_protocol_than_the_occluded_one(tmp_path):
-    comparable, apart = tables(tmp_path, views="lego-14-occluded").split("**Not comparable, for the protocol")
-    assert "all 100 views" in apart and "all 100 views" not in comparable and "| DietNeRF |" in comparable
+    comparable, other = tables(tmp_path, views="lego-14-occluded").split("**Not comparable because the protocol")
+    assert "all 100 views" in other and "all 100 views" not in comparable and "| DietNeRF |" in comparable
 
 
 def test_no_digit_is_shown_that_the_source_does_not_have(tmp_path):
@@ -108,9 +108,9 @@ def test_no_digit_is_shown_that_the_source_does_not_have(tmp_path):
     "values, words",
     [({"size": (100, 100)}, "at 400x400 pixels, this run is at 100x100"), ({"evaluate": "val"}, "validation split")],
 )
-def test_what_is_not_comparable_is_apart_and_says_why(tmp_path, values, words):
+def test_results_that_are_not_comparable_have_a_table_of_their_own_with_the_reason(tmp_path, values, words):
     ours, theirs = tables(tmp_path, **values).split("**Not comparable with ours:**")
-    assert "what differs" not in theirs.split("**Not comparable, for")[0]
+    assert "what differs" not in theirs.split("**Not comparable because")[0]
     assert "**ours**" in ours and "DietNeRF" not in ours
     assert words in theirs.splitlines()[0] and "DietNeRF" in theirs
 

@@ -1,4 +1,4 @@
-"""The same on a Ray cluster of two nodes on this machine. The cells are fake."""
+"""Cells on a Ray cluster of two nodes on this machine. The cells are fake."""
 
 import contextlib
 import json
@@ -9,7 +9,8 @@ import pytest
 from dietnerf_ns.bench.ray_engine import RayEngine, share_of
 from dietnerf_ns.bench.runner import run_missing
 from dietnerf_ns.utils.errors import UserError
-from tests.bench.conftest import cell, started, wait_until
+from tests.helpers.bench import cell, started
+from tests.helpers.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,7 @@ def two_nodes():
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_cells_run_on_the_cluster_and_crash_alone(two_nodes, tmp_path, fake_cell_command, capsys):
     cells = [cell("good"), cell("crash"), cell("better")]
     engine = RayEngine(1, two_nodes, fake_cell_command)
@@ -34,6 +36,7 @@ def test_cells_run_on_the_cluster_and_crash_alone(two_nodes, tmp_path, fake_cell
     assert "no such luck" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_interruption_ends_the_cells_on_the_cluster(two_nodes, tmp_path, fake_cell_command):
     import psutil
 
@@ -46,7 +49,7 @@ def test_interruption_ends_the_cells_on_the_cluster(two_nodes, tmp_path, fake_ce
     cells = [cell("good"), cell("sleep")]
     with contextlib.closing(RayEngine(1, two_nodes, fake_cell_command).run(cells, tmp_path)) as ended:
         next(ended)
-        wait_until(sleeping)
+        wait_until(sleeping, "the fake cell has started", seconds=30)
     assert not sleeping()
 
 
@@ -75,8 +78,8 @@ def test_a_cells_share_of_the_machines_that_run_cells(nodes, jobs, cpus, gpus):
     assert share_of(nodes, jobs) == {"num_cpus": cpus, "num_gpus": gpus}
 
 
-def test_a_cluster_that_runs_nothing_is_refused():
-    with pytest.raises(UserError, match="no machine of the cluster has processors"):
+def test_a_cluster_without_cpus_is_rejected():
+    with pytest.raises(UserError, match="no machine of the cluster has CPUs"):
         share_of([GONE, HEAD_ALONE], 1)
 
 
@@ -87,6 +90,6 @@ def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
-def test_an_address_without_a_cluster_is_refused_at_once(address):
+def test_an_address_without_a_cluster_is_rejected_at_once(address):
     with pytest.raises(UserError, match=f"--ray-address {address}: nothing answers there"):
         RayEngine(1, address)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dietnerf_ns.bench.report import write_report
 from dietnerf_ns.utils.errors import UserError
-from tests.bench.conftest import write_fake_results
+from tests.helpers.bench import write_fake_results
 
 PSNR = {
     ("lego", "8 random 0", "plain", 0): 20.0,
@@ -32,33 +32,33 @@ def test_it_opens_with_its_plots(report):
         assert min(Image.open(report.parent / "plots" / f"{name}.png").size) > 100
 
 
-def test_its_numbers_are_those_of_the_result_files(report):
+def test_numbers_are_those_of_the_result_files(report):
     text = report.read_text()
     assert "4 of 5 cells" in text
     assert "| plain | 2 of 2 | 20.50 | 0.205 |" in text
     assert "| diet | plain | +1.50 [-4.85, +7.85] (n = 2) |" in text, (
         "t with one degree of freedom 12.706, deviation 0.7071"
     )
-    assert "n counts scenes, each with the mean of its differences; where both have one scene only" in text
-    assert "| diet | plain | +2.00 (n = 1) |" in section(text, "## Difference to plain, 8 random 1")
-    assert "| diet | 1 of 1 | 23.00 | 0.230 |" in section(text, "## 8 random 1 alone")
+    assert "n is the number of scenes, each of which counts with the mean of its differences" in text
+    assert "| diet | plain | +2.00 (n = 1) |" in section(text, "## Difference from plain, 8 random 1")
+    assert "| diet | 1 of 1 | 23.00 | 0.230 |" in section(text, "## Only 8 random 1")
     assert "| broken | 0 of 1 | – |" in text
     assert "| diet | 2 of 2 | 10 | 10.0 | 900 | 700 |" in text, "seconds, steps/s, MiB"
     assert "| peak GPU memory by torch (MiB) |" in text
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading."""
+    """The text under a heading, up to the next one."""
     return text.split(f"{heading}\n")[1].split("\n## ", maxsplit=1)[0]
 
 
-def test_a_part_is_compared_with_the_row_it_is_added_to(report):
-    parts = section(report.read_text(), "## Difference that each part makes")
-    assert "| diet | plain | +1.50" in parts
-    assert "| broken | diet | – |" in parts, "each with the row before it, not with the baseline"
+def test_a_component_is_compared_with_the_row_it_is_added_to(report):
+    components = section(report.read_text(), "## Effect of each component")
+    assert "| diet | plain | +1.50" in components
+    assert "| broken | diet | – |" in components, "each with the row before it, not with the baseline"
 
 
-def test_it_says_what_is_missing_and_where_it_was_measured(report):
+def test_missing_results_and_the_machine_are_listed(report):
     text = report.read_text()
     assert "- cell4 (cells/cell4/log.txt)" in text
     assert "- paper/lpips: URLError: no network" in text
@@ -95,7 +95,7 @@ def test_it_can_be_written_elsewhere_and_without_photos(tmp_path):
     assert (report.parent / "results.json").is_file() and not (tmp_path / "results" / "report.md").exists()
 
 
-def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_report_that_cannot_be_written_is_one_line_of_error(tmp_path):
     write_fake_results(tmp_path, PSNR)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--to .*file: cannot be written: File exists"):

@@ -1,4 +1,4 @@
-"""Cells in their own processes: some at once, resumed, crashing, interrupted. The cells are fake."""
+"""Cells in their own processes: in parallel, resumed, crashing, interrupted. The cells are fake."""
 
 import contextlib
 import json
@@ -9,7 +9,8 @@ import pytest
 
 from dietnerf_ns.bench.processes import cell_environment
 from dietnerf_ns.bench.runner import LocalEngine, run_missing
-from tests.bench.conftest import cell, started, wait_until
+from tests.helpers.bench import cell, started
+from tests.helpers.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -24,16 +25,16 @@ def test_finished_cells_are_never_run_again(tmp_path, fake_cell_command, capsys)
     assert run_missing(cells[:2], tmp_path, engine) == []
     assert run_missing(cells, tmp_path, engine) == []
     assert sorted(started(tmp_path)) == ["one", "three", "two"]
-    assert "Cells: 3, 2 finished before, 1 to run." in capsys.readouterr().out
+    assert "Cells: 3 in total, 2 already finished, 1 to run." in capsys.readouterr().out
 
 
-def test_a_crash_is_shown_and_the_rest_goes_on(tmp_path, fake_cell_command, capsys):
+def test_a_crash_is_shown_and_the_other_cells_run(tmp_path, fake_cell_command, capsys):
     cells = [cell("crash"), cell("good")]
     crashed = run_missing(cells, tmp_path, LocalEngine(1, fake_cell_command))
     assert crashed == cells[:1]
     assert (tmp_path / "cells" / "good" / "result.json").is_file()
-    said = capsys.readouterr().err
-    assert "crash crashed:" in said and "no such luck" in said and "2/2" in said
+    shown = capsys.readouterr().err
+    assert "crash crashed:" in shown and "no such luck" in shown and "2/2" in shown
     assert run_missing(cells, tmp_path, LocalEngine(1, fake_cell_command)) == cells[:1], "it is tried again"
 
 
@@ -41,7 +42,7 @@ def test_interruption_ends_the_processes_and_keeps_what_is_finished(tmp_path, fa
     cells = [cell("good"), cell("sleep")]
     with contextlib.closing(LocalEngine(2, fake_cell_command).run(cells, tmp_path)) as ended:
         assert next(ended) == cells[0]
-        wait_until(lambda: "sleep" in started(tmp_path))
+        wait_until(lambda: "sleep" in started(tmp_path), "the fake cell has started", seconds=30)
         assert psutil.Process().children()
     assert not psutil.Process().children(), "no process is left"
     assert (tmp_path / "cells" / "good" / "result.json").is_file()
@@ -57,7 +58,7 @@ def test_a_restarted_cell_starts_in_a_clean_folder(tmp_path, fake_cell_command):
     assert json.loads(Path(tmp_path / "cells" / "one" / "cell.json").read_text())["scene"] == "tiny"
 
 
-def test_cells_share_the_processors_unless_the_user_said_how(tmp_path, fake_cell_command, monkeypatch):
+def test_cells_share_the_processors_unless_the_user_set_the_threads(tmp_path, fake_cell_command, monkeypatch):
     def threads(identity):
         run_missing([cell(identity)], tmp_path, LocalEngine(2, fake_cell_command))
         return json.loads((tmp_path / "cells" / identity / "result.json").read_text())["threads"]

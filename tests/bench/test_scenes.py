@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dietnerf_ns.bench.experiment import Scene, Views
+from dietnerf_ns.bench.experiment import BenchmarkScene, Views
 from dietnerf_ns.bench.scenes import SceneSplit, chosen_splits, evenly_spaced, find_scene, write_few_shot_copy
 from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.images import downscale_by_area
-from tests.bench.conftest import experiment
-from tests.conftest import shared_scene
+from tests.helpers.bench import experiment
+from tests.helpers.scenes import shared_scene
 
 
 def frames(splits, name):
@@ -60,7 +60,7 @@ def test_a_finished_copy_is_kept_and_a_half_written_one_is_not(tmp_path, tiny_sc
 
 def test_images_are_never_enlarged(tmp_path, tiny_scene):
     splits = chosen_splits(tiny_scene, Views(count=1), experiment(tmp_path))
-    with pytest.raises(UserError, match="only 100 pixels wide"):
+    with pytest.raises(UserError, match="only 100 pixels wide; images are never enlarged"):
         write_few_shot_copy(splits, tmp_path / "copy", width=101)
     assert not (tmp_path / "copy").exists()
 
@@ -70,22 +70,25 @@ def test_evenly_spaced(available, wanted, expected):
     assert evenly_spaced(available, wanted) == expected
 
 
-def test_scenes_that_are_not_there(tmp_path, tiny_scene):
-    assert find_scene(Scene("tiny"), None) == tiny_scene
+def test_scenes_that_do_not_exist(tmp_path, tiny_scene):
+    assert find_scene(BenchmarkScene("tiny"), None) == tiny_scene
     (tmp_path / "lego").mkdir()
     with pytest.raises(UserError, match="'lego' needs --data"):
-        find_scene(Scene("lego"), None)
+        find_scene(BenchmarkScene("lego"), None)
     with pytest.raises(UserError, match="no such folder"):
-        find_scene(Scene("lego"), tmp_path / "nowhere")
+        find_scene(BenchmarkScene("lego"), tmp_path / "nowhere")
     with pytest.raises(UserError, match="'leggo': did you mean lego"):
-        find_scene(Scene("leggo"), tmp_path)
+        find_scene(BenchmarkScene("leggo"), tmp_path)
     with pytest.raises(UserError, match="no transforms_train.json.*name its `dataparser`"):
-        find_scene(Scene("lego"), tmp_path)
-    assert find_scene(Scene("lego", dataparser="colmap"), tmp_path) == tmp_path / "lego"
+        find_scene(BenchmarkScene("lego"), tmp_path)
+    assert find_scene(BenchmarkScene("lego", dataparser="colmap"), tmp_path) == tmp_path / "lego"
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"camera_angle_x": 1, "frames": [{"file_path": "a"}]}', "[]"])
-def test_broken_cameras_are_refused_with_the_files_name(tmp_path, content):
+@pytest.mark.parametrize(
+    "content",
+    ["{", "{}", '{"camera_angle_x": 1, "frames": [{"file_path": "a"}]}', "[]", '{"camera_angle_x": 1, "frames": [5]}'],
+)
+def test_broken_cameras_are_rejected_with_the_files_name(tmp_path, content):
     (tmp_path / "transforms_train.json").write_text(content)
-    with pytest.raises(UserError, match=r"transforms_train.json: is not as in a NeRF-Synthetic scene"):
+    with pytest.raises(UserError, match=r"transforms_train.json: not a NeRF-Synthetic scene"):
         SceneSplit.read(tmp_path, "train")

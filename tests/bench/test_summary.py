@@ -4,7 +4,7 @@ import pytest
 
 from dietnerf_ns.bench.summary import over_seeds, paired_difference, read_results
 from dietnerf_ns.utils.errors import UserError
-from tests.bench.conftest import write_fake_results
+from tests.helpers.bench import write_fake_results
 
 PSNR = {
     ("lego", "v", "plain", 0): 20.0,
@@ -35,7 +35,7 @@ def test_one_seed_has_no_deviation(results):
     assert over_seeds(results.of(method="plain"), "nerfstudio/lpips") is None, "not measured"
 
 
-def test_seeds_that_lack_a_scene_do_not_count_for_the_deviation(results):
+def test_seeds_that_lack_a_scene_are_left_out_of_the_deviation(results):
     """Seed 0 has two scenes, seed 1 only lego: the difference of their means would be that of the scenes."""
     spread = over_seeds(results.of(method="diet"), METRIC)
     assert spread.mean == pytest.approx(19)

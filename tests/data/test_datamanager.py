@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,27 +8,15 @@ import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
 
+from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.semantic.consistency import embed_photos
+from dietnerf_ns.training.collapse import photo_variance
 from dietnerf_ns.utils.errors import UserError
-
-
-def blender_outputs(scene: Path, split: str = "train"):
-    return BlenderDataParserConfig(data=scene).setup().get_dataparser_outputs(split)
-
-
-def as_transforms_json(scene: Path, folder: Path, count: int) -> Path:
-    """The tiny scene's first training views in the one-file format of nerfstudio-data and instant-ngp-data."""
-    meta = json.loads((scene / "transforms_train.json").read_text())
-    focal = 50 / torch.tan(torch.tensor(meta["camera_angle_x"] / 2)).item()
-    (folder / "images").mkdir(parents=True)
-    frames = []
-    for index, frame in enumerate(meta["frames"][:count]):
-        shutil.copy(scene / f"{frame['file_path']}.png", folder / "images" / f"{index}.png")
-        frames.append({"file_path": f"images/{index}.png", "transform_matrix": frame["transform_matrix"]})
-    intrinsics = {"w": 100, "h": 100, "fl_x": focal, "fl_y": focal, "cx": 50, "cy": 50}
-    (folder / "transforms.json").write_text(json.dumps(intrinsics | {"frames": frames}))
-    return folder
+from tests.helpers.encoders import FakeEncoder
+from tests.helpers.scenes import as_transforms_json
 
 
 def datamanager(dataparser, test_mode="test", **settings):
@@ -124,12 +113,11 @@ def test_incomplete_split_lists_are_one_clear_error(tiny_scene, tmp_path):
         lambda text: text[:-20],
         lambda text: text.replace('"frames"', '"photos"'),
         lambda text: text.replace('"transform_matrix"', '"pose"'),
-        lambda text: json.dumps(json.loads(text) | {"frames": json.loads(text)["frames"][:1]}),
         lambda text: json.dumps(
             json.loads(text) | {"frames": [{"file_path": "images/0.png", "transform_matrix": [[1], []]}]}
         ),
     ],
-    ids=["cut off", "no frames", "no poses", "one photo", "ragged pose"],
+    ids=["cut off", "no frames", "no poses", "ragged pose"],
 )
 def test_a_broken_transforms_json_is_one_clear_error(break_it, tiny_scene, tmp_path):
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
@@ -137,6 +125,72 @@ def test_a_broken_transforms_json_is_one_clear_error(break_it, tiny_scene, tmp_p
     file.write_text(break_it(file.read_text()))
     with pytest.raises(UserError, match="The dataparser cannot read .*photos: [A-Za-z]+Error: "):
         datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_photos_from_one_position_train_and_keep_their_scale(count, tiny_scene, tmp_path, capsys):
+    """Dividing by the largest distance from the mean position gives infinity or rounding error, as LAPACK has it."""
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=count)
+    file = scene / "transforms.json"
+    meta = json.loads(file.read_text())
+    for frame in meta["frames"]:
+        for row, position in zip(frame["transform_matrix"], (1.0, 2.0, 3.0), strict=False):
+            row[3] = position
+    file.write_text(json.dumps(meta))
+    manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1), test_mode="val")
+    assert "All cameras are at one position" in " ".join(capsys.readouterr().out.split())
+    assert manager.train_dataparser_outputs.dataparser_scale == 1.0
+    assert len(manager.train_dataset) == count
+    assert manager.train_dataset.cameras.camera_to_worlds[:, :, 3].abs().max() < 1e-3
+    rays, batch = manager.next_train(0)
+    assert len(rays) == len(batch["image"])
+
+
+def test_an_error_of_our_own_code_does_not_accuse_the_dataparser(tiny_scene, monkeypatch):
+    def broken(dataset):
+        raise TypeError("a bug of ours")
+
+    monkeypatch.setattr(Capture, "of_photos", broken)
+    with pytest.raises(TypeError, match="a bug of ours"):
+        datamanager(BlenderDataParserConfig(data=tiny_scene))
+
+
+def test_a_photo_that_cannot_be_decoded_is_named(tiny_scene, tmp_path):
+    scene = shutil.copytree(tiny_scene, tmp_path / "scene")
+    photo = scene / "train" / "r_3.png"
+    photo.write_bytes(photo.read_bytes()[:300])
+    with pytest.raises(UserError, match=r"r_3\.png: cannot be read as an image"):
+        datamanager(BlenderDataParserConfig(data=scene))
+
+
+def test_each_training_photo_is_decoded_once(tiny_scene, tmp_path, monkeypatch):
+    opened = Counter()
+    real_open = Image.open
+
+    def counting_open(path, *arguments, **options):
+        opened[Path(path).name] += 1
+        return real_open(path, *arguments, **options)
+
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=8)
+    parsed = NerfstudioDataParserConfig(data=scene, downscale_factor=1)
+    manager = datamanager(parsed, num_views=5, test_mode="inference")
+    kept = [path.name for path in manager.train_dataset.image_filenames]
+    monkeypatch.setattr(Image, "open", counting_open)
+    manager = datamanager(parsed, num_views=5, test_mode="val")
+    manager.next_train(0)
+    photo_variance(manager.train_dataset, lambda image: image[..., :3], manager.train_pixel_sampler)
+    embed_photos(FakeEncoder(), manager.train_dataset, lambda image: image[..., :3], torch.device("cpu"))
+    assert {name: opened[name] for name in kept} == dict.fromkeys(kept, 1)
+
+
+def test_photos_beyond_the_memory_limit_are_decoded_again(tiny_scene, monkeypatch):
+    from dietnerf_ns.data import dataset
+
+    monkeypatch.setattr(dataset, "KEPT_BYTES", 2 * 100 * 100 * 4)
+    photos = datamanager(BlenderDataParserConfig(data=tiny_scene), test_mode="inference").train_dataset
+    first, again = ([photos.get_numpy_image(index) for index in range(3)] for _ in range(2))
+    assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False]
+    assert (first[2] == again[2]).all()
 
 
 def test_a_blender_scene_without_validation_split_trains(tiny_scene, tmp_path):

@@ -3,7 +3,7 @@ import numpy as np
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.view_selection import keep_views
 from dietnerf_ns.utils.images import downscale_by_area
-from tests.data.test_datamanager import blender_outputs
+from tests.helpers.scenes import blender_outputs
 
 
 def test_each_pixel_is_the_mean_of_its_area():

@@ -4,7 +4,7 @@ from PIL import Image
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.foreground import border_color, foreground_mask, foreground_masks, uniform_background
-from tests.conftest import pinhole_cameras, ring_of_poses
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 
 
 def photo(colour, *, thing=(0.2, 0.4, 0.6), alpha=None, size=40):

@@ -10,7 +10,8 @@ from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
 from dietnerf_ns.data.view_selection import farthest_views, keep_views, select_views
 from dietnerf_ns.geometry.cameras import direction_coverage, viewing_directions
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import SHARED_DATA, pinhole_cameras, ring_of_poses
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
+from tests.helpers.scenes import SHARED_DATA
 
 
 def select(poses, **how):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import mediapy
 import numpy as np
+import pytest
 import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
 from dietnerf_ns.geometry.sphere import fit_sphere
-from tests.docs.markdown import code_blocks, section
+from tests.helpers.markdown import code_blocks, section
 
 PAGE = "own-photos.md"
 SHORT = {  # the same commands with less to do
@@ -26,6 +27,7 @@ def example_in_page() -> dict:
     return json.loads(code_blocks(section(PAGE, "Known poses"), "json")[0])
 
 
+@pytest.mark.slow
 def test_photos_with_known_poses_become_a_turntable(tmp_path):
     script = "".join(code_blocks(section(PAGE, "Try it with the shipped photos"), "bash"))
     for command, shorter in SHORT.items():

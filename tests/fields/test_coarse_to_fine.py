@@ -4,7 +4,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 
 from dietnerf_ns.fields.coarse_to_fine import level_weights
 from dietnerf_ns.fields.level_mask import LevelMask
-from tests.semantic.test_rendering import tiny_model
+from tests.helpers.models import tiny_model
 
 
 def test_levels_come_in_one_after_the_other():

@@ -4,13 +4,7 @@ import torch
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.geometry.cameras import is_front_facing
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import pinhole_cameras, ring_of_poses
-
-
-def cameras_side_by_side(count=5, spread=1.0):
-    poses = torch.eye(4)[:3].repeat(count, 1, 1)
-    poses[:, 0, 3] = torch.linspace(-spread, spread, count)
-    return pinhole_cameras(poses, width=40, height=30, focal=40.0)
+from tests.helpers.cameras import cameras_side_by_side, pinhole_cameras, ring_of_poses
 
 
 def test_front_facing_is_told_from_surrounding():

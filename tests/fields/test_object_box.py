@@ -5,8 +5,7 @@ from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.geometry.cameras import surround_one_object
 from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import pinhole_cameras, ring_of_poses
-from tests.fields.test_contraction import cameras_side_by_side
+from tests.helpers.cameras import cameras_side_by_side, pinhole_cameras, ring_of_poses
 
 
 def tilted(poses, degrees=20.0):

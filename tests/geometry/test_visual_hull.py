@@ -5,8 +5,8 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 
 from dietnerf_ns.data.foreground import foreground_masks
-from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull, outline, visual_hull
-from tests.conftest import pinhole_cameras, ring_of_poses
+from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull, silhouette, visual_hull
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 
 AXES, CENTER, HALF = torch.eye(3), torch.zeros(3), torch.full((3,), 2.0)
 
@@ -55,15 +55,15 @@ def test_a_wrong_pose_is_noticed(degrees):
     angle = torch.deg2rad(torch.tensor(float(degrees)))
     turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1]])
     photos.cameras.camera_to_worlds[2] = turn @ photos.cameras.camera_to_worlds[2]
-    with pytest.raises(InconsistentSilhouettes, match=r"outline in [a-h]\.png does not fit"):
+    with pytest.raises(InconsistentSilhouettes, match=r"silhouette in [a-h]\.png does not fit"):
         visual_hull(photos.cameras, seen, NAMES).extent(AXES, CENTER, HALF)
 
 
-def test_an_outline_of_more_than_the_thing_is_named():
+def test_a_silhouette_of_more_than_the_object_is_named():
     photos = PhotosOfABox(torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5]))
     seen = foreground_masks(photos, torch.ones(3))
     seen[5][20:24, 30:34] = True
-    with pytest.raises(InconsistentSilhouettes, match=r"outline in f\.png does not fit"):
+    with pytest.raises(InconsistentSilhouettes, match=r"silhouette in f\.png does not fit"):
         visual_hull(photos.cameras, seen, NAMES).extent(AXES, CENTER, HALF)
 
 
@@ -73,22 +73,22 @@ def test_the_extent_is_along_the_axes_asked_for_and_within_the_box():
     extent = hull.extent(diagonal, torch.tensor([0.1, 0.1, 0.0]), torch.tensor([2.0, 3.0, 4.0]))
     shift = 0.1 * 2**0.5
     assert torch.allclose(extent, torch.tensor([[-shift, -3.0, -4.0], [1 - shift, 3.0, 4.0]]), atol=1e-5)
-    with pytest.raises(InconsistentSilhouettes, match="no place in common"):
+    with pytest.raises(InconsistentSilhouettes, match="do not intersect"):
         hull.extent(AXES, torch.tensor([9.0, 9.0, 0.0]), HALF)
 
 
-def test_an_outline_is_convex_and_needs_the_whole_thing():
-    thing = torch.zeros(20, 30, dtype=torch.bool)
-    assert outline(thing) is None
-    thing[5:10, 7:12] = thing[12, 20] = True
-    thing[6:9, 8:11] = False  # a hole
-    corners = {tuple(corner) for corner in outline(thing).tolist()}
+def test_a_silhouette_is_convex_and_needs_the_whole_object():
+    foreground = torch.zeros(20, 30, dtype=torch.bool)
+    assert silhouette(foreground) is None
+    foreground[5:10, 7:12] = foreground[12, 20] = True
+    foreground[6:9, 8:11] = False  # a hole
+    corners = {tuple(corner) for corner in silhouette(foreground).tolist()}
     assert corners == {(5, 7), (5, 12), (10, 7), (12, 21), (13, 20), (13, 21)}
-    thing[4, -1] = True
-    assert outline(thing) is None
+    foreground[4, -1] = True
+    assert silhouette(foreground) is None
 
 
-def test_photos_without_a_whole_thing_say_nothing():
+def test_photos_without_a_whole_object_have_no_hull():
     cut_off = PhotosOfABox(torch.full((3,), -2.0), torch.full((3,), 2.0))
     assert hull_of(cut_off) is None
     fisheye = PhotosOfABox(torch.full((3,), -0.5), torch.full((3,), 0.5))

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from tests.helpers.waiting import wait_until
 
 FLAGS = (
     "--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
@@ -45,15 +47,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 120.0) -> object:
-    """The first true value of the condition."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(0.05)
-    return value
 
 
 @contextlib.contextmanager

@@ -4,25 +4,25 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.models.nerfacto import NerfactoModelConfig
 
-from dietnerf_ns.data.datamanager import ONE_BACKGROUND, TRAIN_CAMERAS, VISUAL_HULL
+from dietnerf_ns.data.capture import CAPTURE, Capture
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.geometry.visual_hull import VisualHull
 from dietnerf_ns.models import implementation, nerfacto
-from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.models.nerfacto import DEFAULTS, DietNeRFModelConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import pinhole_cameras, ring_of_poses
-from tests.fields.test_contraction import cameras_side_by_side
-from tests.semantic.test_rendering import BOX, tiny_model
+from tests.helpers.cameras import cameras_side_by_side, pinhole_cameras, ring_of_poses
+from tests.helpers.models import BOX, tiny_model
 
 GREY = torch.full((3,), 0.5)
 
 
 def unbounded_model(cameras, *, background=None, hull=None, **settings):
     config = DietNeRFModelConfig(field="free-planes", implementation="torch", log2_hashmap_size=4, **settings)
-    metadata = {TRAIN_CAMERAS: cameras, ONE_BACKGROUND: background, VISUAL_HULL: hull}
+    metadata = {CAPTURE: Capture(cameras, background, hull)}
     return config.setup(scene_box=BOX, num_train_data=3, metadata=metadata, device="cpu")
 
 
@@ -39,6 +39,32 @@ def test_blender_data_gets_its_settings_and_other_data_does_not():
 def test_the_blender_preset_keeps_what_the_user_changed():
     fitted = DietNeRFModelConfig(near_plane=1.5, background_color="black").fitted_to(BlenderDataParserConfig())
     assert (fitted.near_plane, fitted.background_color, fitted.far_plane) == (1.5, "black", 6.0)
+
+
+def test_a_value_that_is_nerfactos_default_is_kept_when_it_is_given():
+    given = {"near_plane": 0.05, "far_plane": 1000.0, "background_color": "last_sample", "distortion_loss_mult": 0.002}
+    given |= {"disable_scene_contraction": False, "proposal_initial_sampler": "piecewise", "average_init_density": 0.01}
+    fitted = DietNeRFModelConfig(**given).fitted_to(BlenderDataParserConfig())
+    assert given == {name: getattr(fitted, name) for name in given}
+    object_model = unbounded_model(pinhole_cameras(ring_of_poses(5)), background=GREY, **given)
+    assert given == {name: getattr(object_model.config, name) for name in given}
+    assert object_model.renderer_rgb.background_color == "last_sample"
+
+
+def test_what_is_neither_given_nor_found_in_the_data_is_as_in_nerfacto():
+    config = unbounded_model(cameras_side_by_side(), scene="around").config
+    for name in set(DEFAULTS) - {"average_init_density"}:
+        assert getattr(config, name) == getattr(NerfactoModelConfig(), name), name
+    assert config.average_init_density == 0.01
+
+
+def test_a_configuration_of_version_0_1_gets_what_the_data_needs():
+    """It was saved with nerfacto's defaults where nothing was given."""
+    state = vars(DietNeRFModelConfig()) | DEFAULTS | {"proposal_plane_resolution": 32, "far_plane": 7.0}
+    old = DietNeRFModelConfig.__new__(DietNeRFModelConfig)
+    old.__setstate__(state)
+    fitted = old.fitted_to(BlenderDataParserConfig())
+    assert (fitted.near_plane, fitted.background_color, fitted.far_plane) == (2.0, "white", 7.0)
 
 
 def test_front_facing_cameras_get_their_contraction_and_near_plane():
@@ -62,7 +88,7 @@ def test_other_cameras_keep_nerfactos_contraction():
         assert model.renderer_rgb.background_color == "last_sample"
 
 
-def test_one_thing_on_one_background_gets_its_box_planes_and_colour():
+def test_an_object_on_a_uniform_background_gets_its_box_planes_and_colour():
     model = unbounded_model(pinhole_cameras(ring_of_poses(5, center=(1.0, 2.0, 3.0))), background=GREY)
     box = model.field.spatial_distortion
     assert isinstance(box, ObjectBox) and torch.allclose(box.center, torch.tensor([1.0, 2.0, 3.0]), atol=1e-4)
@@ -76,11 +102,11 @@ def test_one_thing_on_one_background_gets_its_box_planes_and_colour():
     misses = (rays.fars - rays.nears)[:, 0] < 1e-3
     rgb = model.eval()(rays)["rgb"]
     assert misses.any() and not misses.all()
-    assert torch.allclose(rgb[misses], GREY), "where nothing is the photos' background shows"
+    assert torch.allclose(rgb[misses], GREY), "the photos' background shows where there is nothing"
     assert not torch.allclose(rgb[~misses], GREY)
 
 
-def test_what_the_user_set_stays_in_the_box_of_one_thing():
+def test_what_the_user_set_stays_in_the_box_of_an_object():
     cameras = pinhole_cameras(ring_of_poses(5))
     model = unbounded_model(cameras, background=GREY, near_plane=1.5, background_color="black")
     assert model.collider.near_plane == 1.5 and model.renderer_rgb.background_color == "black"
@@ -95,7 +121,7 @@ def test_what_the_user_set_stays_in_the_box_of_one_thing():
 
 
 @pytest.mark.parametrize("bounded", [True, False])
-def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
+def test_the_box_shrinks_to_the_silhouettes_in_the_photos(bounded, capsys):
     hull = VisualHull(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([-0.4]), ["photo.png"])
     cameras = pinhole_cameras(ring_of_poses(5))
     settings = {"background": GREY, "disable_scene_contraction": bounded}
@@ -115,10 +141,10 @@ def test_the_box_shrinks_to_the_outlines_in_the_photos(bounded, capsys):
     nowhere = VisualHull(hull.normals, torch.tensor([50.0]), hull.photos)
     kept = unbounded_model(cameras, hull=nowhere, **settings).field.spatial_distortion
     assert torch.equal(kept.half_sizes, whole.half_sizes)
-    assert "are the camera poses right?" in " ".join(capsys.readouterr().out.split())
+    assert "Are the camera poses right?" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_finest_planes_have_a_cell_per_pixel():
+def test_the_finest_planes_have_a_grid_point_per_pixel():
     model = unbounded_model(cameras_side_by_side())  # 40 x 30 pixels
     assert isinstance(model.field.encoding, MultiResolutionTriplanes)
     assert [level.resolution for level in model.field.encoding.levels] == [7, 15, 30]
@@ -227,7 +253,6 @@ def test_camera_poses_are_corrected_by_the_photos(field):
     "setting",
     [
         {"plane_resolution": 1},
-        {"proposal_plane_resolution": 0},
         {"plane_levels": 0},
         {"plane_channels": 0},
         {"plane_initial_scale": -0.1},

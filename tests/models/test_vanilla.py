@@ -3,7 +3,7 @@ import torch
 
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.semantic.rendering import render_view
-from tests.semantic.test_rendering import BOX, rays_of_a_view
+from tests.helpers.models import BOX, rays_of_a_view
 
 
 def vanilla(**settings):
@@ -17,7 +17,7 @@ def vanilla(**settings):
 def test_the_semantic_loss_reaches_the_fields_it_is_asked_to(renders, trained):
     model = vanilla(semantic_renders=renders).train()
     rays, size = rays_of_a_view(8)
-    images = render_view(model, rays, size, output_names=model.semantic_outputs)
+    images = render_view(model, rays, size)
     assert len(images) == len(trained)
     images.sum().backward()
     reached = {

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dietnerf_ns.geometry.sphere import pose_at, spherical_coordinates
+from dietnerf_ns.geometry.sphere import spherical_coordinates
 from dietnerf_ns.orbit.turntable import (
     default_size,
     fit_turntable,
@@ -10,22 +10,14 @@ from dietnerf_ns.orbit.turntable import (
     turntable_cameras,
 )
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import pinhole_cameras, ring_of_poses
-
-CENTER, UP = torch.tensor([0.3, -0.2, 0.7]), torch.tensor([0.0, 0.0, 1.0])
+from tests.helpers.cameras import CENTER, arc_of_poses, pinhole_cameras, ring_of_poses
 
 
-def arc_of_poses(azimuths, elevation=10.0, radius=6.0):
-    """Cameras that look at CENTER from one side."""
-    place = {"elevation": torch.tensor(elevation), "radius": torch.tensor(radius)}
-    return torch.stack([pose_at(CENTER, UP, azimuth=torch.tensor(float(a)), **place) for a in azimuths])
-
-
-def turned_apart(poses):
-    """The same places, looking the other way."""
-    away = poses.clone()
-    away[:, :, [0, 2]] *= -1
-    return away
+def looking_outwards(poses):
+    """The same positions, looking in the opposite direction."""
+    outwards = poses.clone()
+    outwards[:, :, [0, 2]] *= -1
+    return outwards
 
 
 def test_defaults_are_the_circle_at_the_mean_elevation_and_radius():
@@ -34,7 +26,7 @@ def test_defaults_are_the_circle_at_the_mean_elevation_and_radius():
     sphere = fit_turntable(torch.cat([low, high]))
     assert torch.allclose(sphere.center, CENTER, atol=1e-4)
     assert sphere.azimuth_range == (0, 360)
-    assert sphere.elevation_range == pytest.approx((20, 20), abs=1e-2), "mean over cameras, not of the extremes"
+    assert sphere.elevation_range == pytest.approx((20, 20), abs=1e-2), "the mean over the cameras, not of the extremes"
     assert sphere.radius_range == pytest.approx((3.5, 3.5), abs=1e-3)
 
 
@@ -52,13 +44,13 @@ def test_front_facing_cameras_give_their_own_arc(azimuths):
     assert torch.allclose(sphere.center, CENTER, atol=1e-3)
 
 
-def test_cameras_that_look_apart_have_nothing_to_turn_around():
+def test_cameras_that_look_apart_have_no_orbit():
     with pytest.raises(UserError, match="nothing to turn around"):
-        fit_turntable(turned_apart(ring_of_poses(8)), radius=3)
+        fit_turntable(looking_outwards(ring_of_poses(8)), radius=3)
 
 
 def test_cameras_that_diverge_turn_around_a_point_at_the_given_distance():
-    diverging = turned_apart(arc_of_poses((-20, 0, 20), elevation=0.0, radius=1.0))
+    diverging = looking_outwards(arc_of_poses((-20, 0, 20), elevation=0.0, radius=1.0))
     with pytest.raises(UserError, match="give --radius"):
         fit_turntable(diverging)
     sphere = fit_turntable(diverging, radius=5)
@@ -66,7 +58,7 @@ def test_cameras_that_diverge_turn_around_a_point_at_the_given_distance():
     assert torch.allclose(sphere.center, middle + torch.tensor([5.0, 0.0, 0.0]), atol=1e-4)
 
 
-def test_cameras_above_one_another_need_a_range():
+def test_cameras_with_the_same_azimuth_need_a_range():
     above = torch.cat([arc_of_poses([0], elevation=e) for e in (0.0, 10.0, 20.0)])
     with pytest.raises(UserError, match="--theta-range"):
         fit_turntable(above)
@@ -109,13 +101,13 @@ def test_cameras_lie_on_the_circle_and_look_at_the_centre():
 
 
 @pytest.mark.parametrize("size", [(80, 60), (200, 60), (80, 300)])
-def test_what_the_photo_sees_fits_into_the_frame_whole(size):
+def test_frame_contains_the_photos_whole_field_of_view(size):
     like = pinhole_cameras(ring_of_poses(1), width=40, height=30, focal=35.0)
     sphere = fit_turntable(ring_of_poses(6))
     camera = turntable_cameras(sphere, torch.zeros(1), like, size)[:1]
     assert (int(camera.width), int(camera.height)) == size
     assert (float(camera.cx), float(camera.cy)) == (size[0] / 2, size[1] / 2)
-    assert float(camera.fx) == 70, "twice the photo's focal length on the side that fits"
+    assert float(camera.fx) == 70, "twice the photo's focal length, from the side with the smaller scale"
 
 
 def test_default_size_is_the_photos_up_to_1000_pixels():

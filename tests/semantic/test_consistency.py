@@ -6,14 +6,13 @@ import torch
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.view_selection import keep_views
-from dietnerf_ns.geometry.sphere import Sphere
-from dietnerf_ns.semantic import consistency
+from dietnerf_ns.geometry.cameras import nearest_point_to_axes
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
-from dietnerf_ns.semantic.encoders import EmbeddedEncoder
+from dietnerf_ns.semantic.encoders import EmbeddedEncoder, EncoderConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import FakeEncoder
-from tests.data.test_datamanager import blender_outputs
-from tests.semantic.test_rendering import tiny_model
+from tests.helpers.encoders import FakeEncoder
+from tests.helpers.models import tiny_model
+from tests.helpers.scenes import blender_outputs
 
 
 @pytest.fixture
@@ -23,33 +22,30 @@ def photos(tiny_scene):
 
 @pytest.fixture
 def fake_encoder(monkeypatch):
-    monkeypatch.setattr(consistency, "make_encoder", lambda config, device: FakeEncoder())
+    monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: FakeEncoder())
 
 
-def prepared(photos, total_steps=100, seed=0, **settings):
-    semantic = SemanticConsistency(SemanticConfig(**({"resolution": 16} | settings)), "cpu", rays_per_batch=200)
-    semantic.prepare(photos, blend=lambda image: image, total_steps=total_steps, seed=seed)
-    return semantic
+def semantic_loss(photos, total_steps=100, seed=0, blend=lambda image: image, **settings):
+    config = SemanticConfig(**({"resolution": 16} | settings))
+    run = {"rays_per_batch": 200, "total_steps": total_steps, "seed": seed}
+    return SemanticConsistency(config, photos, blend=blend, device="cpu", **run)
 
 
 def due_steps(semantic, total=100):
     return [step for step in range(total) if semantic.is_due(step)]
 
 
-def test_schedule_in_fractions_of_the_run_and_in_steps(photos, fake_encoder):
-    assert due_steps(prepared(photos, every=10)) == [0, 10, 20, 30, 40, 50, 60, 70]
-    assert due_steps(prepared(photos, every=30, start=0.2, stop=1.0)) == [20, 50, 80]
-    assert due_steps(prepared(photos, every=30, start=5, stop=70)) == [5, 35, 65]
-    assert due_steps(prepared(photos, every=1, stop=0)) == []
+def test_no_view_is_due_while_the_loss_is_paused(photos, fake_encoder):
+    semantic = semantic_loss(photos, every=10)
+    assert due_steps(semantic) == [0, 10, 20, 30, 40, 50, 60, 70]
+    semantic.paused = True
+    assert due_steps(semantic) == [] and not semantic.is_active(10)
 
 
-def test_weight_0_loads_no_encoder(photos, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("an encoder was asked for")
-
-    monkeypatch.setattr(consistency, "make_encoder", refuse)
-    semantic = prepared(photos, weight=0.0)
-    assert due_steps(semantic) == []
+def test_a_changed_interval_counts_from_the_first_step(photos, fake_encoder):
+    semantic = semantic_loss(photos, every=10, start=5)
+    semantic.reconfigure(weight=0.5, every=30)
+    assert due_steps(semantic) == [5, 35, 65] and semantic.config.weight == 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,25 +65,25 @@ def test_weight_0_loads_no_encoder(photos, monkeypatch):
 )
 def test_impossible_settings_are_refused(setting):
     name, value = next(iter(setting.items()))
-    with pytest.raises(UserError, match=re.escape(f"--pipeline.semantic.{name.replace('_', '-')} {value}: must be")):
-        SemanticConsistency(SemanticConfig(**setting), "cpu", rays_per_batch=200)
+    with pytest.raises(UserError, match=re.escape(f"{name.replace('_', '-')} {value}: must be")):
+        SemanticConfig(**setting).check()
 
 
 def test_same_seed_and_step_give_the_same_view_whatever_came_before(photos, fake_encoder):
     model = tiny_model()
-    first, second = prepared(photos), prepared(photos)
+    first, second = semantic_loss(photos), semantic_loss(photos)
     first.loss(model, 10), first.loss(model, 20)
     second.loss(model, 20)
     assert torch.equal(first.last.view.camera_to_world, second.last.view.camera_to_world)
     assert torch.equal(first.last.renders, second.last.renders)
-    other_seed = prepared(photos, seed=1)
+    other_seed = semantic_loss(photos, seed=1)
     other_seed.loss(model, 20)
     assert not torch.equal(other_seed.last.view.camera_to_world, second.last.view.camera_to_world)
 
 
 def test_loss_is_lambda_per_render_times_one_minus_similarity(photos, fake_encoder):
     model = tiny_model()
-    semantic = prepared(photos, weight=0.25)
+    semantic = semantic_loss(photos, weight=0.25)
     loss = semantic.loss(model, 0)
     encoder = FakeEncoder()
     with torch.no_grad():
@@ -98,7 +94,7 @@ def test_loss_is_lambda_per_render_times_one_minus_similarity(photos, fake_encod
 
 
 def test_targets_are_the_photos_on_their_background(photos, fake_encoder):
-    semantic = prepared(photos)
+    semantic = semantic_loss(photos)
     on_white = photos.get_image_float32(1).mean(dim=(0, 1)) - 0.5
     assert torch.allclose(semantic.targets[1], torch.nn.functional.normalize(on_white, dim=0), atol=1e-6)
 
@@ -108,9 +104,7 @@ def test_photos_with_alpha_are_blended_as_the_model_blends_them(tiny_scene, fake
     outputs.alpha_color = None
     photos = AreaDownscaledDataset(outputs)
     assert photos.get_image_float32(0).shape[-1] == 4
-    semantic = SemanticConsistency(SemanticConfig(resolution=16), "cpu", rays_per_batch=200)
-    blend = tiny_model(background_color="black").renderer_rgb.blend_background
-    semantic.prepare(photos, blend=blend, total_steps=10, seed=0)
+    semantic = semantic_loss(photos, blend=tiny_model(background_color="black").blend_background)
     image = photos.get_image_float32(0)
     on_black = (image[..., :3] * image[..., 3:]).mean(dim=(0, 1)) - 0.5
     assert torch.allclose(semantic.targets[0], torch.nn.functional.normalize(on_black, dim=0), atol=1e-6)
@@ -118,13 +112,13 @@ def test_photos_with_alpha_are_blended_as_the_model_blends_them(tiny_scene, fake
 
 def test_random_targets_use_every_photo_and_nearest_the_closest_one(photos, fake_encoder):
     model = tiny_model()
-    semantic = prepared(photos, resolution=8)
+    semantic = semantic_loss(photos, resolution=8)
     used = set()
     for step in range(20):
         semantic.loss(model, step)
         used.add(semantic.last.view.target_index)
     assert used == {0, 1, 2}
-    nearest = prepared(photos, target="nearest", resolution=8)
+    nearest = semantic_loss(photos, target="nearest", resolution=8)
     for step in range(5):
         nearest.loss(model, step)
         angles = nearest.last.view.camera_to_world[:, 2] @ photos.cameras.camera_to_worlds[:, :, 2].T
@@ -135,7 +129,7 @@ def test_chunks_are_as_large_as_a_training_batch_unless_given(photos, fake_encod
     def largest_chunk(**settings):
         model, lengths = tiny_model(), []
         model.register_forward_pre_hook(lambda _module, bundles: lengths.append(len(bundles[0])))
-        prepared(photos, resolution=24, **settings).loss(model, 0)
+        semantic_loss(photos, resolution=24, **settings).loss(model, 0)
         return max(lengths)
 
     assert largest_chunk() == 200
@@ -144,48 +138,36 @@ def test_chunks_are_as_large_as_a_training_batch_unless_given(photos, fake_encod
 
 def test_settings_of_the_view_reach_the_render(photos, fake_encoder):
     model = tiny_model()
-    semantic = prepared(photos, resolution=20, crop=0.5)
+    semantic = semantic_loss(photos, resolution=20, crop=0.5)
     semantic.loss(model, 0)
     assert semantic.last.renders.shape == (1, 3, 10, 10)
     given = {"theta_range": (10.0, 20.0), "phi_range": (30.0, 40.0), "radius_range": (4.0, 4.2)}
-    semantic = prepared(photos, poses="sphere", **given)
+    semantic, center = (
+        semantic_loss(photos, poses="sphere", **given),
+        nearest_point_to_axes(photos.cameras.camera_to_worlds),
+    )
     for step in range(5):
         semantic.loss(model, step)
-        offset = semantic.last.view.camera_to_world[:, 3] - semantic.sphere.center
+        offset = semantic.last.view.camera_to_world[:, 3] - center
         assert 4.0 <= float(offset.norm()) <= 4.2
         assert 30 <= math.degrees(math.asin(offset[2] / offset.norm())) <= 40
         assert 10 <= math.degrees(math.atan2(offset[1], offset[0])) <= 20
 
 
-def test_auto_says_what_it_chose(photos, fake_encoder, capsys):
-    assert isinstance(prepared(photos).sphere, Sphere)
-    assert "poses auto chose sphere" in capsys.readouterr().out
-    front = AreaDownscaledDataset(keep_views(photos._dataparser_outputs, [0]))
-    assert prepared(front).sphere is None
-    assert "poses auto chose interpolate" in capsys.readouterr().out
-
-
-def test_checkpointing_mixed_precision_and_chunks_do_not_change_what_is_seen(photos, fake_encoder):
+def test_checkpointing_and_chunks_do_not_change_the_render(photos, fake_encoder):
     model = tiny_model()
-    reference = prepared(photos)
+    reference = semantic_loss(photos)
     reference.loss(model, 0)
-    for setting, tolerance in (
-        ({"checkpoint_render": False}, 1e-6),
-        ({"rays_per_chunk": 50}, 1e-6),
-        ({"mixed_precision": True}, 3e-2),
-    ):
-        other = prepared(photos, **setting)
+    for setting in ({"checkpoint_render": False}, {"rays_per_chunk": 50}):
+        other = semantic_loss(photos, **setting)
         other.loss(model, 0)
-        assert torch.allclose(other.last.renders, reference.last.renders, atol=tolerance), setting
+        assert torch.allclose(other.last.renders, reference.last.renders, atol=1e-6), setting
 
 
 def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(photos):
     """With the real embedded encoder and a real model."""
     model = tiny_model(plane_resolution=16, plane_channels=4, num_nerf_samples_per_ray=16)
-    semantic = SemanticConsistency(
-        SemanticConfig(encoder="embedded", resolution=32, weight=1.0), "cpu", rays_per_batch=200
-    )
-    semantic.prepare(photos, blend=lambda image: image, total_steps=100, seed=0)
+    semantic = semantic_loss(photos, encoder="embedded", resolution=32, weight=1.0)
     assert isinstance(semantic.encoder, EmbeddedEncoder)
     optimizer = torch.optim.Adam(model.field.parameters(), lr=2e-2)
     losses, similarities = [], []
@@ -200,13 +182,10 @@ def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(pho
     assert similarities[-1] > similarities[0] + 0.2
 
 
-def test_settings_without_effect_are_named(photos, fake_encoder, capsys):
-    prepared(photos, start=0.5, stop=0.5, poses="interpolate", phi_range=(0.0, 90.0))
-    said = " ".join(capsys.readouterr().out.split())
-    assert "there will be none, for --pipeline.semantic.stop or the run's end comes first" in said
-    assert "interpolated poses take no theta-range, phi-range or radius-range" in said
-    prepared(photos, start=100, stop=200)
+def test_a_schedule_without_views_is_named(photos, fake_encoder, capsys):
+    semantic_loss(photos, start=0.5, stop=0.5)
     assert "there will be none" in capsys.readouterr().out
-    prepared(photos)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "will be none" not in said and "take no" not in said
+    semantic_loss(photos, start=100, stop=200)
+    assert "there will be none" in capsys.readouterr().out
+    semantic_loss(photos)
+    assert "will be none" not in capsys.readouterr().out

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dietnerf_ns.semantic import rendering
-from tests.conftest import FakeEncoder
+from tests.helpers.encoders import FakeEncoder
 
 RAYS_PER_CHUNK = 64
 COUNTED_WITH_TORCH = "2.15"

@@ -5,8 +5,8 @@ import torch
 
 from dietnerf_ns.geometry.cameras import cameras_surround_scene, nearest_point_to_axes, up_vector
 from dietnerf_ns.geometry.sphere import Sphere, fit_sphere
-from dietnerf_ns.semantic.poses import interpolated_pose, pose_on_sphere
-from tests.conftest import ring_of_poses
+from dietnerf_ns.semantic.poses import interpolated_pose, pose_on_sphere, pose_sampler
+from tests.helpers.cameras import ring_of_poses
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 
@@ -136,3 +136,23 @@ def test_interpolation_takes_up_to_three_and_makes_do_with_fewer():
     generator = torch.Generator().manual_seed(0)
     assert -1 < interpolated_pose(poses, generator)[0, 3] < 1
     assert torch.allclose(interpolated_pose(poses[:1], generator), poses[0], atol=1e-6)
+
+
+def test_auto_chooses_by_what_the_cameras_see_and_says_so(capsys):
+    poses = ring_of_poses(6)
+    on_sphere = sample(pose_sampler(poses, "auto"), 20)
+    assert torch.allclose(on_sphere[:, :, 3].norm(dim=-1), torch.tensor(4.0), atol=1e-4)
+    assert "Semantic poses: sphere (the training cameras surround the scene)." in capsys.readouterr().out
+    between = sample(pose_sampler(front_facing_poses(), "auto"), 20)
+    assert torch.allclose(between[:, 2, 3], torch.zeros(20), atol=1e-6)
+    assert "Semantic poses: interpolate (the training cameras do not surround" in capsys.readouterr().out
+
+
+def test_given_ranges_replace_those_of_the_cameras_and_interpolation_ignores_them(capsys):
+    ranges = {"theta_range": (10.0, 20.0), "phi_range": (50.0, 60.0), "radius_range": (7.0, 8.0)}
+    poses = sample(pose_sampler(ring_of_poses(6), "sphere", **ranges), 50)
+    radius = poses[:, :, 3].norm(dim=-1)
+    assert radius.min() >= 7 - 1e-4 and radius.max() <= 8 + 1e-4
+    assert torch.rad2deg(torch.asin(poses[:, 2, 3] / radius)).sub(55).abs().max() <= 5.01
+    pose_sampler(front_facing_poses(), "interpolate", **ranges)
+    assert "ignore theta-range, phi-range and radius-range" in " ".join(capsys.readouterr().out.split())

@@ -1,53 +1,17 @@
-import gc
 from functools import partial
 
 import pytest
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
-from nerfstudio.data.scene_box import SceneBox
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dietnerf_ns.methods import dietnerf_vanilla
-from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.semantic import rendering
-from dietnerf_ns.semantic.rendering import render_view, seen_as_in_the_viewer, view_camera, view_rays
-from tests.conftest import FakeEncoder, pinhole_cameras, ring_of_poses
+from dietnerf_ns.semantic.rendering import evaluation_mode, render_view, view_camera, view_rays
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
+from tests.helpers.encoders import FakeEncoder
+from tests.helpers.models import Storages, rays_of_a_view, tiny_model
 
 PLANES = "field.mlp_base.0.levels.0.plane_coef"
-BOX = SceneBox(torch.tensor([[-1.5] * 3, [1.5] * 3]))
-
-
-def tiny_model(seed=0, **settings):
-    """A small model of the real class; float64 so that gradients can be compared to many digits."""
-    torch.manual_seed(seed)
-    small = {
-        "field": "free-planes",
-        "plane_resolution": 8,
-        "plane_levels": 1,
-        "plane_channels": 2,
-        "proposal_plane_resolution": 8,
-        "hidden_dim": 16,
-        "hidden_dim_color": 16,
-        "num_proposal_iterations": 1,
-        "num_proposal_samples_per_ray": (8,),
-        "num_nerf_samples_per_ray": 8,
-        "near_plane": 2.0,
-        "far_plane": 6.0,
-        "background_color": "white",
-        "disable_scene_contraction": True,
-        "average_init_density": 1.0,
-        "proposal_initial_sampler": "uniform",
-        "implementation": "torch",
-    }
-    config = DietNeRFModelConfig(**(small | settings))
-    return config.setup(scene_box=BOX, num_train_data=3, metadata={}, device="cpu")
-
-
-def rays_of_a_view(resolution=9):
-    reference = pinhole_cameras(ring_of_poses(1))[0:1]
-    camera = view_camera(reference, ring_of_poses(5)[2], resolution)
-    return view_rays(camera, torch.Generator().manual_seed(1))
 
 
 def render_gradients(model, **how):
@@ -99,26 +63,6 @@ def test_equals_what_the_viewer_shows():
     size = (int(camera.height[0]), int(camera.width[0]))
     with torch.no_grad():
         assert torch.allclose(render_view(model.train(), rays, size, rays_per_chunk=7)[0], viewer_image, atol=1e-6)
-
-
-class Storages(TorchDispatchMode):
-    """Every storage that an operation returns, and how much of it is still alive."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.seen[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return result
-
-    def numbers_alive(self):
-        gc.collect()
-        return sum(size for reference, size in self.seen.values() if not reference.expired()) // 4
 
 
 class KeepsActivationsByItself(torch.nn.Module):
@@ -225,20 +169,11 @@ def test_the_gradient_of_generated_planes_passes_through_their_generator_once():
     assert len(passes) == 1
     recomputed = [p.grad.clone() for p in model.field.encoding.generator.parameters()]
     model.zero_grad()
-    model.field.encoding.forget()
+    model.field.encoding.end_step()
     render_view(model, rays, size, rays_per_chunk=20, recompute=False).sum().backward()
     for gradient, parameter in zip(recomputed, model.field.encoding.generator.parameters(), strict=True):
         assert gradient.abs().sum() > 0
         assert torch.allclose(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
-
-
-def test_own_mixed_precision_changes_the_render_a_little():
-    model = tiny_model()
-    rays, size = rays_of_a_view()
-    full = render_view(model, rays, size)
-    half = render_view(model, rays, size, mixed_precision=True)
-    assert half.dtype == torch.float32
-    assert 0 < (full - half).abs().max() < 3e-2
 
 
 def test_a_random_view_leaves_training_state_alone():
@@ -271,7 +206,7 @@ def test_a_random_view_has_the_average_appearance():
 
 def test_training_mode_comes_back_after_an_error():
     model = tiny_model().train()
-    with pytest.raises(RuntimeError), seen_as_in_the_viewer(model):
+    with pytest.raises(RuntimeError), evaluation_mode(model):
         raise RuntimeError
     assert model.training
 

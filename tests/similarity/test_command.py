@@ -14,15 +14,15 @@ from dietnerf_ns.commands.similarity import Similarity
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import ns
-from tests.similarity.test_photos import folder_of_images
+from tests.helpers.commands import in_this_process, ns
+from tests.helpers.scenes import folder_of_images
 
 EMBEDDED = ["--encoder", "embedded"]
 
 
 @pytest.fixture
 def striped_scene(tmp_path):
-    """Something else than the shipped scene: stripes in several directions."""
+    """A scene that differs from the shipped one: stripes in several directions."""
     folder = tmp_path / "stripes"
     folder.mkdir()
     y, x = np.mgrid[:64, :64]
@@ -36,45 +36,46 @@ def read_json(out):
     return json.loads((out / "similarity.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_scenes_give_plots_numbers_and_verdicts(striped_scene, tmp_path):
     out = tmp_path / "new" / "out"
     scenes = [striped_scene, TINY_SCENE]
-    said = ns("dietnerf-similarity", *scenes, "--out", out, *EMBEDDED, "--max-images", 4, cwd=tmp_path).stdout
-    found = read_json(out)
-    assert found["encoder"] == {"encoder": "embedded"}
-    assert [scene["name"] for scene in found["scenes"]] == ["stripes", "tiny_scene"]
-    assert found["scenes"][1]["photos"] == ["r_0.png", "r_2.png", "r_5.png", "r_7.png"]
-    matrix = np.array(found["similarities"])
+    output = ns("dietnerf-similarity", *scenes, "--out", out, *EMBEDDED, "--max-images", 4, cwd=tmp_path).stdout
+    report = read_json(out)
+    assert report["encoder"] == {"encoder": "embedded"}
+    assert [scene["name"] for scene in report["scenes"]] == ["stripes", "tiny_scene"]
+    assert report["scenes"][1]["photos"] == ["r_0.png", "r_2.png", "r_5.png", "r_7.png"]
+    matrix = np.array(report["similarities"])
     assert matrix.shape == (8, 8) and np.allclose(matrix, matrix.T) and np.allclose(np.diag(matrix), 1)
-    tiny = found["scenes"][1]
+    tiny = report["scenes"][1]
     assert tiny["within"]["mean"] == pytest.approx(matrix[4:, 4:][np.triu_indices(4, 1)].mean(), abs=1e-4)
     assert tiny["across"]["mean"] == pytest.approx(matrix[:4, 4:].mean(), abs=1e-4)
     assert tiny["within"]["pairs"] == 6 and tiny["across"]["pairs"] == 16
     assert tiny["auc"] > 0.95 and tiny["verdict"] == "well"
-    assert tiny["in_words"] in said and found["thresholds"] in said and "Embedding photos" in said
+    assert tiny["in_words"] in output and report["thresholds"] in output and "Embedding photos" in output
     for plot in ("histogram.png", "matrix.png"):
         assert np.asarray(Image.open(out / plot).convert("L")).std() > 5
 
 
-def test_photos_of_the_same_thing_are_not_told_apart(tmp_path):
-    """The shipped scene's photos in two folders: chance, whatever the encoder."""
+def test_photos_of_the_same_scene_are_not_separated(tmp_path):
+    """The shipped scene's photos in two folders: AUC is at chance, whatever the encoder."""
     for i in range(25):
         half = tmp_path / ("even", "odd")[i % 2]
         half.mkdir(exist_ok=True)
         shutil.copy(TINY_SCENE / "test" / f"r_{i}.png", half)
-    Similarity((tmp_path / "even", tmp_path / "odd"), tmp_path / "out", encoder="embedded").main()
+    Similarity(scenes=(tmp_path / "even", tmp_path / "odd"), out=tmp_path / "out", encoder="embedded").main()
     for scene in read_json(tmp_path / "out")["scenes"]:
         assert scene["verdict"] == "hardly" and scene["auc"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_single_scene_is_compared_with_the_shipped_one(striped_scene, tmp_path, capsys):
-    Similarity((striped_scene,), tmp_path / "out", encoder="embedded").main()
+    Similarity(scenes=(striped_scene,), out=tmp_path / "out", encoder="embedded").main()
     assert "compared with the one that comes with this package, tiny_scene" in capsys.readouterr().out
     assert [scene["name"] for scene in read_json(tmp_path / "out")["scenes"]] == ["stripes", "tiny_scene"]
 
 
-def test_the_shipped_scene_alone_has_no_verdict(tmp_path, capsys):
-    Similarity((TINY_SCENE,), tmp_path / "out", max_images=3, encoder="embedded").main()
+def test_the_shipped_scene_by_itself_has_no_verdict(tmp_path, capsys):
+    Similarity(scenes=(TINY_SCENE,), out=tmp_path / "out", max_images=3, encoder="embedded").main()
     (scene,) = read_json(tmp_path / "out")["scenes"]
     assert scene["within"]["pairs"] == 3 and scene["auc"] is None
     assert "name a second scene" in capsys.readouterr().out
@@ -87,7 +88,7 @@ def test_clip_checkpoint_and_embedding_are_used(striped_scene, tmp_path):
     matrices = []
     for embedding in ("projected", "class-token"):
         out = tmp_path / embedding
-        Similarity((striped_scene,), out, max_images=3, embedding=embedding, **clip).main()
+        Similarity(scenes=(striped_scene,), out=out, max_images=3, embedding=embedding, **clip).main()
         assert read_json(out)["encoder"] == {"encoder": "open-clip", **clip, "embedding": embedding}
         matrices.append(np.array(read_json(out)["similarities"]))
     assert not np.allclose(*matrices, atol=1e-3)
@@ -99,10 +100,10 @@ def test_encoder_settings_are_those_of_the_semantic_loss():
         assert ours[field] == getattr(SemanticConfig(), field)
 
 
-def test_missing_weights_name_this_command_s_settings(striped_scene, tmp_path):
+def test_missing_weights_name_this_commands_settings(striped_scene, tmp_path):
     with pytest.raises(UserError, match="Two ways out") as caught:
-        Similarity((striped_scene,), tmp_path / "out", clip_pretrained="nowhere.pt").main()
-    assert "--clip-pretrained FILE" in str(caught.value) and "pipeline" not in str(caught.value)
+        Similarity(scenes=(striped_scene,), out=tmp_path / "out", clip_pretrained="nowhere.pt").main()
+    assert str(caught.value).startswith("--clip-pretrained nowhere.pt: ") and "pipeline" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_missing_weights_name_this_command_s_settings(striped_scene, tmp_path):
 )
 def test_wrong_input_ends_with_one_line(arguments, words, tmp_path):
     folder_of_images(tmp_path / "plain", ["red"] * 3)
-    result = ns("dietnerf-similarity", *arguments, *EMBEDDED, cwd=tmp_path, check=False)
+    result = in_this_process("dietnerf-similarity", *arguments, *EMBEDDED, cwd=tmp_path, check=False)
     assert result.returncode == 1 and "Traceback" not in result.stdout
     assert words in result.stdout.splitlines()[-1]
     assert "Embedding" not in result.stdout

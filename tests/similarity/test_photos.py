@@ -7,21 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dietnerf_ns.similarity.photos import Scene, embed_scenes, evenly_chosen, load_photo, read_scenes
+from dietnerf_ns.similarity.photos import PhotoSet, embed_photo_sets, evenly_chosen, load_photo, read_photo_sets
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import FakeEncoder
-from tests.data.test_datamanager import as_transforms_json
+from tests.helpers.encoders import FakeEncoder
+from tests.helpers.scenes import as_transforms_json, folder_of_images
 
 
-def folder_of_images(folder, colours, size=(6, 4)):
-    folder.mkdir(parents=True)
-    for i, colour in enumerate(colours):
-        Image.new("RGB", size, colour).save(folder / f"{i}.png")
-    return folder
-
-
-def names(scene):
-    return [photo.name for photo in scene.photos]
+def names(photo_set):
+    return [photo.name for photo in photo_set.photos]
 
 
 def test_blender_and_nerfstudio_scenes_and_folders_of_images(tiny_scene, tmp_path):
@@ -30,12 +23,12 @@ def test_blender_and_nerfstudio_scenes_and_folders_of_images(tiny_scene, tmp_pat
     listed["frames"] *= 2
     (transforms / "transforms.json").write_text(json.dumps(listed))
     images = folder_of_images(tmp_path / "plain", ["red", "green", "blue"])
-    (images / "notes.txt").write_text("no photo")
-    scenes = read_scenes([tiny_scene, transforms, images], max_images=20)
-    assert [scene.name for scene in scenes] == ["tiny_scene", "photos", "plain"]
-    assert names(scenes[0]) == [f"r_{i}.png" for i in range(8)], "the training split"
-    assert len(scenes[1].photos) == 16, "all of them, also those that nerfstudio would evaluate"
-    assert names(scenes[2]) == ["0.png", "1.png", "2.png"]
+    (images / "notes.txt").write_text("not a photo")
+    blender, nerfstudio, plain = read_photo_sets([tiny_scene, transforms, images], max_images=20)
+    assert [photo_set.name for photo_set in (blender, nerfstudio, plain)] == ["tiny_scene", "photos", "plain"]
+    assert names(blender) == [f"r_{i}.png" for i in range(8)], "the training split"
+    assert len(nerfstudio.photos) == 16, "all photos, including those that nerfstudio would use for evaluation"
+    assert names(plain) == ["0.png", "1.png", "2.png"]
 
 
 def test_photos_are_chosen_evenly():
@@ -44,12 +37,12 @@ def test_photos_are_chosen_evenly():
     assert evenly_chosen(items, 99) == items
 
 
-def test_scenes_of_the_same_name_are_told_by_their_path(tmp_path):
+def test_folders_of_the_same_name_are_named_by_their_path(tmp_path):
     folders = [folder_of_images(tmp_path / owner / "images", ["red"] * 3) for owner in ("chair", "ship")]
-    assert [scene.name for scene in read_scenes(folders, 20)] == [str(folder) for folder in folders]
+    assert [photo_set.name for photo_set in read_photo_sets(folders, 20)] == [str(folder) for folder in folders]
 
 
-def test_transparent_photos_are_blended_on_white(tmp_path):
+def test_transparent_photos_are_blended_with_white(tmp_path):
     Image.new("RGBA", (2, 2), (255, 0, 0, 51)).save(tmp_path / "a.png")
     expected = torch.tensor([1.0, 0.8, 0.8])[:, None, None].expand(3, 2, 2)
     assert torch.allclose(load_photo(tmp_path / "a.png"), expected)
@@ -59,26 +52,26 @@ def test_transparent_photos_are_blended_on_white(tmp_path):
 
 def test_embeddings_are_those_of_the_photos_in_order(tmp_path):
     folder = folder_of_images(tmp_path / "plain", ["red", "lime", "blue"])
-    scene = Scene("plain", folder, tuple(sorted(folder.iterdir())))
-    embeddings = embed_scenes(FakeEncoder(), [scene, scene], torch.device("cpu"))
+    photo_set = PhotoSet("plain", folder, tuple(sorted(folder.iterdir())))
+    embeddings = embed_photo_sets(FakeEncoder(), [photo_set, photo_set], torch.device("cpu"))
     expected = np.array([[1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
     assert np.allclose(embeddings, np.concatenate([expected, expected]), atol=1e-6)
 
 
-def test_what_cannot_be_compared_is_refused(tiny_scene, tmp_path):
+def test_folders_that_cannot_be_compared_are_refused(tiny_scene, tmp_path):
     two = folder_of_images(tmp_path / "two", ["red", "green"])
     broken = folder_of_images(tmp_path / "broken", ["red"] * 3)
-    (broken / "1.png").write_bytes(b"no image")
-    lacking = tmp_path / "lacking"
-    shutil.copytree(tiny_scene, lacking)
-    (lacking / "transforms_train.json").write_text('{"frames": []}')
+    (broken / "1.png").write_bytes(b"not an image")
+    incomplete = tmp_path / "incomplete"
+    shutil.copytree(tiny_scene, incomplete)
+    (incomplete / "transforms_train.json").write_text('{"frames": []}')
     for folders, words in (
         ([tmp_path / "nowhere"], "there is no such folder"),
         ([two], "2 photos; at least 3"),
         ([tiny_scene, tiny_scene / ".." / tiny_scene.name], "are the same folder"),
-        ([lacking], "cannot be read"),
+        ([incomplete], "cannot be read"),
     ):
         with pytest.raises(UserError, match=words):
-            read_scenes(folders, 20)
+            read_photo_sets(folders, 20)
     with pytest.raises(UserError, match="cannot be read as an image"):
         load_photo(broken / "1.png")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from dietnerf_ns.similarity.statistics import in_words, roc_auc, separation, spread, within_pairs
+from dietnerf_ns.similarity.statistics import in_words, pair_statistics, roc_auc, separation, within_pairs
 
 
 def unit_vectors(scene_directions, count, noise, seed=0):
-    """`count` unit vectors around each direction, scene after scene."""
+    """`count` noisy unit vectors around each direction, scene after scene."""
     rng = np.random.default_rng(seed)
     vectors = np.repeat(np.asarray(scene_directions, dtype=float), count, axis=0)
     vectors = vectors + noise * rng.normal(size=vectors.shape)
@@ -23,7 +23,7 @@ def test_auc_by_hand():
     assert roc_auc(np.array([0.3, 0.6]), np.array([0.2, 0.4])) == 0.75
 
 
-def test_auc_is_the_share_of_won_comparisons():
+def test_auc_is_the_fraction_of_won_comparisons():
     rng = np.random.default_rng(1)
     within, across = rng.normal(0.5, 0.2, 40).round(1), rng.normal(0.3, 0.2, 30).round(1)
     won = np.mean([(w > a) + 0.5 * (w == a) for w in within for a in across])
@@ -39,12 +39,12 @@ def test_a_photo_drawn_twice_is_not_compared_with_itself():
 def test_pairs_are_counted_and_described():
     similarities = np.full((5, 5), 0.1)
     similarities[:3, :3] = [[1, 0.5, 0.6], [0.5, 1, 0.7], [0.6, 0.7, 1]]
-    found = separation(similarities, np.array([True, True, True, False, False]))
-    assert (found.within.pairs, found.across.pairs) == (3, 6)
-    assert found.within.mean == pytest.approx(0.6) and found.across.mean == pytest.approx(0.1)
-    assert found.within.standard_deviation == pytest.approx(0.1)
-    assert (found.within.minimum, found.within.maximum) == (0.5, 0.7)
-    assert spread(np.array([0.4])).standard_deviation == 0
+    result = separation(similarities, np.array([True, True, True, False, False]))
+    assert (result.within.pairs, result.across.pairs) == (3, 6)
+    assert result.within.mean == pytest.approx(0.6) and result.across.mean == pytest.approx(0.1)
+    assert result.within.standard_deviation == pytest.approx(0.1)
+    assert (result.within.minimum, result.within.maximum) == (0.5, 0.7)
+    assert pair_statistics(np.array([0.4])).standard_deviation == 0
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_pairs_are_counted_and_described():
         ([[1, 0, 0], [1, 0, 0]], 0.3, "hardly"),
     ],
 )
-def test_verdict_follows_how_far_scenes_lie_apart(directions, noise, verdict):
-    found = separation_of_first(unit_vectors(directions, 20, noise), 20)
-    low, high = found.auc_interval
-    assert 0 <= low <= found.auc <= high <= 1
-    assert found.verdict == verdict, found
+def test_verdict_follows_the_distance_between_scenes(directions, noise, verdict):
+    result = separation_of_first(unit_vectors(directions, 20, noise), 20)
+    low, high = result.auc_interval
+    assert 0 <= low <= result.auc <= high <= 1
+    assert result.verdict == verdict, result
 
 
 def test_few_photos_widen_the_interval_and_lower_the_verdict():
@@ -69,8 +69,8 @@ def test_few_photos_widen_the_interval_and_lower_the_verdict():
     assert few.verdict != "well"
 
 
-def test_interval_holds_the_truth_about_as_often_as_it_says():
-    """100 repetitions with 12 photos per scene; the truth from 400."""
+def test_interval_contains_the_true_auc_about_as_often_as_stated():
+    """100 repetitions with 12 photos per scene. The true AUC comes from 400 photos per scene."""
     directions, noise = [[1, 0, 0], [0, 1, 0]], 0.45
     many = unit_vectors(directions, 400, noise, seed=99)
     truth = roc_auc(within_pairs(many @ many.T, np.arange(400)), (many[:400] @ many[400:].T).ravel())
@@ -78,13 +78,22 @@ def test_interval_holds_the_truth_about_as_often_as_it_says():
     assert 85 <= sum(low <= truth <= high for low, high in intervals) <= 100
 
 
-def test_interval_is_the_same_every_time():
+def test_interval_is_deterministic():
     vectors = unit_vectors([[1, 0, 0], [0, 1, 0]], 8, 0.4)
     assert separation_of_first(vectors, 8) == separation_of_first(vectors, 8)
 
 
-def test_alone_there_is_no_verdict():
+def test_a_single_scene_has_no_verdict():
     vectors = unit_vectors([[1, 0, 0]], 5, 0.2)
-    found = separation(vectors @ vectors.T, np.ones(5, dtype=bool))
-    assert found.auc is None and found.across is None
-    assert "name a second scene" in in_words("chair", found)
+    result = separation(vectors @ vectors.T, np.ones(5, dtype=bool))
+    assert result.auc is None and result.across is None
+    assert "name a second scene" in in_words("chair", result)
+
+
+def test_sentences_state_verdict_auc_and_similarities():
+    vectors = unit_vectors([[1, 0, 0], [0, 1, 0]], 8, 0.1)
+    result = separation_of_first(vectors, 8)
+    sentence = in_words("chair", result)
+    assert sentence.startswith(f"chair: well separated, AUC {result.auc:.3f} [")
+    assert f"{result.within.mean:.2f} ± {result.within.standard_deviation:.2f} with each other" in sentence
+    assert f"{result.across.mean:.2f} ± {result.across.standard_deviation:.2f} with views of other scenes" in sentence

@@ -11,7 +11,7 @@ from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig
 from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
-from tests.conftest import ns
+from tests.helpers.commands import in_this_process
 
 
 class FakePhotos(InputDataset):
@@ -100,11 +100,12 @@ def test_a_resumed_run_decides_as_it_would_have():
     assert watch(CollapseDetector(**state), 4000, psnr=5, opacity=0, first=130) == whole_message
 
 
+@pytest.mark.slow
 def test_ns_train_restarts_a_collapsed_run_at_most_twice(tmp_path):
     """A density that starts at 1e-30 stays empty whatever the initialisation."""
     arguments = ["--vis", "tensorboard", "--max-num-iterations", 420, "--pipeline.semantic.weight", 0]
     arguments += ["--pipeline.model.average-init-density", 1e-30]
     arguments += ["--pipeline.datamanager.train-num-rays-per-batch", 64]
-    output = " ".join(ns("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path).stdout.split())
+    output = " ".join(in_this_process("ns-train", "dietnerf-tiny", *arguments, cwd=tmp_path).stdout.split())
     assert output.count("collapsed at step") == 2 and output.count("collapsed again") == 1
     assert "Restart 1 of 2" in output and "Restart 2 of 2" in output and "the scene is empty" in output

@@ -1,9 +1,15 @@
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torchmetrics.image import lpip
 
-import dietnerf_ns.methods  # noqa: F401  registers the types
-from dietnerf_ns.models.metrics import LazyLPIPS, left_out, without_missing
+import dietnerf_ns.methods  # registers the types
+from dietnerf_ns.utils.compat import hide_known_warnings, lpips_replaced_by
 
 
 def test_numpy_learning_rates_load_safely(tmp_path):
@@ -17,45 +23,39 @@ def test_nothing_else_became_loadable(tmp_path):
         torch.load(tmp_path / "b.ckpt")
 
 
-def test_lpips_that_cannot_be_loaded_is_left_out_with_the_reason(monkeypatch):
-    def refuse(**_):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", refuse)
-    lpips = LazyLPIPS(normalize=True)
-    image = torch.rand(1, 3, 8, 8)
-    metrics = {"psnr": 20.0, "lpips": float(lpips(image, image)), "fine_lpips": float("nan")}
-    assert without_missing(metrics, lpips) == {"psnr": 20.0}
-    assert left_out(lpips) == {"lpips": "no network"}
+def test_lpips_is_replaced_inside_and_restored_even_after_an_error():
+    original = lpip.LearnedPerceptualImagePatchSimilarity
+    with pytest.raises(RuntimeError), lpips_replaced_by(dict):
+        assert lpip.LearnedPerceptualImagePatchSimilarity is dict
+        raise RuntimeError
+    assert lpip.LearnedPerceptualImagePatchSimilarity is original
 
 
-def test_lpips_that_does_not_fit_into_memory_once_is_not_given_up(monkeypatch):
-    def too_large(**_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.slow
+def test_importing_the_methods_leaves_the_warnings_of_other_methods_alone():
+    """Every ns-* command imports all plugins."""
+    program = """
+import sys, warnings
+callers, original = [], warnings.filterwarnings
+def spy(*arguments, **options):
+    callers.append(sys._getframe(1).f_globals["__name__"])
+    original(*arguments, **options)
+warnings.filterwarnings = spy
+import dietnerf_ns.methods
+assert not [name for name in callers if name.startswith("dietnerf_ns")], callers
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
-    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", too_large)
-    lpips = LazyLPIPS(normalize=True)
-    with pytest.raises(torch.OutOfMemoryError):
-        lpips(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
-    assert lpips.missing_because is None
+
+def test_the_package_has_no_test_doubles():
+    for source in Path(dietnerf_ns.__path__[0]).rglob("*.py"):
+        assert "unittest" not in source.read_text(), source
 
 
-def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
-    calls = []
-
-    class Network:  # stands in for torchmetrics' class, whose backbone is a download
-        def __init__(self, normalize):
-            calls.append(normalize)
-
-        def to(self, device):
-            return self
-
-        def __call__(self, target, prediction):
-            return (target - prediction).abs().mean()
-
-    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", Network)
-    lpips = LazyLPIPS(normalize=True)
-    assert calls == [], "not before the first evaluation"
-    metrics = {"lpips": float(lpips(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))}
-    assert without_missing(metrics, lpips) == {"lpips": 1.0} and left_out(lpips) == {}
-    assert calls == [True], "loaded once, with normalize as nerfstudio asks for"
+def test_known_warnings_are_hidden_and_others_are_not():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        hide_known_warnings()
+        warnings.warn("This DataLoader will create 4 worker processes", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert [str(warning.message) for warning in seen] == ["something else"]

@@ -6,7 +6,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import torch
-from dietnerf_ns.memory import {function}
+from dietnerf_ns.utils.malloc import {function}
 assert {function}()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def allocate():

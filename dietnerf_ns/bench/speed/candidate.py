@@ -1,4 +1,4 @@
-"""Methods that are compared: the same few photos, the same number of rays, everything else as registered."""
+"""The methods that are compared: the same few photos, the same number of rays, everything else as registered."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.metrics import LazyLPIPS
-from dietnerf_ns.models.nerfacto import BLENDER_PRESET
+from dietnerf_ns.models.scene import BLENDER_PRESET
+from dietnerf_ns.semantic.consistency import SemanticConsistency
 from dietnerf_ns.utils.compat import lpips_replaced_by
 
 NEVER = 10**9
@@ -25,19 +27,19 @@ NERFACTO_ON_BLENDER = {f"pipeline.model.{name}": value for name, value in BLENDE
     "pipeline.model.camera_optimizer.mode": "off",
     "pipeline.model.use_appearance_embedding": False,
 }
-"""What nerfacto needs on NeRF-Synthetic scenes; ours set it by themselves."""
+"""The settings that nerfacto needs on NeRF-Synthetic scenes. The methods of this package set them by themselves."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Photos that all candidates train on."""
+    """The photos that all candidates train on."""
 
     folder: str
-    """A NeRF-Synthetic scene."""
+    """Folder of a NeRF-Synthetic scene."""
     protocol: str | None = None
-    """A published choice of views; all training views when None."""
+    """Name of a published choice of views; None for all training views."""
     scale: float = 1.0
-    """Of the images' sides."""
+    """Factor on the images' width and height."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,25 @@ class Candidate:
     label: str
     method: str
     rays: int
-    """Of a training batch."""
+    """Rays of a training batch."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings by their dotted names in the configuration."""
+    """Settings by their dotted names in the configuration, such as `pipeline.semantic.weight`."""
 
     def trainer(self, data: Data, folder: Path) -> Trainer:
-        """nerfstudio's trainer of this candidate, ready for its first step; evaluation images are the test split's.
+        """Build nerfstudio's trainer of this candidate, ready for its first step and with the test split's images.
 
         Args:
-            data: what to train on.
-            folder: where nerfstudio writes its logs.
+            data: the photos to train on.
+            folder: folder of nerfstudio's logs.
         """
         config: TrainerConfig = copy.deepcopy(all_methods[self.method])
+        registered: Any = config.pipeline.datamanager
         config.pipeline.datamanager = FewShotDataManagerConfig(
             dataparser=BlenderDataParserConfig(data=Path(data.folder)),
             protocol=data.protocol,
             camera_res_scale_factor=data.scale,
             train_num_rays_per_batch=self.rays,
-            pixel_sampler=config.pipeline.datamanager.pixel_sampler,
+            pixel_sampler=registered.pixel_sampler,
         )
         for name, value in self.overrides.items():
             set_in(config, name, value)
@@ -82,7 +85,7 @@ class Candidate:
 
 
 def set_in(config: Any, name: str, value: Any) -> None:
-    """Set a setting by its dotted name."""
+    """Change a setting, given its dotted name."""
     *parents, last = name.split(".")
     for parent in parents:
         config = getattr(config, parent)
@@ -90,8 +93,22 @@ def set_in(config: Any, name: str, value: Any) -> None:
     setattr(config, last, value)
 
 
+def semantic_loss_of(trainer: Trainer) -> SemanticConsistency | None:
+    """The semantic loss of a trainer; None if its method has none or its weight is 0."""
+    semantic = getattr(trainer.pipeline, "semantic", None)
+    return semantic if isinstance(semantic, SemanticConsistency) else None
+
+
+def semantic_training_of(trainer: Trainer) -> tuple[SemanticConsistency, SemanticModel]:
+    """The semantic loss and the model of a trainer whose method has both."""
+    semantic, model = semantic_loss_of(trainer), trainer.pipeline.model
+    assert semantic is not None, f"{trainer.config.method_name} trains without the semantic loss"
+    assert isinstance(model, SemanticModel), type(model).__name__
+    return semantic, model
+
+
 def train_step(trainer: Trainer, step: int) -> None:
-    """One step as nerfstudio's training loop takes it."""
+    """One training step with its callbacks, as in nerfstudio's training loop."""
     for callback in trainer.callbacks:
         callback.run_callback_at_location(step, location=TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
     trainer.train_iteration(step)
@@ -100,7 +117,12 @@ def train_step(trainer: Trainer, step: int) -> None:
 
 
 def warm_up(trainer: Trainer, seconds: float, *, period: int = 1) -> int:
-    """Train for some seconds but no more than half the run, at least one period, to the end of a period.
+    """Train for some seconds, but not more than half of the run, and to the end of a period.
+
+    Args:
+        trainer: trainer before its first step.
+        seconds: duration.
+        period: number of steps in a period. At least one period is trained.
 
     Returns:
         The next step.

@@ -1,4 +1,4 @@
-"""The whole job as a user knows it: start, train to the end, evaluate."""
+"""A whole run as a user sees it: from the start of the program to the last evaluated view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from dietnerf_ns.bench.cell import CELLS, RESULT
 from dietnerf_ns.bench.cells import plan_cells
-from dietnerf_ns.bench.experiment import Experiment, Method, Scene, Views
+from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Method, Views
 from dietnerf_ns.bench.runner import LocalEngine, end_of_log, run_missing
 from dietnerf_ns.bench.scenes import SHIPPED, SceneSplit
 from dietnerf_ns.bench.speed.candidate import Candidate, Data
@@ -21,17 +21,22 @@ REPORTED = {"psnr": "nerfstudio/psnr", "ssim": "nerfstudio/ssim"}
 
 
 def whole_job(candidate: Candidate, data: Data, folder: Path) -> dict:
-    """Run a cell of `dietnerf-bench run`: nerfstudio's training and evaluation in a process of their own.
+    """Run one cell as `dietnerf-bench run` does: nerfstudio's training and evaluation in a process of their own.
+
+    Args:
+        candidate: the method to run.
+        data: the photos to train on.
+        folder: results folder of the cell. Results of an earlier run in it are deleted.
 
     Returns:
-        `seconds` of the process, `training`: seconds, steps and peak memory, `psnr` and `ssim` of the test views.
+        `seconds` of the process; `training`: seconds, steps and peak memory; `psnr` and `ssim` of the test views.
     """
     shutil.rmtree(folder / CELLS, ignore_errors=True)
     scene = Path(data.folder)
     with Image.open(SceneSplit.read(scene, "train").images[0]) as image:
         width = round(data.scale * image.width)
     experiment = Experiment(
-        scenes=(Scene(SHIPPED if scene == TINY_SCENE else scene.name),),
+        scenes=(BenchmarkScene(SHIPPED if scene == TINY_SCENE else scene.name),),
         methods=(Method(candidate.method, candidate.label, candidate.overrides),),
         views=(Views(protocol=data.protocol),),
         resolution=width,
@@ -41,6 +46,6 @@ def whole_job(candidate: Candidate, data: Data, folder: Path) -> dict:
     if run_missing([cell], folder, LocalEngine(1)):
         raise RuntimeError(end_of_log(cell, folder))
     seconds = time.perf_counter() - started
-    result = json.loads((folder / CELLS / cell.id / RESULT).read_text())
+    result = json.loads((folder / cell.folder / RESULT).read_text())
     scores = {name: result["metrics"][metric] for name, metric in REPORTED.items()}
     return {"label": candidate.label, "seconds": seconds, "training": result["training"]} | scores

@@ -1,4 +1,4 @@
-"""Time and memory, measured as each device does it best."""
+"""Time and memory, each measured in the best way that the device offers."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ MIB = 2**20
 PAGE_BYTES = 4096
 CLEAR_REFS, STATM, STATUS = (Path("/proc/self", name) for name in ("clear_refs", "statm", "status"))
 RESET_PEAK = "5"
-"""proc(5): written to clear_refs, sets the peak resident set to the present one."""
+"""proc(5): written to clear_refs, it sets the peak resident set to the present one."""
 
 
 class Stopwatch:
-    """Times named stretches of work: CUDA events on a GPU, which does not wait for Python, else the clock.
+    """Times named sections of code: with CUDA events, which do not make the GPU wait for Python, or with the clock.
 
     Args:
-        device: where the work is done.
+        device: device that does the work.
     """
 
     def __init__(self, device: torch.device):
         self.on_cuda = device.type == "cuda"
-        self._stretches: dict[str, list[tuple]] = defaultdict(list)
+        self._sections: dict[str, list[tuple]] = defaultdict(list)
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
+        """Time the code inside."""
         started = self._now()
         yield
-        self._stretches[name].append((started, self._now()))
+        self._sections[name].append((started, self._now()))
 
     def _now(self):
         if not self.on_cuda:
@@ -46,46 +46,47 @@ class Stopwatch:
         return event
 
     def milliseconds(self) -> dict[str, list[float]]:
-        """Every stretch by name, in the order they were timed."""
+        """Durations of all sections by name, in the order in which they were timed."""
         if self.on_cuda:
             torch.cuda.synchronize()
-        return {name: [self._between(*pair) for pair in pairs] for name, pairs in self._stretches.items()}
+        return {name: [self._between(*pair) for pair in pairs] for name, pairs in self._sections.items()}
 
     def _between(self, start, end) -> float:
         return start.elapsed_time(end) if self.on_cuda else 1000 * (end - start)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
+def median_and_quartiles(values: Sequence[float]) -> dict[str, float]:
+    """`median`, the quartiles `low` and `high`, and the number of values `n`."""
     low, median, high = np.percentile(values, [25, 50, 75])
     return {"median": float(median), "low": float(low), "high": float(high), "n": len(values)}
 
 
 class PeakMeter:
-    """Peak memory of named stretches of work: torch's counter on CUDA, the resident set on a CPU.
+    """Peak memory of named sections of code: torch's counter on CUDA, the resident set on a CPU.
 
-    On a CPU freed memory goes back to the system at once from then on, which makes work slow: measure no time with it.
+    On a CPU freed memory is returned to the system at once from then on. That makes work slow, so no time must be
+    measured in the same process.
 
     Args:
-        device: where the work is done.
+        device: device that does the work.
     """
 
     def __init__(self, device: torch.device):
         self.on_cuda = device.type == "cuda"
         return_freed_memory()
         self.start = self._in_use()
-        """In use before any work, in MiB."""
+        """Memory in use before any work, in MiB."""
         self.above_start: dict[str, float] = {}
-        """The highest peak of each stretch above `start`, in MiB."""
+        """Highest peak of each section above `start`, in MiB."""
 
     @staticmethod
     def works_on(device: torch.device) -> bool:
-        """Peaks of the resident set can only be reset on Linux."""
+        """Whether peaks can be measured: the peak of the resident set can only be reset on Linux."""
         return device.type == "cuda" or CLEAR_REFS.exists()
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Note the peak of what is done inside."""
+        """Measure the peak of the code inside."""
         if self.on_cuda:
             torch.cuda.reset_peak_memory_stats()
         else:

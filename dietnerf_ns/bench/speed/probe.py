@@ -1,8 +1,8 @@
-"""One measurement in a process of its own: the next starts with clean memory, and may crash alone.
+"""One measurement in its own process, so that it starts with clean memory and a crash does not affect the others.
 
     python -m dietnerf_ns.bench.speed.probe SPECIFICATION.json RESULTS.jsonl
 
-Results are appended line by line, so that what was measured before a crash stands.
+Results are appended line by line, so that those from before a crash are kept.
 """
 
 from __future__ import annotations
@@ -15,32 +15,43 @@ from typing import Any
 
 from dietnerf_ns.bench.speed.candidate import Candidate, Data
 from dietnerf_ns.bench.speed.job import whole_job
-from dietnerf_ns.bench.speed.roofline import floors
+from dietnerf_ns.bench.speed.roofline import roofline
 from dietnerf_ns.bench.speed.semantic_step import split_semantic_step
 from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
 from dietnerf_ns.bench.speed.target import time_to_psnr
 
 
-def measure(probe: str, candidates: list[Candidate], data: Data, folder: Path, **how: Any) -> Iterable[dict]:
-    """The entries that a probe measures."""
+def measure(probe: str, candidates: list[Candidate], data: Data, folder: Path, **options: Any) -> Iterable[dict]:
+    """Run a probe.
+
+    Args:
+        probe: its kind.
+        candidates: the methods to measure; only `steps` takes more than one.
+        data: the photos to train on.
+        folder: folder of nerfstudio's logs.
+        options: keyword arguments of the function that measures.
+
+    Returns:
+        The entries that the probe measured.
+    """
     match probe:
         case "steps":
-            return measure_steps(candidates, data, folder, **how)
+            return measure_steps(candidates, data, folder, **options)
         case "memory":
             return [measure_memory(candidates[0], data, folder)]
         case "semantic step":
-            return split_semantic_step(candidates[0], data, folder, **how)
+            return split_semantic_step(candidates[0], data, folder, **options)
         case "target":
-            return [time_to_psnr(candidates[0], data, folder, **how)]
+            return [time_to_psnr(candidates[0], data, folder, **options)]
         case "job":
             return [whole_job(candidates[0], data, folder)]
         case "floor":
-            return [floors(candidates[0], data, folder, **how)]
+            return [roofline(candidates[0], data, folder, **options)]
     raise AssertionError(probe)
 
 
 def main(specification: Path, results: Path) -> None:
-    """Measure what the specification says."""
+    """Run the probe that the specification describes."""
     content = json.loads(specification.read_text())
     candidates = [Candidate(**candidate) for candidate in content.pop("candidates")]
     data = Data(**content.pop("data"))

@@ -1,4 +1,4 @@
-"""speed.md and speed.png from speed.json."""
+"""Writes speed.md and speed.png from the content of speed.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib import pyplot
 
 from dietnerf_ns.bench.speed.semantic_step import PARTS
-from dietnerf_ns.bench.tables import NOTHING, number, table
+from dietnerf_ns.bench.tables import NOTHING, format_number, table
 
 matplotlib.use("Agg")
 REPORT, PLOT = "speed.md", "speed.png"
@@ -17,10 +17,14 @@ WAYS = {True: "recomputed", False: "activations kept"}
 
 
 def write_report(content: dict[str, Any], folder: Path) -> Path:
-    """Write the page and its plot from what `run` measured.
+    """Write the page and its plot.
+
+    Args:
+        content: content of speed.json.
+        folder: folder that they are written to.
 
     Returns:
-        The page's path.
+        Path of speed.md.
     """
     measured, machine = content["measured"], content["machine"]
     drawn = draw(measured, folder / PLOT)
@@ -35,7 +39,7 @@ def write_report(content: dict[str, Any], folder: Path) -> Path:
         *steps_section(measured),
         *memory_section(measured),
         *split_section(measured),
-        *floor_section(measured),
+        *roofline_section(measured),
         *job_section(measured),
         *target_section(measured),
         *unmeasured_section(measured),
@@ -45,7 +49,7 @@ def write_report(content: dict[str, Any], folder: Path) -> Path:
 
 
 def entries(measured: dict[str, Any], name: str) -> list[dict]:
-    """What a probe measured; nothing if it did not run."""
+    """The measurements of a probe; empty if it did not run."""
     return measured.get(name, {}).get("entries", [])
 
 
@@ -57,7 +61,7 @@ def quartiles(spread: dict[str, float] | None, digits: int = 1) -> str:
 
 
 def steps_section(measured: dict[str, Any]) -> list[str]:
-    """What a step costs; candidates take turns, so that ratios hold although a machine's speed wanders."""
+    """Cost of a training step. Ratios are taken within a round, so that a changing speed of the machine cancels."""
     rows = entries(measured, "steps")
     if not rows:
         return []
@@ -75,20 +79,20 @@ def steps_section(measured: dict[str, Any]) -> list[str]:
         ]
         for row in rows
     ]
-    return ["## Training step\n", table(header + [f"cost / {label}'s" for label in labels], lines)]
+    return ["## Training step\n", table(header + [f"relative to {label}" for label in labels], lines)]
 
 
 def memory_section(measured: dict[str, Any]) -> list[str]:
-    """Peaks of whole steps."""
+    """Peak memory of whole steps."""
     rows = [row for name in measured if name.startswith("memory of") for row in entries(measured, name)]
     rows = [row for row in rows if "start" in row]
     if not rows:
         return []
     lines = [
-        [row["label"], *(number(row.get(name), 0) for name in ("start", "plain", "semantic")), _total_ratio(row)]
+        [row["label"], *(format_number(row.get(name), 0) for name in ("start", "plain", "semantic")), _total_ratio(row)]
         for row in rows
     ]
-    header = ["", "between steps (MiB)", "plain step, on top", "semantic step, on top", "semantic / plain, in all"]
+    header = ["", "between steps (MiB)", "plain step adds", "semantic step adds", "semantic / plain, total"]
     return ["## Peak memory\n", table(header, lines)]
 
 
@@ -99,34 +103,36 @@ def _total_ratio(row: dict) -> str:
 
 
 def split_section(measured: dict[str, Any]) -> list[str]:
-    """The parts of a semantic step."""
+    """Time and memory of the parts of a semantic step."""
     sections = []
-    for what, unit, cell in (("time", "ms", quartiles), ("memory", "MiB above idle", lambda value: number(value, 0))):
+    columns = (("time", "ms", quartiles), ("memory", "MiB above idle", lambda value: format_number(value, 0)))
+    for what, unit, formatted in columns:
         rows = entries(measured, f"semantic step, {what}")
         lines = [
             [
                 str(row["size"]),
                 WAYS[row["recompute"]],
-                *(cell(row.get(part)) for part in PARTS),
+                *(formatted(row.get(part)) for part in PARTS),
                 row.get("reason", NOTHING),
             ]
             for row in rows
         ]
         if lines:
-            header = ["view (pixels)", "render", *(f"{part} ({unit})" for part in PARTS), "not measured because"]
-            sections += [f"## A semantic step's {what}\n", table(header, lines)]
+            header = ["view (pixels)", "render", *(f"{part} ({unit})" for part in PARTS), "reason if not measured"]
+            sections += [f"## {what.capitalize()} of a semantic step\n", table(header, lines)]
     return sections
 
 
-def floor_section(measured: dict[str, Any]) -> list[str]:
-    """How near the machine's limits the parts come."""
+def roofline_section(measured: dict[str, Any]) -> list[str]:
+    """How close the parts come to the limits of the machine."""
     lines, text = [], ""
     for entry in entries(measured, "floor"):
         limits, times = entry["limits"], measured_milliseconds(measured, entry["size"])
         text = (
             f"Copies run at {limits['bytes_per_second'] / 1e9:.1f} GB/s, matrix products at "
-            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s; the semantic view has {entry['size']} pixels. The "
-            "floor of its backward pass is for a view full of things; rays that see nothing are left out.\n"
+            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s. The semantic view has {entry['size']} pixels. The "
+            "bound of its backward pass assumes that every ray hits something; rays that hit nothing are not rendered "
+            "again.\n"
         )
         for part, least in entry["parts"].items():
             spent = times.get(part)
@@ -136,16 +142,16 @@ def floor_section(measured: dict[str, Any]) -> list[str]:
                     f"{least['operations'] / 1e9:.2f}",
                     f"{least['bytes'] / 1e6:.0f}",
                     f"{least['milliseconds']:.2f}",
-                    number(spent, 1),
+                    format_number(spent, 1),
                     NOTHING if spent is None else f"{100 * least['milliseconds'] / spent:.0f} %",
                 ]
             )
-    header = ["", "GFLOP", "MB", "floor (ms)", "measured (ms)", "of the limit"]
-    return ["## Floor\n", text, table(header, lines)] if lines else []
+    header = ["", "GFLOP", "MB", "roofline bound (ms)", "measured (ms)", "bound / measured"]
+    return ["## Roofline\n", text, table(header, lines)] if lines else []
 
 
 def measured_milliseconds(measured: dict[str, Any], size: int) -> dict[str, float]:
-    """Medians of the parts whose floor is known, at one size of the semantic view."""
+    """Median times of the parts that have a roofline bound, for one size of the semantic view."""
     plain = [row["plain"]["median"] for row in entries(measured, "steps")[1:2]]
     times = {"plain step": plain[0]} if plain else {}
     for row in entries(measured, "semantic step, time"):
@@ -155,7 +161,7 @@ def measured_milliseconds(measured: dict[str, Any], size: int) -> dict[str, floa
 
 
 def job_section(measured: dict[str, Any]) -> list[str]:
-    """From the start of the program to the last evaluated view."""
+    """A whole run from the start of the program to the last evaluated view."""
     lines = []
     for row in entries(measured, "whole job"):
         training = row["training"]
@@ -166,7 +172,7 @@ def job_section(measured: dict[str, Any]) -> list[str]:
                 f"{training['seconds']:.0f}",
                 str(training["steps"]),
                 f"{training['peak_memory_mib']:.0f}",
-                number(training.get("peak_gpu_memory_mib"), 0),
+                format_number(training.get("peak_gpu_memory_mib"), 0),
                 f"{row['psnr']:.2f}",
                 f"{row['ssim']:.3f}",
             ]
@@ -181,35 +187,35 @@ def job_section(measured: dict[str, Any]) -> list[str]:
         "PSNR",
         "SSIM",
     ]
-    return ["## The whole job\n", table(header, lines)] if lines else []
+    return ["## Whole run\n", table(header, lines)] if lines else []
 
 
 def target_section(measured: dict[str, Any]) -> list[str]:
-    """Time to a PSNR, and how far the other method came."""
+    """Time until the PSNR is reached, and how far the other method came."""
     rows = entries(measured, "target, ours") + entries(measured, "target, against")
     lines = []
     for row in rows:
         seconds, steps, psnr = row["curve"][-1]
-        came = f"{psnr:.2f} dB after {seconds:.0f} s, {steps} steps"
-        lines.append([row["label"], number(row["seconds"], 1), str(row["steps"] or NOTHING), came])
+        last = f"{psnr:.2f} dB after {seconds:.0f} s, {steps} steps"
+        lines.append([row["label"], format_number(row["seconds"], 1), str(row["steps"] or NOTHING), last])
     if not lines:
         return []
-    header = ["", f"seconds to {rows[0]['psnr']:g} dB", "steps", "last look"]
-    return ["## Time to a PSNR on test views\n", table(header, lines), *_verdict(rows)]
+    header = ["", f"seconds to {rows[0]['psnr']:g} dB", "steps", "last evaluation"]
+    return ["## Time to a PSNR on test views\n", table(header, lines), *_comparison(rows)]
 
 
-def _verdict(rows: list[dict]) -> list[str]:
+def _comparison(rows: list[dict]) -> list[str]:
     if len(rows) < 2 or rows[0]["seconds"] is None:
         return []
     ours, other = rows
     if other["seconds"] is not None:
         return [f"{other['label']} took {other['seconds'] / ours['seconds']:.1f} times as long.\n"]
     spent = other["curve"][-1][0]
-    return [f"{other['label']} was not there after {spent / ours['seconds']:.1f} times as long, and was stopped.\n"]
+    return [f"{other['label']} was stopped after {spent / ours['seconds']:.1f} times as long without reaching it.\n"]
 
 
 def unmeasured_section(measured: dict[str, Any]) -> list[str]:
-    """What could not be measured here, and why."""
+    """What could not be measured, with the reason."""
     reasons = [f"- {name}: {result['reason']}" for name, result in measured.items() if "reason" in result]
     reasons += [
         f"- {name}: {row['reason']}"
@@ -221,7 +227,11 @@ def unmeasured_section(measured: dict[str, Any]) -> list[str]:
 
 
 def draw(measured: dict[str, Any], path: Path) -> bool:
-    """Time and memory of a semantic step against the size of its view; whether there was anything to draw."""
+    """Plot time and memory of a semantic step against the size of its view.
+
+    Returns:
+        Whether there was anything to draw. If not, no file is written.
+    """
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
     drawn = False
     for axis, what, total in ((axes[0], "time", _milliseconds), (axes[1], "memory", _peak)):

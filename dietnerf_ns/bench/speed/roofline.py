@@ -1,8 +1,9 @@
-"""What each part of a step must cost at least: its operations and bytes over what the machine is measured to do.
+"""A roofline model of training: the least time that each part of a step needs at the machine's measured limits.
 
-Operations are the matrix products and convolutions of the networks, counted by torch on the torch implementation,
-whatever kernels are used. Bytes are those that fused kernels could not avoid, at the speed of a copy: features gathered
-from planes or hash tables (read forward; read and written backward) and what Adam passes over.
+The bound is the slower one of computing the operations and moving the bytes. Operations are the matrix products and
+convolutions of the networks, counted by torch on the torch implementation, whichever kernels are used. Bytes are those
+that fused kernels cannot avoid, moved at the speed of a copy: the features gathered from planes or hash tables (read
+forward; read and written backward), and what Adam reads and writes.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.models.base_model import Model
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dietnerf_ns.bench.speed.candidate import Candidate, Data
+from dietnerf_ns.bench.speed.candidate import Candidate, Data, semantic_training_of
+from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
-from dietnerf_ns.semantic.rendering import seen_as_in_the_viewer
+from dietnerf_ns.semantic.rendering import evaluation_mode
 
 FLOAT_BYTES = 4
-PLANE_CELLS, VOXEL_CELLS = 3 * 4, 8
-"""Cells that a feature is interpolated from: four on each of three planes, or the eight corners of a voxel."""
+PLANE_POINTS, VOXEL_POINTS = 3 * 4, 8
+"""Grid points that a feature is interpolated from: four on each of three planes, or the eight corners of a voxel."""
 ADAM_PASSES = 7
 """Adam reads a parameter, its gradient and two moments, and writes the parameter and the moments."""
 COUNTED_RAYS = 64
@@ -39,10 +42,10 @@ REPETITIONS = 10
 
 
 def device_limits(device: torch.device) -> dict[str, float]:
-    """Measured copy bandwidth and matrix-product rate; medians.
+    """Measure the bandwidth of copies and the rate of matrix products, as medians.
 
     Returns:
-        `bytes_per_second` (read and written), `operations_per_second` in float16 on CUDA, float32 on a CPU.
+        `bytes_per_second` (read and written) and `operations_per_second` (in float16 on CUDA, in float32 on a CPU).
     """
     source = torch.ones(COPIED_FLOATS[device.type], device=device)
     target = torch.empty_like(source)
@@ -66,21 +69,22 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return float(np.median(times[1:]))
 
 
-def floors(candidate: Candidate, data: Data, folder: Path, *, size: int) -> dict:
-    """Least milliseconds of a plain step and of the parts of a semantic one.
+def roofline(candidate: Candidate, data: Data, folder: Path, *, size: int) -> dict:
+    """Least milliseconds of a plain step and of the parts of a semantic step.
 
     Args:
-        candidate: with L_sc, on one of this package's plane or hash fields.
-        data: what is trained on.
-        folder: where nerfstudio writes its logs.
+        candidate: a method with the semantic loss and `DietNeRFModel`.
+        data: the photos to train on.
+        folder: folder of nerfstudio's logs.
         size: shorter side of the semantic view in pixels.
 
     Returns:
-        `limits` of the device, and `parts`: `operations`, `bytes` and `milliseconds` by part.
+        `limits` of the device, `size`, and `parts`: `operations`, `bytes` and `milliseconds` of each part.
     """
     trainer = candidate.trainer(data, folder)
-    semantic, model = trainer.pipeline.semantic, trainer.pipeline.model
-    limits = device_limits(trainer.pipeline.device)
+    semantic, model = semantic_training_of(trainer)
+    assert isinstance(model, DietNeRFModel), type(model).__name__
+    limits = device_limits(torch.device(trainer.pipeline.device))
     semantic.config = replace(semantic.config, resolution=size)
     counted = {
         "plain step": plain_step(model, candidate.rays),
@@ -98,12 +102,18 @@ def floors(candidate: Candidate, data: Data, folder: Path, *, size: int) -> dict
 
 
 def least_milliseconds(operations: float, moved: float, limits: dict[str, float]) -> float:
-    """The slower of computing and moving, if both went on at once."""
+    """The longer one of the times for computing and for moving, which can overlap.
+
+    Args:
+        operations: number of floating-point operations.
+        moved: number of bytes.
+        limits: as `device_limits` returns them.
+    """
     return 1000 * max(operations / limits["operations_per_second"], moved / limits["bytes_per_second"])
 
 
 class OperationCounter(TorchDispatchMode):
-    """Floating-point operations of matrix products and convolutions, by torch's own formulas."""
+    """Counts floating-point operations of matrix products and convolutions with torch's own formulas."""
 
     total = 0
 
@@ -116,7 +126,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 def plain_step(model: DietNeRFModel, rays: int) -> tuple[float, float]:
-    """Operations and bytes of the photometric loss of a batch, its gradient and Adam's step."""
+    """Operations and bytes of the photometric loss of a batch of rays, its gradient and Adam's update."""
     operations = rays * operations_per_ray(torch_twin(model).train(), backward=True)
     adam = ADAM_PASSES * FLOAT_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
     return operations, rays * 3 * gathered_per_ray(model) + adam
@@ -125,17 +135,18 @@ def plain_step(model: DietNeRFModel, rays: int) -> tuple[float, float]:
 def semantic_parts(semantic: SemanticConsistency, model: DietNeRFModel) -> dict[str, tuple[float, float]]:
     """Operations and bytes of the parts of a semantic step.
 
-    The render's backward pass computes it once more; counted as if every ray saw something.
+    The backward pass of the render includes rendering again. It is counted as if every ray hit something.
     """
     view, twin = semantic.sample_view(0), torch_twin(model)
     rays = len(view.rays)
     image = torch.rand(1, 3, *view.size, device=semantic.device, requires_grad=True)
+    encoder: Any = semantic.encoder
     with OperationCounter() as counter:
         similarity = semantic.similarity(image, view.target_index)
         forward = counter.total
         similarity.sum().backward()
-    weights = FLOAT_BYTES * sum(p.numel() for p in semantic.encoder.network.parameters())
-    with seen_as_in_the_viewer(twin), twin.fewer_samples(semantic.config.sample_fraction):
+    weights = FLOAT_BYTES * sum(p.numel() for p in encoder.network.parameters())
+    with evaluation_mode(twin), twin.fewer_samples(semantic.config.sample_fraction):
         gathered = gathered_per_ray(twin)
         return {
             "render forward": (rays * operations_per_ray(twin, backward=False), rays * gathered),
@@ -146,14 +157,14 @@ def semantic_parts(semantic: SemanticConsistency, model: DietNeRFModel) -> dict[
 
 
 def torch_twin(model: DietNeRFModel) -> DietNeRFModel:
-    """The same model in torch on the CPU, where operations can be counted."""
+    """The same model with torch's implementation on the CPU, where operations can be counted."""
     config = replace(model.config, implementation="torch")
     box = SceneBox(model.scene_box.aabb.cpu())
     return config.setup(scene_box=box, num_train_data=model.num_train_data, **(model.kwargs | {"device": "cpu"}))
 
 
 def operations_per_ray(model: Model, *, backward: bool) -> float:
-    """Floating-point operations of the networks for one ray, with or without the gradient on top."""
+    """Floating-point operations of the networks for one ray, forward only or with the backward pass."""
     directions = torch.nn.functional.normalize(torch.rand(COUNTED_RAYS, 3), dim=-1)
     rays = RayBundle(
         origins=torch.zeros(COUNTED_RAYS, 3),
@@ -165,24 +176,24 @@ def operations_per_ray(model: Model, *, backward: bool) -> float:
         outputs = model(rays)
         if backward:
             kept = [*outputs.get("weights_list", []), outputs["rgb"]]
-            sum(weights.sum() for weights in kept).backward()
+            torch.stack([output.sum() for output in kept]).sum().backward()
     return counter.total / COUNTED_RAYS
 
 
 def gathered_per_ray(model: DietNeRFModel) -> float:
-    """Bytes of features read for one ray, by proposal networks and field."""
-    sampler = model.proposal_sampler
-    total = sampler.num_nerf_samples_per_ray * gathered_per_sample(model.field.encoding)
-    for samples, density in zip(sampler.num_proposal_samples_per_ray, model.density_fns, strict=True):
+    """Bytes of features that the proposal networks and the field read for one ray."""
+    sampler, field, density_fns = model.proposal_sampler, cast(EncodedField, model.field), cast(list, model.density_fns)
+    total = sampler.num_nerf_samples_per_ray * gathered_per_sample(field.encoding)
+    for samples, density in zip(sampler.num_proposal_samples_per_ray, density_fns, strict=True):
         total += samples * gathered_per_sample(_encoding_of(density.__self__))
     return total
 
 
-def gathered_per_sample(encoding: nn.Module) -> int:
-    """Bytes of features that one position is interpolated from."""
-    cells = PLANE_CELLS if isinstance(encoding, MultiResolutionTriplanes) else VOXEL_CELLS
-    return cells * encoding.get_out_dim() * FLOAT_BYTES
+def gathered_per_sample(encoding: Encoding | MultiResolutionTriplanes) -> int:
+    """Bytes of the features that are read to interpolate at one position."""
+    points = PLANE_POINTS if isinstance(encoding, MultiResolutionTriplanes) else VOXEL_POINTS
+    return points * encoding.get_out_dim() * FLOAT_BYTES
 
 
-def _encoding_of(proposal_network: nn.Module) -> nn.Module:
+def _encoding_of(proposal_network: Any) -> Encoding | MultiResolutionTriplanes:
     return proposal_network.encoding if hasattr(proposal_network, "encoding") else proposal_network.mlp_base[0]

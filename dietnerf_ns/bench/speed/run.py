@@ -1,11 +1,11 @@
-"""Plans the probes of `dietnerf-bench speed`, runs each in its own process, and collects what they measured."""
+"""Plans the probes of `dietnerf-bench speed`, runs each in its own process, and collects their measurements."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,23 @@ from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.weights import load_open_clip
-from dietnerf_ns.utils.errors import UserError, check_limits
+from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 from dietnerf_ns.utils.files import write_json
 
 PROBES, RESULTS = "probes", "speed.json"
 PARTS = ("steps", "memory", "semantic-step", "floor", "job", "target")
-LOOKS_AT_OURS = 2.0
-"""Seconds of training between looks at PSNR."""
-LOOKS_AT_OTHER = 10
-"""How often the other method is looked at: with large networks a look takes longer than a step."""
+MAX_SECONDS = 3600.0
+"""Maximum of training time until the method itself reaches the target PSNR."""
+SECONDS_BETWEEN = 2.0
+"""Training time between two evaluations of the method's PSNR."""
+EVALUATIONS_OF_OTHER = 10
+"""Number of evaluations of the other method: with large networks an evaluation takes longer than a step."""
 LOG_LINES_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What `dietnerf-bench speed` measures."""
+class SpeedSettings:
+    """What `dietnerf-bench speed` measures; see the command's options."""
 
     method: str
     data: Data
@@ -50,66 +52,78 @@ class Settings:
     patience: float
 
     def check(self) -> None:
-        """Refuse what cannot be measured.
+        """Reject what cannot be measured.
 
         Raises:
-            UserError: an unknown method or protocol, a method without a semantic loss or without a known floor, no such
-                scene or views, or numbers that make no sense.
+            UserError: an unknown method or protocol, a method without a semantic loss or without a roofline, a scene or
+                views that do not exist, or impossible numbers.
         """
-        if not transforms_file(Path(self.data.folder), "train").is_file():
-            raise UserError(
-                f"--data {self.data.folder}: is no NeRF-Synthetic scene, for it has no transforms_train.json."
-            )
-        if self.data.protocol is not None:
-            check_known("protocol", self.data.protocol, PROTOCOLS)
-            self._check_views(PROTOCOLS[self.data.protocol].train_indices)
+        self._check_data()
         for flag, name in (("method", self.method), ("against", self.against)):
             check_known("method", name, all_methods)
             if not isinstance(all_methods[name].pipeline, DietNeRFPipelineConfig):
-                raise UserError(f"--{flag} {name}: has no semantic loss; take one of ours, as dietnerf.")
+                raise UserError(f"--{flag} {name}: has no semantic loss; use a method such as dietnerf.")
         if "floor" in self.parts and not isinstance(all_methods[self.method].pipeline.model, DietNeRFModelConfig):
             parts = " ".join(part for part in self.parts if part != "floor")
-            raise UserError(f"--method {self.method}: its floor is not known; name the other parts, --parts {parts}.")
-        check_limits(self.data, {"scale": (self.data.scale > 0, "above 0")})
-        limits = {
-            "sizes": (bool(self.sizes) and min(self.sizes) >= 8, "at least 8 pixels each"),
-            "rounds": (self.rounds >= 2, "at least 2, for a spread"),
-            "warmup_seconds": (self.warmup_seconds >= 0, "at least 0"),
-            "patience": (self.patience > 0, "above 0"),
-        }
-        check_limits(self, limits)
+            raise UserError(
+                f"--method {self.method}: the roofline of its model is not known; leave out the part `floor`: --parts "
+                f"{parts}."
+            )
+        with flags_under("--"):
+            check_limits(self.data, {"scale": (self.data.scale > 0, "above 0")})
+            limits = {
+                "sizes": (bool(self.sizes) and min(self.sizes) >= 8, "at least 8 pixels each"),
+                "rounds": (self.rounds >= 2, "at least 2, because quartiles are reported"),
+                "warmup_seconds": (self.warmup_seconds >= 0, "at least 0"),
+                "patience": (self.patience > 0, "above 0"),
+            }
+            check_limits(self, limits)
+
+    def _check_data(self) -> None:
+        if not transforms_file(Path(self.data.folder), "train").is_file():
+            raise UserError(f"--data {self.data.folder}: not a NeRF-Synthetic scene, transforms_train.json is missing.")
+        if self.data.protocol is not None:
+            check_known("protocol", self.data.protocol, PROTOCOLS)
+            self._check_views(PROTOCOLS[self.data.protocol].train_indices)
 
     def _check_views(self, needed: Sequence[int]) -> None:
         available = len(SceneSplit.read(Path(self.data.folder), "train").frames)
         if max(needed) >= available:
             raise UserError(
                 f"--protocol {self.data.protocol}: view {max(needed)} does not exist, --data has {available} training "
-                "views; --protocol all takes them all."
+                "views; use --protocol all to train on all of them."
             )
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A measurement in its own process; `how` are the keyword arguments of what measures it."""
+    """A measurement in its own process."""
 
     name: str
+    """Name in the results and of its files."""
     probe: str
+    """Kind of the probe; see `measure`."""
     candidates: list[Candidate]
-    how: dict[str, Any]
+    options: dict[str, Any]
+    """Keyword arguments of the function that measures."""
 
 
-def run(settings: Settings, out: Path) -> dict:
-    """Measure every part, write `speed.json`; parts of an earlier run in the same folder are kept.
+def run(settings: SpeedSettings, out: Path) -> dict:
+    """Measure every part and write `speed.json`. Parts that were measured earlier in the same folder are kept.
+
+    Args:
+        settings: what to measure.
+        out: folder of the results.
 
     Returns:
-        What is in `speed.json`.
+        The content of `speed.json`.
 
     Raises:
-        UserError: the folder holds measurements of something else.
+        UserError: the folder contains measurements of another machine, method or set of photos.
     """
     described = asdict(settings)
     described["data"]["folder"] = Path(settings.data.folder).name
-    measured = measured_before(out, described)
+    measured = read_earlier_measurements(out, described)
     (out / PROBES).mkdir(parents=True, exist_ok=True)
     overrides, notes = encoder_settings(all_methods[settings.method].pipeline.semantic, out)
     ours = Candidate(settings.method, settings.method, rays_of(settings.method), overrides)
@@ -120,16 +134,20 @@ def run(settings: Settings, out: Path) -> dict:
         for probe in probes:
             measure_into(content, probe, settings.data, out, bar)
         if "target" in settings.parts:
-            for probe in race(settings, ours, content["measured"]):
+            for probe in target_probes(settings, ours, content["measured"]):
                 measure_into(content, probe, settings.data, out, bar)
     return content
 
 
-def measured_before(out: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run left in the folder.
+def read_earlier_measurements(out: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Measurements that an earlier run wrote to the folder, by the name of the probe.
+
+    Args:
+        out: folder of the results.
+        described: the settings of this run, as in `speed.json`.
 
     Raises:
-        UserError: it is of another machine, method or photos; one report must not mix them.
+        UserError: they are of another machine, method or set of photos, which one report must not mix.
     """
     path = out / RESULTS
     if not path.is_file():
@@ -137,12 +155,21 @@ def measured_before(out: Path, described: dict[str, Any]) -> dict[str, Any]:
     earlier = json.loads(path.read_text())
     same = all(earlier["settings"][name] == described[name] for name in ("method", "data"))
     if not same or earlier["machine"] != describe_machine():
-        raise UserError(f"--out {out}: holds measurements of another machine, method or photos; name another folder.")
+        raise UserError(
+            f"--out {out}: contains measurements of another machine, method or set of photos; choose another folder."
+        )
     return earlier["measured"]
 
 
 def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any], list[str]]:
-    """Settings that let the encoder load here: without CLIP's weights, a network of the same shape with random ones."""
+    """Settings with which the encoder can be loaded on this machine, and notes for the report.
+
+    If CLIP's weights cannot be loaded, a network of the same shape with random weights takes their place.
+
+    Args:
+        semantic: settings of the method.
+        out: folder to which random weights are written.
+    """
     if semantic.encoder != "open-clip":
         return {}, []
     try:
@@ -153,18 +180,18 @@ def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any
 
         weights = out / "random_clip.pt"
         torch.save(open_clip.create_model(semantic.clip_model).state_dict(), weights)
-        note = f"CLIP with random weights: time and memory are those of the real ones, PSNR is not. {error}"
+        note = f"CLIP has random weights. They change PSNR, but not time and memory. {error}"
         return {"pipeline.semantic.clip_pretrained": str(weights.resolve())}, [note]
     return {}, []
 
 
 def rays_of(method: str) -> int:
-    """Rays of the method's training batch."""
+    """Number of rays in a training batch of the registered method."""
     return all_methods[method].pipeline.datamanager.train_num_rays_per_batch
 
 
-def plan(settings: Settings, ours: Candidate) -> list[Probe]:
-    """The probes of all parts but the race to a PSNR, whose second half depends on its first."""
+def plan(settings: SpeedSettings, ours: Candidate) -> list[Probe]:
+    """The probes of all parts except `target`, whose second probe depends on the result of its first."""
     plain = Candidate(f"{ours.label} lambda 0", ours.method, ours.rays, WITHOUT_LSC)
     nerfacto = Candidate("nerfacto", "nerfacto", ours.rays, NERFACTO_ON_BLENDER)
     candidates = [nerfacto, plain, ours]
@@ -184,22 +211,26 @@ def plan(settings: Settings, ours: Candidate) -> list[Probe]:
     return [probe for part in PARTS if part in settings.parts for probe in by_part.get(part, [])]
 
 
-def race(settings: Settings, ours: Candidate, measured: dict[str, Any]):
-    """Ours until the PSNR is reached, then the other method, with `patience` times as long."""
-    yield Probe("target, ours", "target", [ours], _until(settings, 3600.0, LOOKS_AT_OURS))
+def target_probes(settings: SpeedSettings, ours: Candidate, measured: dict[str, Any]) -> Iterator[Probe]:
+    """The probes of the part `target`: first the method, then the other one if the method reached the PSNR.
+
+    Args:
+        settings: what to measure.
+        ours: the method.
+        measured: the result of the first probe is read from here when the second is requested.
+    """
+    options: dict[str, Any] = {"psnr": settings.psnr, "max_seconds": MAX_SECONDS, "seconds_between": SECONDS_BETWEEN}
+    yield Probe("target, ours", "target", [ours], options)
     seconds = next((entry["seconds"] for entry in measured["target, ours"]["entries"]), None)
     if seconds is not None:
         other = Candidate(f"{settings.against} lambda 0", settings.against, rays_of(settings.against), WITHOUT_LSC)
         most = settings.patience * seconds
-        yield Probe("target, against", "target", [other], _until(settings, most, most / LOOKS_AT_OTHER))
-
-
-def _until(settings: Settings, most_seconds: float, between_looks: float) -> dict[str, float]:
-    return {"psnr": settings.psnr, "most_seconds": most_seconds, "between_looks": between_looks}
+        options = options | {"max_seconds": most, "seconds_between": most / EVALUATIONS_OF_OTHER}
+        yield Probe("target, against", "target", [other], options)
 
 
 def measure_into(content: dict, probe: Probe, data: Data, out: Path, bar: tqdm) -> None:
-    """Run a probe and write what it measured, and why it ended early if it did."""
+    """Run a probe, add its measurements to the content of `speed.json`, and write the file."""
     bar.set_description(probe.name)
     measured = run_probe(probe, data, out / PROBES)
     if "reason" in measured:
@@ -210,10 +241,14 @@ def measure_into(content: dict, probe: Probe, data: Data, out: Path, bar: tqdm) 
 
 
 def run_probe(probe: Probe, data: Data, folder: Path) -> dict[str, Any]:
-    """The entries that a probe's process wrote, and if it crashed the last lines of its log as the reason."""
+    """Run a probe in its own process.
+
+    Returns:
+        `entries` that it wrote and, if it crashed, `reason`: its exit status and the last lines of its log.
+    """
     specification, results, log = (folder / f"{probe.name}.{kind}" for kind in ("json", "jsonl", "log"))
     candidates = [asdict(candidate) for candidate in probe.candidates]
-    write_json(specification, {"probe": probe.probe, "candidates": candidates, "data": asdict(data)} | probe.how)
+    write_json(specification, {"probe": probe.probe, "candidates": candidates, "data": asdict(data)} | probe.options)
     results.unlink(missing_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(

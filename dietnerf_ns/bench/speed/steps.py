@@ -1,4 +1,4 @@
-"""What a training step costs: candidates in turn in one process, so that a slow moment of the machine hits all."""
+"""The cost of a training step. Candidates take turns in one process, so that slow moments of the machine affect all."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from pathlib import Path
 import numpy as np
 from nerfstudio.engine.trainer import Trainer
 
-from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step, warm_up
-from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, spread
+from dietnerf_ns.bench.speed.candidate import Candidate, Data, semantic_loss_of, train_step, warm_up
+from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, median_and_quartiles
 
 PLAIN_STEPS = 10
-"""At least so many steps are looked at for their memory: proposal networks do not learn in every one."""
+"""Memory is measured over at least so many steps because proposal networks are not trained in every one."""
 
 
 def measure_steps(
     candidates: list[Candidate], data: Data, folder: Path, *, rounds: int, warmup_seconds: float
 ) -> list[dict]:
-    """Average milliseconds of a step, semantic steps included at their own rate.
+    """Average milliseconds of a step, with semantic steps at their own rate.
 
-    Every candidate trains for `warmup_seconds`, at least until its second semantic step; then each round times one
+    Every candidate trains for `warmup_seconds`, at least until its second semantic step. Then each round times one
     period of every candidate: as many steps as lie between two semantic ones.
 
+    Args:
+        candidates: the methods to compare.
+        data: the photos to train on.
+        folder: folder of nerfstudio's logs.
+        rounds: number of rounds.
+        warmup_seconds: seconds of training before the measurement.
+
     Returns:
-        One entry per candidate: `milliseconds` of an average step and its `ratio` to that of every other candidate in
-        the same round (spreads over rounds); `plain` and, if there are any, `semantic` steps apart.
+        One entry per candidate. `milliseconds` of an average step and its `ratio` to that of every other candidate in
+        the same round have median and quartiles over rounds. `plain` and, if there are any, `semantic` steps are
+        listed separately.
     """
     trainers = [candidate.trainer(data, folder) for candidate in candidates]
     period = max(_period(trainer) for trainer in trainers)
@@ -33,7 +41,7 @@ def measure_steps(
     for _ in range(rounds):
         for index, trainer in enumerate(trainers):
             for step in range(steps[index], steps[index] + period):
-                with watches[index]("semantic" if _is_semantic(trainer, step) else "plain"):
+                with watches[index](_kind(trainer, step)):
                     train_step(trainer, step)
             steps[index] += period
     times = [watch.milliseconds() for watch in watches]
@@ -42,51 +50,54 @@ def measure_steps(
         {
             "label": candidate.label,
             "rays": candidate.rays,
-            "milliseconds": spread(average),
+            "milliseconds": median_and_quartiles(average),
             "ratio": {
-                other.label: spread((np.array(average) / others).tolist())
+                other.label: median_and_quartiles((np.array(average) / others).tolist())
                 for other, others in zip(candidates, averages, strict=True)
                 if other is not candidate
             },
         }
-        | {kind: spread(values) for kind, values in kinds.items()}
+        | {kind: median_and_quartiles(values) for kind, values in kinds.items()}
         for candidate, kinds, average in zip(candidates, times, averages, strict=True)
     ]
 
 
 def measure_memory(candidate: Candidate, data: Data, folder: Path) -> dict:
-    """Peak memory of a plain step, and of a semantic one if there are any.
+    """Peak memory of plain steps and, if there are any, of semantic steps.
+
+    Args:
+        candidate: the method to measure.
+        data: the photos to train on.
+        folder: folder of nerfstudio's logs.
 
     Returns:
-        `start`: MiB in use between steps; `plain` and `semantic`: peaks above that.
+        `start`: MiB in use between steps; `plain` and `semantic`: peaks above that, in MiB.
     """
     trainer = candidate.trainer(data, folder)
     device = trainer.pipeline.device
     if not PeakMeter.works_on(device):
         return {"label": candidate.label, "reason": "peaks of the resident set can only be reset on Linux"}
     period = _period(trainer)
-    step = warm_up(trainer, 0, period=period)
+    first = warm_up(trainer, 0, period=period)
     meter = PeakMeter(device)
-    for later in range(step, step + max(period, PLAIN_STEPS)):
-        with meter("semantic" if _is_semantic(trainer, later) else "plain"):
-            train_step(trainer, later)
+    for step in range(first, first + max(period, PLAIN_STEPS)):
+        with meter(_kind(trainer, step)):
+            train_step(trainer, step)
     return {"label": candidate.label, "start": meter.start} | meter.above_start
 
 
 def _by_round(kinds: dict[str, list[float]], rounds: int) -> list[list[float]]:
+    """The times of all kinds of steps, regrouped by round."""
     pieces = [np.array_split(values, rounds) for values in kinds.values()]
     return [np.concatenate(parts).tolist() for parts in zip(*pieces, strict=True)]
 
 
-def _semantic(trainer: Trainer):
-    return getattr(trainer.pipeline, "semantic", None)
-
-
-def _is_semantic(trainer: Trainer, step: int) -> bool:
-    semantic = _semantic(trainer)
-    return semantic is not None and semantic.is_due(step)
+def _kind(trainer: Trainer, step: int) -> str:
+    semantic = semantic_loss_of(trainer)
+    return "semantic" if semantic is not None and semantic.is_due(step) else "plain"
 
 
 def _period(trainer: Trainer) -> int:
-    semantic = _semantic(trainer)
-    return semantic.config.every if semantic is not None and semantic.encoder is not None else 1
+    """Number of steps from one semantic step to the next; 1 without the semantic loss."""
+    semantic = semantic_loss_of(trainer)
+    return semantic.config.every if semantic is not None else 1

@@ -1,9 +1,10 @@
-"""How long training takes to a given PSNR on views that are not trained on."""
+"""Training time until a given PSNR is reached on views that are not trained on."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,35 +13,36 @@ from nerfstudio.engine.trainer import Trainer
 from torch import Tensor
 
 from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step
-from dietnerf_ns.semantic.rendering import seen_as_in_the_viewer
+from dietnerf_ns.semantic.rendering import evaluation_mode
 
 PIXELS = 4096
-"""How many pixels, at random places of all test views, PSNR is taken of."""
+"""Number of pixels, at random places in all test views, over which PSNR is computed."""
 
 
 def time_to_psnr(
-    candidate: Candidate, data: Data, folder: Path, *, psnr: float, most_seconds: float, between_looks: float
+    candidate: Candidate, data: Data, folder: Path, *, psnr: float, max_seconds: float, seconds_between: float
 ) -> dict:
-    """Train until a PSNR is reached on test views, or time is over.
+    """Train until a PSNR is reached on test views or the time is over.
 
     Args:
-        candidate: who trains.
-        data: what to train on.
-        folder: where nerfstudio writes its logs.
-        psnr: in dB, of the mean squared error over `PIXELS` pixels of the test views.
-        most_seconds: of training; looking at PSNR does not count.
-        between_looks: seconds of training from one look to the next.
+        candidate: the method to train.
+        data: the photos to train on.
+        folder: folder of nerfstudio's logs.
+        psnr: PSNR in dB, of the mean squared error over `PIXELS` pixels of the test views.
+        max_seconds: maximum of training time. The evaluations of PSNR do not count.
+        seconds_between: training time from one evaluation to the next.
 
     Returns:
-        `seconds` and `steps` to the PSNR, None if it was not reached; `curve`: (seconds, step, dB) of every look.
+        `seconds` and `steps` until the PSNR, or None if it was not reached; `curve`: (seconds, step, dB) of every
+        evaluation.
     """
     trainer = candidate.trainer(data, folder)
-    rays, colours = some_pixels(trainer)
+    rays, colours = sample_test_pixels(trainer)
     total_steps = trainer.config.max_num_iterations
     curve, seconds, step = [], 0.0, 0
-    while seconds < most_seconds and step < total_steps:
-        look_at = min(seconds + between_looks, most_seconds)
-        while seconds < look_at and step < total_steps:
+    while seconds < max_seconds and step < total_steps:
+        evaluate_at = min(seconds + seconds_between, max_seconds)
+        while seconds < evaluate_at and step < total_steps:
             started = time.perf_counter()
             train_step(trainer, step)
             _wait(trainer)
@@ -54,28 +56,35 @@ def time_to_psnr(
     return {"label": candidate.label, "psnr": psnr, "rays": candidate.rays} | end | {"curve": curve}
 
 
-def some_pixels(trainer: Trainer) -> tuple[RayBundle, Float[Tensor, "num_pixels 3"]]:
-    """Rays through pixels of the test views, always the same, and the photos' colours on the model's background.
+def sample_test_pixels(trainer: Trainer) -> tuple[RayBundle, Float[Tensor, "num_pixels 3"]]:
+    """Rays through the same pixels of the test views in every run, and the colours of these pixels.
 
-    Colours are RGB in [0, 1].
+    Returns:
+        The rays, and RGB in [0, 1] of the photos on the background that the model renders.
     """
-    photos = trainer.pipeline.datamanager.eval_dataset
+    photos: Any = trainer.pipeline.datamanager.eval_dataset
+    model: Any = trainer.pipeline.model
     generator = torch.Generator().manual_seed(0)
     owners = torch.randint(len(photos), (PIXELS,), generator=generator)
     sizes = torch.cat([photos.cameras.height, photos.cameras.width], dim=-1)[owners]
     pixels = (torch.rand(PIXELS, 2, generator=generator) * sizes).long()  # rows and columns
     rays = photos.cameras.generate_rays(camera_indices=owners[:, None], coords=pixels + 0.5)
-    blend = trainer.pipeline.model.renderer_rgb.blend_background
-    images = [blend(photos.get_image_float32(i)) for i in range(len(photos))]
+    images = [model.renderer_rgb.blend_background(photos.get_image_float32(i)) for i in range(len(photos))]
     colours = torch.stack([images[i][row, column] for i, (row, column) in zip(owners, pixels, strict=True)])
     return rays.to(trainer.pipeline.device), colours.to(trainer.pipeline.device)
 
 
 @torch.no_grad()
 def psnr_of(trainer: Trainer, rays: RayBundle, colours: Float[Tensor, "num_pixels 3"]) -> float:
-    """PSNR in dB of the mean squared error over all pixels, RGB in [0, 1]."""
+    """PSNR in dB of the mean squared error over all pixels.
+
+    Args:
+        trainer: trainer of the model to evaluate.
+        rays: one ray per pixel.
+        colours: RGB in [0, 1].
+    """
     model, chunk = trainer.pipeline.model, trainer.config.pipeline.model.eval_num_rays_per_chunk
-    with seen_as_in_the_viewer(model):
+    with evaluation_mode(model):
         rendered = torch.cat([model(rays[i : i + chunk])["rgb"] for i in range(0, len(rays), chunk)])
     return float(-10 * (rendered - colours).square().mean().log10())
 

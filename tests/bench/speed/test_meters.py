@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, spread
+from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, median_and_quartiles
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ print(meter.above_start["large"], meter.above_start["small"])
 """
 
 
-def test_stopwatch_times_stretches_by_name():
+def test_stopwatch_times_sections_by_name():
     watch = Stopwatch(CPU)
     for seconds in (0.02, 0.05):
         with watch("sleep"):
@@ -40,12 +40,12 @@ def test_stopwatch_times_stretches_by_name():
     assert len(times["nothing"]) == 1 and times["nothing"][0] < 20
 
 
-def test_spread_is_median_and_quartiles():
-    assert spread([4.0, 1.0, 2.0, 3.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5}
+def test_median_and_quartiles():
+    assert median_and_quartiles([4.0, 1.0, 2.0, 3.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5}
 
 
 @pytest.mark.skipif(not PeakMeter.works_on(CPU), reason="peaks of the resident set can only be reset on Linux")
-def test_peaks_are_those_of_tensors_and_do_not_remember_earlier_ones():
+def test_peaks_are_those_of_tensors_and_independent_of_earlier_ones():
     output = subprocess.run([sys.executable, "-c", HOLD_AND_FREE], capture_output=True, text=True, check=True).stdout
     large, small = map(float, output.split())
     assert large == pytest.approx(200, abs=6) and small == pytest.approx(50, abs=6)

@@ -12,7 +12,7 @@ from dietnerf_ns.bench.speed.roofline import (
     semantic_parts,
 )
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
-from tests.semantic.test_rendering import tiny_model
+from tests.helpers.models import tiny_model
 
 
 def test_operations_of_a_matrix_product_and_its_gradient():
@@ -39,7 +39,7 @@ def test_gathered_bytes():
     assert gathered_per_ray(model) == (10 + 6) * 2 * 12 * 4
 
 
-def test_a_plain_step_has_its_rays_and_adams_passes():
+def test_a_plain_step_consists_of_its_rays_and_adams_passes():
     model = tiny_model()
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     operations, moved = plain_step(model, rays=100)
@@ -60,7 +60,7 @@ def test_parts_of_a_semantic_step_follow_the_view(small, data, tmp_path):
     assert backward == pytest.approx(forward, rel=0.1), "to the pixels alone: the weights are frozen"
 
 
-def test_the_floor_is_the_slower_of_computing_and_moving():
+def test_the_roofline_bound_is_the_slower_of_computing_and_moving():
     limits = {"operations_per_second": 1e9, "bytes_per_second": 1e8}
     assert least_milliseconds(1e6, 1e6, limits) == 10.0
     assert least_milliseconds(1e8, 1e6, limits) == 100.0

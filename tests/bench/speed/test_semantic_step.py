@@ -13,7 +13,7 @@ from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConsistency
 
 
-def test_every_part_is_timed_for_every_size_and_way(small, data, tmp_path):
+def test_every_part_is_timed_for_every_size_with_and_without_recomputing(small, data, tmp_path):
     entries = list(
         split_semantic_step(small, data, tmp_path, sizes=[12, 32], repetitions=2, warmup_seconds=0, what="time")
     )
@@ -23,7 +23,7 @@ def test_every_part_is_timed_for_every_size_and_way(small, data, tmp_path):
     assert large_view["render forward"]["median"] > small_view["render forward"]["median"]
 
 
-def test_views_are_whole_whatever_the_methods_crop(small, data, tmp_path, monkeypatch):
+def test_views_are_not_cropped_even_if_the_methods_are(small, data, tmp_path, monkeypatch):
     sizes, render = [], SemanticConsistency.render
     monkeypatch.setattr(
         SemanticConsistency, "render", lambda self, model, view: sizes.append(view.size) or render(self, model, view)
@@ -36,16 +36,14 @@ def test_views_are_whole_whatever_the_methods_crop(small, data, tmp_path, monkey
 @pytest.mark.skipif(
     not PeakMeter.works_on(torch.device("cpu")), reason="peaks of the resident set can only be reset on Linux"
 )
+@pytest.mark.slow
 def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
-    """dietnerf-tiny as it is, in a process of its own, from 112 to 224 pixels: four times as many rays."""
+    """dietnerf-tiny in a process of its own, from 112 to 224 pixels, which is four times as many rays."""
     specification, results = tmp_path / "probe.json", tmp_path / "probe.jsonl"
-    how = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
+    options = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
     candidate = Candidate("ours", "dietnerf-tiny", 640)
-    specification.write_text(
-        json.dumps(
-            {"probe": "semantic step", "candidates": [asdict(candidate)], "data": asdict(Data(str(TINY_SCENE)))} | how
-        )
-    )
+    described = {"candidates": [asdict(candidate)], "data": asdict(Data(str(TINY_SCENE)))}
+    specification.write_text(json.dumps({"probe": "semantic step"} | described | options))
     command = [sys.executable, "-m", "dietnerf_ns.bench.speed.probe", specification, results]
     subprocess.run(command, check=True, capture_output=True)
     small, large, small_kept, large_kept = map(json.loads, results.read_text().splitlines())
@@ -53,4 +51,4 @@ def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
     assert large_kept["render forward"] > 3 * small_kept["render forward"] > 3 * small["render forward"]
     for part in PARTS:
         assert large["start"] + large[part] < 1.05 * (small["start"] + small[part]), part
-        assert large[part] - small[part] < 0.1 * activations, f"{part}: a ray and its colours, no activations"
+        assert large[part] - small[part] < 0.1 * activations, f"{part}: rays and colours, but no activations"

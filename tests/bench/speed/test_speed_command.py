@@ -9,12 +9,12 @@ from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.speed import run as speed_run
 from dietnerf_ns.bench.speed.candidate import Candidate, Data
 from dietnerf_ns.bench.speed.report import write_report
-from dietnerf_ns.bench.speed.run import Probe, Settings, encoder_settings, plan, run_probe
+from dietnerf_ns.bench.speed.run import Probe, SpeedSettings, encoder_settings, plan, run_probe
 from dietnerf_ns.commands.bench import Speed
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.conftest import ns
+from tests.helpers.commands import in_this_process
 
 SPLIT = {"median": 10.0, "low": 9.0, "high": 12.0, "n": 5}
 
@@ -31,15 +31,17 @@ def settings(**changes):
         "against": "dietnerf-vanilla",
         "patience": 20.0,
     }
-    return Settings(**(usual | changes))
+    return SpeedSettings(**(usual | changes))
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_reports(tmp_path):
-    """The shipped scene; a PSNR that is reached at once, and another method that is stopped at once."""
+    """On the shipped scene, with a PSNR that is reached at once and another method that is stopped at once."""
     out = tmp_path / "out"
     small = ["--scale", 0.4, "--sizes", 12, "--rounds", 2, "--warmup-seconds", 0, "--psnr", 5, "--patience", 0.01]
     small += ["--against", "dietnerf-tiny"]
-    result = ns("dietnerf-bench", "speed", "--out", out, "--parts", "semantic-step", "target", *small, cwd=tmp_path)
+    parts = ["--parts", "semantic-step", "target"]
+    result = in_this_process("dietnerf-bench", "speed", "--out", out, *parts, *small, cwd=tmp_path)
     assert f"Report: {out / 'speed.md'}" in result.stdout
     content, page = json.loads((out / "speed.json").read_text()), (out / "speed.md").read_text()
     assert content["settings"]["method"] == "dietnerf-tiny" and content["machine"]["cpu_cores"] >= 1
@@ -47,7 +49,7 @@ def test_the_command_measures_and_reports(tmp_path):
     ours, against = (content["measured"][f"target, {who}"]["entries"][0] for who in ("ours", "against"))
     assert ours["seconds"] > 0 and against["label"] == "dietnerf-tiny lambda 0"
     assert (out / "speed.png").stat().st_size > 10_000
-    assert "## A semantic step's time" in page and "## Time to a PSNR on test views" in page
+    assert "## Time of a semantic step" in page and "## Time to a PSNR on test views" in page
     assert str(tmp_path) not in page and str(TINY_SCENE.parent) not in json.dumps(content)
 
 
@@ -57,17 +59,17 @@ def test_the_command_measures_and_reports(tmp_path):
         ({"method": "nerfacto"}, "--method nerfacto: has no semantic loss"),
         ({"method": "dietnerff"}, "Unknown method 'dietnerff': did you mean"),
         ({"against": "nerfacto"}, "--against nerfacto: has no semantic loss"),
-        ({"method": "dietnerf-vanilla"}, "--method dietnerf-vanilla: its floor is not known"),
+        ({"method": "dietnerf-vanilla"}, "--method dietnerf-vanilla: the roofline of its model is not known"),
         ({"protocol": "blender-4"}, "--protocol blender-4: view 86 does not exist, --data has 8 training views"),
         ({"scale": 0.0}, "--scale 0.0: must be above 0"),
         ({"warmup_seconds": -1.0}, "--warmup-seconds -1.0: must be at least 0"),
         ({"rounds": 1}, "--rounds 1: must be at least 2"),
         ({"sizes": (4,)}, "--sizes .*: must be at least 8 pixels"),
-        ({"data": Path("nowhere")}, "nowhere: is no NeRF-Synthetic scene"),
+        ({"data": Path("nowhere")}, "nowhere: not a NeRF-Synthetic scene"),
         ({"protocol": "blender-80"}, "Unknown protocol 'blender-80': did you mean"),
     ],
 )
-def test_wrong_input_is_refused_before_anything_is_written(given, message, tmp_path):
+def test_wrong_input_is_rejected_before_anything_is_written(given, message, tmp_path):
     with pytest.raises(UserError, match=message):
         Speed(out=tmp_path / "out", **given).main()
     assert not (tmp_path / "out").exists()
@@ -78,10 +80,10 @@ def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
     kept = {"floor": {"entries": []}}
     content = {"machine": describe_machine(), "settings": described | {"rounds": 3}, "measured": kept}
     (tmp_path / "speed.json").write_text(json.dumps(content))
-    assert speed_run.measured_before(tmp_path, described) == kept
-    assert speed_run.measured_before(tmp_path / "new", described) == {}
-    with pytest.raises(UserError, match="holds measurements of another machine"):
-        speed_run.measured_before(tmp_path, described | {"method": "dietnerf"})
+    assert speed_run.read_earlier_measurements(tmp_path, described) == kept
+    assert speed_run.read_earlier_measurements(tmp_path / "new", described) == {}
+    with pytest.raises(UserError, match="contains measurements of another machine"):
+        speed_run.read_earlier_measurements(tmp_path, described | {"method": "dietnerf"})
 
 
 def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):
@@ -92,21 +94,23 @@ def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):
     assert [p.probe for p in probes[1:]] == ["memory"] * 3 + ["semantic step"] * 2 + ["floor", "job"]
 
 
+@pytest.mark.slow
 def test_a_probe_that_crashes_says_why(tmp_path):
     probe = Probe("broken", "memory", [Candidate("x", "dietnerf-tiny", 8, {"pipeline.semantic.every": 0})], {})
     measured = run_probe(probe, Data(str(TINY_SCENE)), tmp_path)
     assert measured["entries"] == [] and "semantic.every 0: must be at least 1" in measured["reason"]
 
 
-def test_the_other_method_gets_its_time_from_ours():
+def test_the_other_methods_time_is_a_multiple_of_ours():
     measured = {"target, ours": {"entries": [{"seconds": 12.0}]}}
-    ours, against = speed_run.race(settings(), Candidate("ours", "dietnerf-tiny", 640), measured)
-    assert against.how["most_seconds"] == 240.0 and against.candidates[0].overrides == {"pipeline.semantic.weight": 0.0}
+    ours, against = speed_run.target_probes(settings(), Candidate("ours", "dietnerf-tiny", 640), measured)
+    assert against.options["max_seconds"] == 240.0
+    assert against.candidates[0].overrides == {"pipeline.semantic.weight": 0.0}
     unreached = {"target, ours": {"entries": [{"seconds": None}]}}
-    assert len(list(speed_run.race(settings(), Candidate("ours", "dietnerf-tiny", 640), unreached))) == 1
+    assert len(list(speed_run.target_probes(settings(), Candidate("ours", "dietnerf-tiny", 640), unreached))) == 1
 
 
-def test_without_clips_weights_a_network_of_its_shape_is_measured(tmp_path, monkeypatch):
+def test_without_clips_weights_a_network_of_the_same_shape_is_measured(tmp_path, monkeypatch):
     def offline(*_):
         raise UserError("The CLIP weights cannot be loaded.")
 
@@ -118,9 +122,9 @@ def test_without_clips_weights_a_network_of_its_shape_is_measured(tmp_path, monk
     assert encoder_settings(SemanticConfig(encoder="embedded"), tmp_path) == ({}, [])
 
 
-def test_the_report_says_what_was_not_measured_and_how_far_from_the_floor(tmp_path):
+def test_the_report_has_the_roofline_and_what_was_not_measured(tmp_path):
     parts = {name: SPLIT for name in ("render forward", "encoder forward", "encoder backward", "render backward")}
-    floor = {"operations": 1e9, "bytes": 1e6, "milliseconds": 2.0}
+    bound = {"operations": 1e9, "bytes": 1e6, "milliseconds": 2.0}
     row = {"rays": 640, "milliseconds": SPLIT, "plain": SPLIT, "ratio": {}}
     measured = {
         "steps": {"entries": [row | {"label": "nerfacto"}, row | {"label": "plain", "ratio": {"nerfacto": SPLIT}}]},
@@ -137,7 +141,7 @@ def test_the_report_says_what_was_not_measured_and_how_far_from_the_floor(tmp_pa
                 {
                     "limits": {"bytes_per_second": 1e10, "operations_per_second": 1e11},
                     "size": 56,
-                    "parts": {"render forward": floor},
+                    "parts": {"render forward": bound},
                 }
             ]
         },

@@ -7,7 +7,7 @@ from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
 from dietnerf_ns.methods import dietnerf_tiny
 
 
-def test_contenders_take_turns_and_semantic_steps_are_counted_at_their_rate(
+def test_candidates_take_turns_and_semantic_steps_count_at_their_own_rate(
     small, small_without_lsc, data, tmp_path, monkeypatch
 ):
     from dietnerf_ns.bench.speed import steps
@@ -16,7 +16,7 @@ def test_contenders_take_turns_and_semantic_steps_are_counted_at_their_rate(
     real_step = steps.train_step
 
     def noted_step(trainer, step):
-        taken.append((trainer.pipeline.semantic.encoder is not None, step))
+        taken.append((trainer.pipeline.semantic is not None, step))
         real_step(trainer, step)
 
     monkeypatch.setattr(steps, "train_step", noted_step)
@@ -33,7 +33,7 @@ def test_contenders_take_turns_and_semantic_steps_are_counted_at_their_rate(
 
 
 def test_warming_up_leaves_half_of_the_run(small, data, tmp_path):
-    """On a fast machine a short run would else be over, with its semantic steps, before anything is timed."""
+    """Otherwise a short run on a fast machine would be over, with its semantic steps, before anything is timed."""
     trainer = replace(small, overrides=small.overrides | {"max_num_iterations": 20}).trainer(data, tmp_path)
     assert warm_up(trainer, 60, period=3) == 12
 

@@ -2,17 +2,17 @@ import math
 
 import torch
 
-from dietnerf_ns.bench.speed.target import PIXELS, psnr_of, some_pixels, time_to_psnr
+from dietnerf_ns.bench.speed.target import PIXELS, psnr_of, sample_test_pixels, time_to_psnr
 
 
 def test_training_stops_when_the_psnr_is_reached(small_without_lsc, data, tmp_path):
-    result = time_to_psnr(small_without_lsc, data, tmp_path, psnr=3.0, most_seconds=60, between_looks=0.01)
+    result = time_to_psnr(small_without_lsc, data, tmp_path, psnr=3.0, max_seconds=60, seconds_between=0.01)
     assert result["seconds"] == result["curve"][-1][0] < 60 and result["steps"] == result["curve"][-1][1]
     assert result["curve"][-1][2] >= 3.0
 
 
-def test_training_stops_when_time_is_over(small_without_lsc, data, tmp_path):
-    result = time_to_psnr(small_without_lsc, data, tmp_path, psnr=99.0, most_seconds=0.5, between_looks=0.2)
+def test_training_stops_when_the_time_is_over(small_without_lsc, data, tmp_path):
+    result = time_to_psnr(small_without_lsc, data, tmp_path, psnr=99.0, max_seconds=0.5, seconds_between=0.2)
     assert result["seconds"] is None and result["steps"] is None
     times = [seconds for seconds, _, _ in result["curve"]]
     assert len(times) == 3 and 0.5 <= times[-1] < 5 and times == sorted(times)
@@ -20,7 +20,7 @@ def test_training_stops_when_time_is_over(small_without_lsc, data, tmp_path):
 
 def test_psnr_is_of_pixels_of_the_test_views(small_without_lsc, data, tmp_path):
     trainer = small_without_lsc.trainer(data, tmp_path)
-    rays, colours = some_pixels(trainer)
+    rays, colours = sample_test_pixels(trainer)
     photos = trainer.pipeline.datamanager.eval_dataset
     assert colours.shape == (PIXELS, 3) and len(set(rays.camera_indices.flatten().tolist())) == len(photos)
     index = int(rays.camera_indices[0])

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from dietnerf_ns.fields.generator import PlaneGenerator
-from dietnerf_ns.fields.planes import GeneratedTriplanes
+from dietnerf_ns.fields.generated_planes import GeneratedTriplanes, PlaneGenerator
 from dietnerf_ns.utils.errors import UserError
 
 
@@ -44,7 +43,7 @@ def test_planes_are_generated_once_and_shared_until_forgotten():
     with torch.no_grad():
         planes(positions)
         planes.generator.heads[0].bias.add_(1.0)
-    planes.forget()
+    planes.end_step()
     assert not torch.equal(planes(positions), first)
     assert len(calls) == 2
 

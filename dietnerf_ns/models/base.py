@@ -1,0 +1,154 @@
+"""What a model must offer to be trained with the semantic loss, with defaults for nerfstudio's ray-based models.
+
+The pipeline and the semantic loss use a model through `SemanticModel` alone. A ray-based model of nerfstudio (its
+`get_outputs` takes a `RayBundle`) needs nothing more than the base class, in front of its own:
+
+    class SemanticTensoRF(SemanticModel, TensoRFModel):
+        \"\"\"TensoRF as it is.\"\"\"
+
+`trainable_with_semantic_loss` makes that class for any model configuration. A model overrides what differs: which of
+its outputs the semantic loss compares, or which tensors gradients are taken with respect to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Float
+from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, Sampler
+from nerfstudio.models.base_model import Model, ModelConfig
+from torch import Tensor
+
+from dietnerf_ns.models.metrics import missing_metrics
+from dietnerf_ns.utils.compat import replaced
+from dietnerf_ns.utils.errors import UserError
+
+Render = tuple[Float[Tensor, "num_rays 3"], Float[Tensor, "num_rays 1"]]
+"""RGB in [0, 1] and accumulation in [0, 1] of a ray bundle."""
+
+
+class SemanticModel(Model):
+    """A nerfstudio model whose views can be rendered with gradients and pulled towards the photos' embeddings.
+
+    `model(ray_bundle)`, with a flat bundle of num_rays rays, must return a dictionary of outputs that has either `rgb`
+    and `accumulation`, or both with `_coarse` and with `_fine`, and `get_loss_dict` must return the photometric loss as
+    `rgb_loss` or `rgb_loss_fine`. Other names need the first three methods overridden.
+    """
+
+    first_step: int = 0
+    """Step at which the present initialisation started to train; see `begin_attempt`."""
+
+    def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
+        """The renders that the semantic loss compares with photos, the best one last.
+
+        Args:
+            outputs: of the model for a flat ray bundle.
+        """
+        suffixes = ("",) if "rgb" in outputs else ("_coarse", "_fine")
+        return [(outputs[f"rgb{suffix}"], outputs[f"accumulation{suffix}"]) for suffix in suffixes]
+
+    def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Mean squared error of the training rays, RGB in [0, 1].
+
+        Args:
+            losses: what `get_loss_dict` returned.
+        """
+        return losses["rgb_loss" if "rgb_loss" in losses else "rgb_loss_fine"]
+
+    def mean_opacity(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Mean accumulation of the training rays, in [0, 1].
+
+        Args:
+            outputs: of the model for the training rays.
+        """
+        return outputs["accumulation" if "accumulation" in outputs else "accumulation_fine"].mean()
+
+    def gradient_inputs(self) -> list[Tensor]:
+        """The tensors that a step's gradients are taken with respect to: the trainable parameters."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def blend_background(self, image: Float[Tensor, "height width channels"]) -> Float[Tensor, "height width 3"]:
+        """Compose an RGBA photo with the background that the model renders; RGB photos stay as they are.
+
+        Args:
+            image: RGB or RGBA with straight alpha, in [0, 1].
+        """
+        return self.renderer_rgb.blend_background(image)
+
+    @contextlib.contextmanager
+    def fewer_samples(self, fraction: float) -> Iterator[None]:
+        """Inside, rays have a fraction of their samples, at least one of each kind.
+
+        Scales nerfstudio's samplers that have a fixed number of samples, those of proposal networks included.
+
+        Args:
+            fraction: above 0 and at most 1.
+        """
+        with contextlib.ExitStack() as stack:
+            for sampler in self.modules():
+                if isinstance(sampler, ProposalNetworkSampler):
+                    proposals = tuple(_part(fraction, count) for count in sampler.num_proposal_samples_per_ray)
+                    samples = _part(fraction, sampler.num_nerf_samples_per_ray)
+                    stack.enter_context(replaced(sampler, "num_proposal_samples_per_ray", proposals))
+                    stack.enter_context(replaced(sampler, "num_nerf_samples_per_ray", samples))
+                elif isinstance(sampler, Sampler) and sampler.num_samples is not None:
+                    stack.enter_context(replaced(sampler, "num_samples", _part(fraction, sampler.num_samples)))
+            yield
+
+    def begin_attempt(self, step: int) -> None:
+        """Schedules that depend on how long the present initialisation has trained start at this step."""
+        self.first_step = step
+
+    @property
+    def given_config(self) -> ModelConfig:
+        """The configuration that the model was built from, before anything was derived from the scene."""
+        return self.config
+
+    def rebuild(self, *, metadata: Mapping[str, Any] | None = None, **settings: Any) -> SemanticModel:
+        """An untrained model for the same scene, on the CPU.
+
+        Args:
+            metadata: of the training dataset; the present model's if None.
+            settings: changed in the configuration.
+        """
+        kwargs = self.kwargs if metadata is None else self.kwargs | {"metadata": metadata}
+        config = replace(self.given_config, **settings)
+        return config.setup(scene_box=self.scene_box, num_train_data=self.num_train_data, **kwargs)
+
+    def missing_metrics(self) -> dict[str, str]:
+        """Image metrics that could not be computed, with the reason."""
+        return missing_metrics(self)
+
+
+def _part(fraction: float, count: int) -> int:
+    return max(1, round(fraction * count))
+
+
+def trainable_with_semantic_loss(config: ModelConfig) -> ModelConfig:
+    """The configuration of the same model as a `SemanticModel`.
+
+    Args:
+        config: of any nerfstudio model; left as it is.
+
+    Raises:
+        UserError: the model does not render rays.
+    """
+    model = config._target
+    if issubclass(model, SemanticModel):
+        return config
+    if not renders_rays(model):
+        raise UserError(
+            f"--pipeline.model: {model.__name__} renders whole images. The semantic loss needs a model that renders "
+            "ray bundles, such as nerfacto, tensorf or mipnerf."
+        )
+    return replace(config, _target=type(model.__name__, (SemanticModel, model), {}))
+
+
+def renders_rays(model: type[Model]) -> bool:
+    """Whether a model's `get_outputs` takes a `RayBundle`; rasterising models take cameras."""
+    (_, first, *_) = inspect.signature(model.get_outputs).parameters.values()
+    return "RayBundle" in str(first.annotation) or first.name == "ray_bundle"

@@ -1,0 +1,91 @@
+"""Loading a checkpoint into a model that was built on another machine, without photos, or by an earlier version."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from dietnerf_ns.data import capture, datamanager, pixel_samplers
+from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.implementation import implementation_of
+from dietnerf_ns.models.nerfacto import DietNeRFModel
+from dietnerf_ns.utils.errors import UserError
+
+EXTRA_STATE = "_model._extra_state"
+
+
+def register_old_class_paths() -> None:
+    """Let config.yml files of version 0.1 be read: they name classes by the modules that these were in.
+
+    Removable when no run of version 0.1 matters any more.
+    """
+    old_modules = {
+        "dietnerf_ns.datamanager": {
+            "FewShotDataManagerConfig": datamanager.FewShotDataManagerConfig,
+            "FewShotDataManager": datamanager.FewShotDataManager,
+        },
+        "dietnerf_ns.pixels": {
+            "SubjectPixelSamplerConfig": pixel_samplers.ForegroundPixelSamplerConfig,
+            "SubjectPixelSampler": pixel_samplers.ForegroundPixelSampler,
+            "OnePhotoPixelSamplerConfig": pixel_samplers.SinglePhotoPixelSamplerConfig,
+            "OnePhotoPixelSampler": pixel_samplers.SinglePhotoPixelSampler,
+        },
+    }
+    for name, classes in old_modules.items():
+        module = ModuleType(name)
+        vars(module).update(classes)
+        sys.modules.setdefault(name, module)
+
+
+def model_for(checkpoint: Mapping[str, Any], model: SemanticModel, *, opens_photos: bool) -> SemanticModel:
+    """The model that a checkpoint belongs to, as far as a model depends on the machine and on the photos.
+
+    Rendering opens no photos: the background that they have in common comes with the checkpoint. And what was trained
+    without tinycudann is rendered without it.
+
+    Args:
+        checkpoint: the pipeline's state.
+        model: as built from the configuration.
+        opens_photos: whether the model was built with a look at the photos.
+
+    Returns:
+        The same model, or an untrained one that the checkpoint fits.
+    """
+    if not isinstance(model, DietNeRFModel):
+        return model
+    metadata, settings = dict(model.kwargs["metadata"]), {}
+    views, state = model.capture, _capture_state(checkpoint.get(EXTRA_STATE, {}))
+    if not opens_photos and views is not None and state is not None and not model.config.disable_scene_contraction:
+        metadata[capture.CAPTURE] = views.restored(state)
+    if model.config.implementation == "tcnn" and implementation_of(checkpoint) == "torch":
+        settings["implementation"] = "torch"
+    if settings or metadata.get(capture.CAPTURE) is not views:
+        return model.rebuild(metadata=metadata, **settings)
+    return model
+
+
+def _capture_state(extra_state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the checkpoint kept of the capture, if that includes a background."""
+    state = extra_state.get("capture") or {"background": extra_state.get("one_background")}  # the latter: version 0.1
+    return None if state["background"] is None else state
+
+
+def check_complete(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that lacks parts of the pipeline, which nerfstudio itself accepts in silence.
+
+    Args:
+        checkpoint: the pipeline's state as it was saved.
+        expected: the state of the pipeline that it is loaded into.
+
+    Raises:
+        UserError: something is missing.
+    """
+    missing = expected.keys() - {name.removeprefix("module.") for name in checkpoint}
+    if missing:
+        raise UserError(
+            f"The checkpoint does not fit this model: it lacks {len(missing)} parts, such as {sorted(missing)[0]}. "
+            "Was it trained with other settings, or with tinycudann on another machine? "
+            "--pipeline.model.implementation torch trains what every machine can load."
+        )

@@ -1,0 +1,76 @@
+"""Runs the installed commands as a user types them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nerfstudio.utils import profiler, writer
+
+WIDTH = {"COLUMNS": "400"}
+"""Messages of nerfstudio and tyro stay on one line."""
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+
+
+def ns(
+    command: str, *arguments: object, cwd: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run a command of this environment as a program of its own; its output has stderr merged in.
+
+    Starting one takes seconds: tests that do so are marked `slow`.
+    """
+    executable = Path(sys.executable).with_name(command)
+    result = subprocess.run(
+        [str(executable), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | WIDTH | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    return checked(result) if check else result
+
+
+def in_this_process(
+    command: str, *arguments: object, cwd: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run a command as `ns` does, without starting a program: its entry point is called with these arguments.
+
+    What nerfstudio keeps in its modules and the state of the random numbers are as before afterwards. Variables of the
+    environment count only if they are read when the command runs, not when a module is imported.
+    """
+    (entry_point, *_) = importlib.metadata.entry_points(group="console_scripts", name=command)
+    main, output, status = entry_point.load(), io.StringIO(), None
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd), torch.random.fork_rng():
+        patch.setattr(sys, "argv", [command, *map(str, arguments)])
+        for name, value in (WIDTH | environment).items():
+            patch.setenv(name, value)
+        patch.setattr(writer, "EVENT_WRITERS", [])
+        patch.setattr(writer, "EVENT_STORAGE", [])
+        patch.setattr(writer, "GLOBAL_BUFFER", {})
+        patch.setattr(profiler, "PROFILER", [])
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code
+    if isinstance(status, str):
+        print(status, file=output)
+    result = subprocess.CompletedProcess([command, *arguments], int(bool(status)), output.getvalue())
+    return checked(result) if check else result
+
+
+def checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
+    assert result.returncode == 0, f"{result.args} ended with {result.returncode}:\n{result.stdout[-4000:]}"
+    return result

@@ -1,0 +1,42 @@
+"""Training steps as nerfstudio's trainer takes them, without its checkpoints, optimizers and loggers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from torch import Tensor
+
+from dietnerf_ns.pipeline import DietNeRFPipeline
+
+
+def start_training(
+    pipeline: DietNeRFPipeline, *, total_steps: int = 100, writers: str = "", optimizers=None
+) -> list[TrainingCallback]:
+    """The callbacks that the trainer would run; the encoder is loaded and the photos are embedded.
+
+    Args:
+        pipeline: made for training.
+        total_steps: of the run.
+        writers: event writers that are enabled, such as `tensorboard`.
+        optimizers: nerfstudio's collection of optimizers.
+    """
+    config = SimpleNamespace(
+        machine=SimpleNamespace(seed=0),
+        max_num_iterations=total_steps,
+        is_tensorboard_enabled=lambda: "tensorboard" in writers,
+        is_wandb_enabled=lambda: False,
+        is_comet_enabled=lambda: False,
+    )
+    trainer = SimpleNamespace(config=config, optimizers=optimizers, _start_step=0)
+    return pipeline.get_training_callbacks(TrainingCallbackAttributes(None, None, pipeline, trainer))
+
+
+def train_step(pipeline: DietNeRFPipeline, callbacks: list[TrainingCallback], step: int) -> dict[str, Tensor]:
+    """A step without its optimizers; returns the losses."""
+    for callback in callbacks:
+        callback.run_callback_at_location(step, location=TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+    losses = pipeline.get_train_loss_dict(step)[1]
+    for callback in callbacks:
+        callback.run_callback_at_location(step, location=TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+    return losses
