@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -13,7 +13,7 @@ from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
+from torch.cuda.amp.grad_scaler import GradScaler
 
 from dietnerf_ns.data.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManager, FewShotDataManagerConfig
 from dietnerf_ns.models.base import SemanticModel, trainable_with_semantic_loss
@@ -99,7 +99,7 @@ class DietNeRFPipeline(VanillaPipeline):
     @property
     def model(self) -> SemanticModel:
         """The model, without the wrapper of distributed training."""
-        return super().model
+        return cast(SemanticModel, super().model)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -158,9 +158,11 @@ class DietNeRFPipeline(VanillaPipeline):
     def _update_panel(self, folder: SemanticFolder, step: int) -> None:
         folder.after_step(step, mse=self._fit_to_photos["mse"])
 
-    def _restart_if_collapsed(self, step: int, *, optimizers: Optimizers, **known: float) -> None:
+    def _restart_if_collapsed(
+        self, step: int, *, optimizers: Optimizers, total_steps: int, photo_variance: float
+    ) -> None:
         detector, limit = self.collapse_detector, self.config.max_restarts
-        collapse = detector.update(step, **self._fit_to_photos, **known)
+        collapse = detector.update(step, **self._fit_to_photos, total_steps=total_steps, photo_variance=photo_variance)
         if collapse is None:
             return
         if detector.restarts == limit:
@@ -183,7 +185,7 @@ class DietNeRFPipeline(VanillaPipeline):
         """What the collapse detector has seen, so that a resumed run continues exactly as it would have."""
         return self.collapse_detector.state()
 
-    def set_extra_state(self, state: dict[str, int | float]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` saved."""
         self.collapse_detector = CollapseDetector(**state)
         self.model.begin_attempt(self.collapse_detector.first_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,12 @@ def trained_tiny(tmp_path_factory, worker_id) -> TrainedRun:
     """The README's first command: `ns-train dietnerf-tiny`, to its end, once for all processes of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "trained_tiny"
+    complete = folder / "complete"
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
+        if not complete.exists():
+            folder.mkdir(exist_ok=True)
             ns("ns-train", "dietnerf-tiny", "--timestamp", "run", cwd=folder)
+            complete.touch()
     return TrainedRun(folder, folder / "outputs" / "unnamed" / "dietnerf-tiny" / "run")
 
 
@@ -61,10 +64,31 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Tests of the shared training are slow. One process of pytest-xdist runs them all, so that no other one waits."""
+    """Tests of the shared training are slow."""
     for item in items:
         if "trained_tiny" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("trained_tiny"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, tests that share something expensive run in one process and first, so that no process waits.
+
+    pytest-xdist 3.8 has marks for this, but does not see them with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def group(file: str) -> str | None:
+        text = (config.rootpath / file).read_text()
+        if "trained_tiny" in text:
+            return "trained_tiny"
+        return file if 'scope="module"' in text else None
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid.partition("::")[0]) or nodeid
+
+    return GroupScheduling(config, log)

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import tyro
-from tests.viewer_browser import ViewerPage, training_with_viewer, wait_until
+
+from tests.helpers.viewer_browser import ViewerPage, training_with_viewer
+from tests.helpers.waiting import wait_until
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "viewer_panel.png"
 

@@ -22,7 +22,7 @@ from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
-METHODS = {spec.config.method_name: spec.config for spec in (dietnerf, dietnerf_tiny, dietnerf_vanilla)}
+METHODS = {str(spec.config.method_name): spec.config for spec in (dietnerf, dietnerf_tiny, dietnerf_vanilla)}
 OURS = (  # prefix of the flags, configuration class, title of the section
     ("pipeline.datamanager", FewShotDataManagerConfig, "Training views"),
     ("pipeline.semantic", SemanticConfig, "Semantic consistency loss"),
@@ -75,7 +75,7 @@ def _documented(config_class: type) -> dict[str, str]:
     documented = {}
     for owner in config_class.__mro__:
         if owner.__module__.startswith("dietnerf_ns."):
-            described = {p.arg_name: " ".join(p.description.split()) for p in parse_from_object(owner).params}
+            described = {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(owner).params}
             own = [name for name in vars(owner).get("__annotations__", {}) if not name.startswith("_")]
             documented |= {name: described[name] for name in own if name not in documented}
     return documented

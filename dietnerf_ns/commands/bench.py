@@ -105,11 +105,11 @@ class Report:
 class Speed:
     """Measure time and memory of training on this machine.
 
-    The parts are: steps: a training step of nerfacto, of the method with lambda = 0 and of the method, on the same
-    photos and with the same number of rays; memory: the peak memory of these steps; semantic-step: render and encoder,
-    forward and backward, for several sizes of the view, with and without recomputing the render; floor: a roofline,
-    that is, how close these times come to the machine's limits; job: training and evaluation from start to end; target:
-    time to a PSNR on test views, for the method and for another one.
+    The part `steps` measures a training step of nerfacto, of the method with lambda = 0 and of the method, on the same
+    photos and with the same number of rays. `memory` measures the peak memory of these steps. `semantic-step` measures
+    render and encoder, forward and backward, for several sizes of the view, with and without recomputing the render.
+    `floor` compares these times with a roofline, the limits of the machine. `job` measures training and evaluation from
+    start to end. `target` measures the time to a PSNR on test views, for the method and for another one.
 
     Written to --out: speed.json, speed.md, speed.png and probes/ (logs). Parts that were measured earlier in the same
     folder stay in the report. This takes minutes on a GPU and about half an hour on a CPU. Do not use the machine for

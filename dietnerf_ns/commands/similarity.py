@@ -59,7 +59,8 @@ class Similarity(EncoderConfig):
 
         if not self.scenes:
             raise UserError("Name at least one folder of photos.")
-        if len(self.scenes) > 1 or self.scenes[0].resolve() == TINY_SCENE:
+        first, *others = self.scenes
+        if others or first.resolve() == TINY_SCENE:
             return [*self.scenes]
         print(f"Only one scene is given. It is compared with the one that comes with this package, {TINY_SCENE.name}.")
         return [*self.scenes, TINY_SCENE]

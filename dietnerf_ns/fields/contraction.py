@@ -27,6 +27,12 @@ class FrontFacingContraction(SpatialDistortion):
         SettingError: the cameras are not front-facing.
     """
 
+    axes: Float[Tensor, "3 3"]
+    """Rows are the axes of the mean camera in the world frame."""
+    center: Float[Tensor, "3"]
+    near: Float[Tensor, ""]
+    half_extent: Float[Tensor, "2"]
+
     def __init__(self, cameras: Cameras):
         super().__init__()
         if not is_front_facing(cameras):

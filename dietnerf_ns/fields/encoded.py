@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.field_components.mlp import MLP
 from nerfstudio.fields.nerfacto_field import NerfactoField
@@ -28,7 +30,7 @@ class EncodedField(NerfactoField):
         num_levels: int,
         position_gradients: bool,
         hidden_dim: int = 64,
-        implementation: str,
+        implementation: Literal["tcnn", "torch"],
         **nerfacto_arguments,
     ):
         smallest_hash = {"num_levels": 1, "log2_hashmap_size": 1}
@@ -42,12 +44,12 @@ class EncodedField(NerfactoField):
     @property
     def encoding(self) -> Encoding:
         """Maps positions in the unit cube to features."""
-        return self.mlp_base[0]
+        return cast(Encoding, self.mlp_base[0])
 
     @property
     def level_mask(self) -> LevelMask:
         """Weights the features of each level."""
-        return self.mlp_base[1]
+        return cast(LevelMask, self.mlp_base[1])
 
 
 class ConstantInput(nn.Sequential):
@@ -57,7 +59,7 @@ class ConstantInput(nn.Sequential):
         return super().forward(input.detach())
 
 
-def two_layer_mlp(in_dim: int, width: int, out_dim: int, implementation: str) -> MLP:
+def two_layer_mlp(in_dim: int, width: int, out_dim: int, implementation: Literal["tcnn", "torch"]) -> MLP:
     """nerfacto's density network: one hidden layer."""
     return MLP(
         in_dim=in_dim,

@@ -33,6 +33,8 @@ class PlaneGenerator(nn.Module):
         SettingError: more than 4 levels.
     """
 
+    noise: Float[Tensor, "3 noise_channels coarsest coarsest"]
+
     def __init__(self, *, resolution: int, levels: int, channels: int, width: int = 64):
         super().__init__()
         if levels > MAX_LEVELS:
@@ -92,8 +94,7 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         """The planes of this step in place of the generator's parameters, so that losses share its backward pass."""
         self._generate()
         generator = {id(parameter) for parameter in self.generator.parameters()}
-        planes = [level.plane_coef for level in self.levels]
-        return [*planes, *(parameter for parameter in parameters if id(parameter) not in generator)]
+        return [*self.planes(), *(parameter for parameter in parameters if id(parameter) not in generator)]
 
     def total_variation(self) -> Float[Tensor, ""]:
         """See `MultiResolutionTriplanes.total_variation`."""
@@ -122,5 +123,6 @@ def _stage(channels_in: int, channels_out: int, *, upsample: bool) -> nn.Sequent
     layers: Sequence[nn.Module] = [nn.Upsample(scale_factor=2, mode="bilinear")] if upsample else []
     convolution = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, padding_mode="replicate")
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")  # no normalisation layer: it slows fitting
+    assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return nn.Sequential(*layers, convolution, nn.SiLU())

@@ -34,6 +34,10 @@ class ObjectBox(SpatialDistortion):
         half_sizes: half the box's extent along each of the axes, in scene units.
     """
 
+    axes: Float[Tensor, "3 3"]
+    center: Float[Tensor, "3"]
+    half_sizes: Float[Tensor, "3"]
+
     def __init__(self, axes: Float[Tensor, "3 3"], center: Float[Tensor, "3"], half_sizes: Float[Tensor, "3"]):
         super().__init__()
         self.register_buffer("axes", axes)
@@ -118,6 +122,7 @@ class BoxCollider(NearFarCollider):
     def set_nears_and_fars(self, ray_bundle: RayBundle) -> RayBundle:
         """The bundle with `nears` and `fars`, each [num_rays, 1]."""
         bundle = super().set_nears_and_fars(ray_bundle)
+        assert bundle.nears is not None and bundle.fars is not None
         origins, directions = self.box.local(bundle.origins - self.box.center), self.box.local(bundle.directions)
         directions = torch.where(directions.abs() < 1e-9, 1e-9, directions)
         crossings = torch.stack([(side * self.box.half_sizes - origins) / directions for side in (-1, 1)])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
-from nerfstudio.field_components.encodings import TriplaneEncoding
+from nerfstudio.field_components.encodings import Encoding, TriplaneEncoding
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, mse_loss
@@ -26,7 +27,7 @@ class Triplane(TriplaneEncoding):
         return features.sum(0).squeeze(-1).T.reshape(*in_tensor.shape[:-1], self.num_components)
 
 
-class MultiResolutionTriplanes(nn.Module):
+class MultiResolutionTriplanes(Encoding):
     """Tri-planes at several resolutions; the features of three planes are summed, those of the levels concatenated.
 
     Args:
@@ -36,7 +37,7 @@ class MultiResolutionTriplanes(nn.Module):
     """
 
     def __init__(self, resolutions: Sequence[int], channels: int, initial_scale: float):
-        super().__init__()
+        super().__init__(in_dim=3)
         self.levels = nn.ModuleList(
             Triplane(resolution, channels, init_scale=initial_scale) for resolution in resolutions
         )
@@ -46,16 +47,20 @@ class MultiResolutionTriplanes(nn.Module):
         """Features per position."""
         return self.channels * len(self.levels)
 
+    def planes(self) -> list[Float[Tensor, "3 channels side side"]]:
+        """The features of every level, from coarse to fine."""
+        return [cast(Tensor, level.plane_coef) for level in self.levels]
+
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch out_dim"]:
         """Features at positions in the unit cube [0, 1]^3."""
         return torch.cat([level(2 * positions - 1) for level in self.levels], dim=-1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Take the checkpoint's resolutions: those of the configuration may follow from images that are absent."""
-        for index, level in enumerate(self.levels):
+        for index, plane in enumerate(self.planes()):
             saved = state_dict.get(f"{prefix}levels.{index}.plane_coef")
-            if saved is not None and saved.shape != level.plane_coef.shape:
-                level.plane_coef.data = torch.empty_like(saved, device=level.plane_coef.device)
+            if saved is not None and saved.shape != plane.shape:
+                plane.data = torch.empty_like(saved, device=plane.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def optimizer_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -75,10 +80,11 @@ class MultiResolutionTriplanes(nn.Module):
 
     def total_variation(self) -> Float[Tensor, ""]:
         """Sum over levels of the mean squared difference of neighbouring grid points, along both axes of a plane."""
-        planes = [level.plane_coef for level in self.levels]  # each 3 x channels x resolution x resolution
-        return sum(
-            mse_loss(plane[:, :, 1:], plane[:, :, :-1]) + mse_loss(plane[..., 1:], plane[..., :-1]) for plane in planes
+        variations = (
+            mse_loss(plane[:, :, 1:], plane[:, :, :-1]) + mse_loss(plane[..., 1:], plane[..., :-1])
+            for plane in self.planes()
         )
+        return cast(Tensor, sum(variations))
 
 
 class PlaneDensityField(HashMLPDensityField):
@@ -98,7 +104,7 @@ class PlaneDensityField(HashMLPDensityField):
         channels: int,
         initial_scale: float,
         hidden_dim: int = 16,
-        implementation: str,
+        implementation: Literal["tcnn", "torch"],
         **density_arguments,
     ):
         smallest_hash = {"num_levels": 1, "log2_hashmap_size": 1}

@@ -20,6 +20,7 @@ from typing import Any
 
 from jaxtyping import Float
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, Sampler
+from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class SemanticModel(Model):
     `rgb_loss` or `rgb_loss_fine`. Other names need the first three methods overridden.
     """
 
+    renderer_rgb: RGBRenderer
     first_step: int = 0
     """Step at which the present initialisation started to train; see `begin_attempt`."""
 

@@ -133,6 +133,7 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
     """
 
     config: DietNeRFModelConfig
+    lpips: LazyLPIPS
 
     def populate_modules(self) -> None:
         """Build nerfacto, then replace its field and proposal networks by those of the chosen scene representation.
@@ -161,7 +162,9 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
             for field_ in (self.field, *self.proposal_networks):
                 field_.spatial_distortion = scene.space
         if isinstance(scene.space, ObjectBox):
-            self.collider = BoxCollider(scene.space, self.config.near_plane, self.config.far_plane)
+            near, far = self.config.near_plane, self.config.far_plane
+            assert near is not None and far is not None, "the configuration is complete"
+            self.collider = BoxCollider(scene.space, near, far)
         if background is not None:
             self.renderer_rgb.background_color = background
         draw_tcnn_parameters(self)
@@ -178,8 +181,8 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
 
     def _scene_setup(self) -> SceneSetup:
         capture, config = self.capture, self.config
-        may_fit = capture is not None and config.fit_box and config.camera_optimizer.mode == "off"
-        hull = capture.hull if may_fit else None
+        may_fit = config.fit_box and config.camera_optimizer.mode == "off"
+        hull = capture.hull if capture is not None and may_fit else None
         if config.disable_scene_contraction:
             return bounded_scene(self.scene_box.aabb, hull) if config.fit_box else SceneSetup()
         return SceneSetup() if capture is None else recognised_scene(config.scene, capture, hull)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.encodings import NeRFEncoding
+from nerfstudio.fields.vanilla_nerf_field import NeRFField
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from torch import Tensor
 
@@ -46,6 +48,10 @@ class DietVanillaModel(SemanticModel, NeRFModel):
     """
 
     config: DietVanillaModelConfig
+    collider: NearFarCollider
+    field_coarse: NeRFField
+    field_fine: NeRFField
+    lpips: LazyLPIPS
 
     def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
         """The coarse render, the fine one, or both."""

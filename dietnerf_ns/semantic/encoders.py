@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
@@ -103,7 +103,9 @@ class OpenClipEncoder(ImageEncoder):
 
         self.device = torch.device(device)
         self.network = load_open_clip(model_name, pretrained, self.device)
-        own_transform = image_transform_v2(PreprocessCfg(**self.network.preprocess_cfg), is_train=False)
+        settings = cast(dict[str, Any], self.network.preprocess_cfg)
+        own_transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        assert isinstance(own_transform, Compose)
         # open-clip's own steps without those that turn a PIL image into a tensor: a render is one already.
         self.steps = Compose(
             [s for s in own_transform.transforms if not isinstance(s, ToTensor) and not inspect.isfunction(s)]
@@ -146,7 +148,7 @@ class EmbeddedEncoder(ImageEncoder):
 
     def __init__(self, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
-        self.network: nn.Module = load_efficientnet_lite0(self.device)
+        self.network = load_efficientnet_lite0(self.device)
         # The network was trained on (RGB in 0..255 - 127) / 128.
         mean, std = [127 / 255] * 3, [128 / 255] * 3
         resize = Resize(self.SIZE, interpolation=InterpolationMode.BICUBIC, antialias=True)

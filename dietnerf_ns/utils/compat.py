@@ -25,7 +25,8 @@ def allow_numpy_scalars_in_checkpoints() -> None:
     unpickle_scalar = np.float64().__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # as numpy 1 and numpy 2 write it
     scalars = [(unpickle_scalar, name) for name in names]
-    torch.serialization.add_safe_globals([*scalars, np.dtype, np.dtypes.Float64DType])
+    allowed: list[Any] = [*scalars, np.dtype, np.dtypes.Float64DType]
+    torch.serialization.add_safe_globals(allowed)
 
 
 def hide_known_warnings() -> None:

@@ -88,10 +88,15 @@ class SemanticFolder(Folder):
         now = time.monotonic()
         if now >= self._next_refresh:
             self._next_refresh = now + REFRESH_SECONDS
-            if self._browser_cameras.viser_server is not None and self._browser_cameras.connected():
-                self._plot.redraw()
-                self._frusta.draw(self._browser_cameras.viser_server)
-                self._show(step)
+            self.refresh(step)
+
+    def refresh(self, step: int) -> None:
+        """Show the present state at a step of the run to the connected browsers, if there are any."""
+        server = self._browser_cameras.viser_server
+        if server is not None and self._browser_cameras.connected():
+            self._plot.redraw()
+            self._frusta.draw(server)
+            self._show_last(step)
 
     def end(self, step: int) -> None:
         """Say that training has ended at this step; nothing can be changed any more."""
@@ -99,7 +104,7 @@ class SemanticFolder(Folder):
         for control in (self._pause, self._weight, self._every):
             control.set_disabled(True)
 
-    def _show(self, step: int) -> None:
+    def _show_last(self, step: int) -> None:
         semantic, visualization = self._semantic, self._visualization
         if semantic is None or visualization is None or semantic.last is None:
             return

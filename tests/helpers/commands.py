@@ -74,3 +74,9 @@ def in_this_process(
 def checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     assert result.returncode == 0, f"{result.args} ended with {result.returncode}:\n{result.stdout[-4000:]}"
     return result
+
+
+def checkpoint(run: Path) -> dict:
+    """The only checkpoint of a run."""
+    (file,) = (run / "nerfstudio_models").glob("*.ckpt")
+    return torch.load(file)
