@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 # Threads of one process that wait for work by spinning keep those of another from theirs: tests start processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+
+from jaxtyping import install_import_hook
+
+import tests.helpers.shape_checks  # noqa: F401  the hook does not import it itself
+
+# Before anything imports the package, as nerfstudio does when it looks for methods.
+install_import_hook("dietnerf_ns", "tests.helpers.shape_checks.check")
 
 import pytest
 import torch
@@ -62,6 +71,26 @@ def double_precision():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """No test depends on another machine. Programs that a test starts are not held to it."""
+    resolve = socket.getaddrinfo
+
+    def resolve_this_machine(host, *arguments, **options):
+        if host not in (None, "localhost", socket.gethostname()) and not is_address(host):
+            raise socket.gaierror(f"{host}: tests use no network")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_this_machine)
+
+
+def is_address(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

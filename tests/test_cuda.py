@@ -9,9 +9,10 @@ from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step
 from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
 from dietnerf_ns.methods import TINY_SCENE
 
-pytestmark = pytest.mark.skipif(
-    not (torch.cuda.is_available() and TCNN_EXISTS), reason="needs a CUDA GPU and tinycudann"
-)
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not (torch.cuda.is_available() and TCNN_EXISTS), reason="needs a CUDA GPU and tinycudann"),
+]
 
 EMBEDDED = {"pipeline.semantic.encoder": "embedded"}
 HALF_PRECISION = 1e-2

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.models.splatfacto import SplatfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
@@ -228,7 +229,7 @@ def test_a_checkpoint_remembers_restarts(make_pipeline):
     assert resumed.model.first_step == 100
 
 
-class FakeOptimizers:
+class FakeOptimizers(Optimizers):
     """nerfstudio's collection of optimisers, by parameter group."""
 
     def __init__(self, fields):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, cell_environment, end
 LOG_LINES_SHOWN = 12
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Something that can run cells."""
 

@@ -19,4 +19,4 @@ def level_weights(progress: float, num_levels: int) -> Float[Tensor, "num_levels
     Returns:
         Weights in [0, 1].
     """
-    return (progress * (num_levels - 1) + 1 - torch.arange(num_levels)).clamp(0, 1)
+    return (progress * (num_levels - 1) + 1 - torch.arange(num_levels, dtype=torch.float32)).clamp(0, 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-from nerfstudio.models.base_model import Model
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class LazyLPIPS:
@@ -45,7 +44,7 @@ def without_missing(metrics: dict[str, float], lpips: LazyLPIPS) -> dict[str, fl
     return {name: value for name, value in metrics.items() if not name.endswith("lpips")}
 
 
-def missing_metrics(model: Model) -> dict[str, str]:
+def missing_metrics(model: nn.Module) -> dict[str, str]:
     """Image metrics that a model could not compute, with the reason."""
     reason = getattr(getattr(model, "lpips", None), "missing_because", None)
     return {} if reason is None else {"lpips": reason}

@@ -130,7 +130,7 @@ def turntable_cameras(
         like: a training camera, shape [1]. The frames contain its whole field of view.
         size: width and height of a frame in pixels.
     """
-    elevation, radius = torch.tensor(sphere.elevation_range[0]), torch.tensor(sphere.radius_range[0])
+    elevation, radius = (torch.tensor(float(value)) for value in (sphere.elevation_range[0], sphere.radius_range[0]))
     poses = [pose_at(sphere.center, sphere.up, azimuth=a, elevation=elevation, radius=radius) for a in azimuths]
     width, height = size
     scale = min(width / float(like.width), height / float(like.height))

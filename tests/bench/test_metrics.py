@@ -1,17 +1,18 @@
 """The two conventions, metrics that cannot be computed, and the outputs of models."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 import torchvision
+from nerfstudio.models.base_model import Model
 from skimage.metrics import structural_similarity
 
 from dietnerf_ns.bench import metrics
 from dietnerf_ns.bench.metrics import ImageMetric, image_metrics, mean, nerfstudio_metrics, photo_and_render
+from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
+from tests.helpers.fakes import bare
 
 CPU = torch.device("cpu")
 
@@ -78,7 +79,7 @@ def test_an_encoder_without_weights_is_left_out_and_the_rest_is_there(photo, mon
 
 def test_a_models_own_metrics_keep_their_values_and_drop_those_that_are_not_a_number():
     left_out = {}
-    model = SimpleNamespace(lpips=SimpleNamespace(missing_because="no network"))
+    model = bare(Model, lpips=bare(LazyLPIPS, missing_because="no network"))
     numbers = {"psnr": torch.tensor(20.0), "ssim": 0.5, "lpips": float("nan")}
     assert nerfstudio_metrics(numbers, model, left_out) == {"nerfstudio/psnr": 20.0, "nerfstudio/ssim": 0.5}
     assert left_out == {"nerfstudio/lpips": "no network"}

@@ -1,5 +1,6 @@
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
@@ -47,8 +48,11 @@ def test_transparent_borders_are_white_whatever_they_hide():
 
 
 def test_at_most_twenty_photos_of_a_dataset_are_read():
-    class Photos:
+    class Photos(InputDataset):
         read = []
+
+        def __init__(self):
+            pass
 
         def __len__(self):
             return 100

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.cameras import CameraType
+from nerfstudio.data.datasets.base_dataset import InputDataset
 
 from dietnerf_ns.data.foreground import foreground_masks
 from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull, silhouette, visual_hull
@@ -11,8 +12,8 @@ from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 AXES, CENTER, HALF = torch.eye(3), torch.zeros(3), torch.full((3,), 2.0)
 
 
-class PhotosOfABox:
-    """Not a dataset: photos of a dark box on white, drawn by projecting its corners."""
+class PhotosOfABox(InputDataset):
+    """No files: photos of a dark box on white, drawn by projecting its corners."""
 
     def __init__(self, low, high):
         grid = torch.meshgrid(*torch.stack([low, high]).T, indexing="ij")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
 from torch import Tensor
 
 from dietnerf_ns.pipeline import DietNeRFPipeline
 
 
 def start_training(
-    pipeline: DietNeRFPipeline, *, total_steps: int = 100, writers: str = "", optimizers=None
+    pipeline: DietNeRFPipeline, *, total_steps: int = 100, writers: str = "", optimizers: Optimizers | None = None
 ) -> list[TrainingCallback]:
     """The callbacks that the trainer would run; the encoder is loaded and the photos are embedded.
 
@@ -19,7 +20,7 @@ def start_training(
         pipeline: made for training.
         total_steps: of the run.
         writers: event writers that are enabled, such as `tensorboard`.
-        optimizers: nerfstudio's collection of optimizers.
+        optimizers: nerfstudio's collection of optimizers; an empty one if None.
     """
     config = SimpleNamespace(
         machine=SimpleNamespace(seed=0),
@@ -28,7 +29,7 @@ def start_training(
         is_wandb_enabled=lambda: False,
         is_comet_enabled=lambda: False,
     )
-    trainer = SimpleNamespace(config=config, optimizers=optimizers, _start_step=0)
+    trainer = SimpleNamespace(config=config, optimizers=optimizers or Optimizers({}, {}), _start_step=0)
     return pipeline.get_training_callbacks(TrainingCallbackAttributes(None, None, pipeline, trainer))
 
 

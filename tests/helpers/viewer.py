@@ -5,10 +5,10 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-from viser import CameraHandle
+from viser import CameraHandle, ClientHandle
 
 
-class CameraOnlyClient:
+class CameraOnlyClient(ClientHandle):
     """A connected browser that has nothing but viser's camera."""
 
     def __init__(self):

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -7,7 +5,9 @@ from dietnerf_ns.models.metrics import LazyLPIPS, missing_metrics, without_missi
 
 
 def missing(lpips):
-    return missing_metrics(SimpleNamespace(lpips=lpips))
+    model = torch.nn.Module()
+    model.lpips = lpips
+    return missing_metrics(model)
 
 
 def test_lpips_that_cannot_be_loaded_is_left_out_with_the_reason(monkeypatch):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from nerfstudio.models.base_model import Model
 
 from dietnerf_ns.orbit import frames
 from dietnerf_ns.orbit.frames import depth_range, load_run, render_frames
@@ -9,12 +10,13 @@ from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 DEVICE = torch.device("cpu")
 
 
-class FakeModel:
+class FakeModel(Model):
     """Colour and depth depend on the camera's position. The lower half of each image is empty and far away."""
 
     device = DEVICE
 
     def __init__(self, suffix="", missing=()):
+        torch.nn.Module.__init__(self)
         self.suffix, self.missing = suffix, missing
 
     def get_outputs_for_camera(self, camera):

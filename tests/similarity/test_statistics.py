@@ -70,12 +70,12 @@ def test_few_photos_widen_the_interval_and_lower_the_verdict():
 
 
 def test_interval_contains_the_true_auc_about_as_often_as_stated():
-    """100 repetitions with 12 photos per scene. The true AUC comes from 400 photos per scene."""
+    """50 repetitions with 12 photos per scene. The true AUC comes from 400 photos per scene."""
     directions, noise = [[1, 0, 0], [0, 1, 0]], 0.45
     many = unit_vectors(directions, 400, noise, seed=99)
     truth = roc_auc(within_pairs(many @ many.T, np.arange(400)), (many[:400] @ many[400:].T).ravel())
-    intervals = [separation_of_first(unit_vectors(directions, 12, noise, seed), 12).auc_interval for seed in range(100)]
-    assert 85 <= sum(low <= truth <= high for low, high in intervals) <= 100
+    intervals = [separation_of_first(unit_vectors(directions, 12, noise, seed), 12).auc_interval for seed in range(50)]
+    assert 44 <= sum(low <= truth <= high for low, high in intervals) <= 50  # 95 % of 50 are 47.5
 
 
 def test_interval_is_deterministic():

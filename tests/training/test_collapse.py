@@ -29,7 +29,7 @@ class FakePhotos(InputDataset):
 
 def watch(detector, steps, *, psnr, opacity, first=0):
     """The first message with its step, or None; one colour everywhere would have 10 dB."""
-    seen = {"mse": torch.tensor(10 ** (-psnr / 10)), "opacity": torch.tensor(opacity)}
+    seen = {"mse": torch.tensor(10 ** (-psnr / 10)), "opacity": torch.tensor(float(opacity))}
     for step in range(first, first + steps):
         message = detector.update(step, **seen, total_steps=4000, photo_variance=0.1)
         if message:

@@ -36,8 +36,10 @@ def test_frusta_are_at_the_latest_semantic_poses(frusta, server):
 
 
 def test_frusta_have_the_field_of_view_of_the_training_camera(frusta, server, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(server.scene, "add_camera_frustum", lambda name, **arguments: drawn.append(arguments))
+    drawn, add = [], server.scene.add_camera_frustum
+    monkeypatch.setattr(
+        server.scene, "add_camera_frustum", lambda n, **values: drawn.append(values) or add(n, **values)
+    )
     frusta.add(ring_of_poses(1)[0])
     frusta.draw(server)
     (frustum,) = drawn

@@ -1,11 +1,12 @@
-from types import SimpleNamespace
-
 import pytest
 from nerfstudio.utils import writer
 
+from dietnerf_ns.semantic.consistency import SemanticConsistency, SemanticStep
 from dietnerf_ns.semantic.schedule import SemanticSchedule
 from dietnerf_ns.viewer.image_log import IMAGES_PER_RUN, NAME, SemanticImageLog
+from dietnerf_ns.viewer.visualization import SemanticVisualization
 from tests.helpers.commands import in_this_process
+from tests.helpers.fakes import bare
 
 
 @pytest.fixture
@@ -18,11 +19,11 @@ def logged_steps(monkeypatch):
 
 def train(schedule, *, total_steps):
     """Run the log's callback after every step of a training that draws no images."""
-    semantic = SimpleNamespace(schedule=schedule, last=None)
-    log = SemanticImageLog(semantic, SimpleNamespace(side_by_side=lambda step: None))
+    semantic = bare(SemanticConsistency, schedule=schedule)
+    log = SemanticImageLog(semantic, bare(SemanticVisualization, side_by_side=lambda step: None))
     for step in range(total_steps):
         if schedule.is_due(step):
-            semantic.last = SimpleNamespace(step=step)
+            semantic.last = bare(SemanticStep, step=step)
         log.after_step(step)
 
 

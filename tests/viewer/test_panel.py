@@ -251,6 +251,7 @@ def test_checkbox_hides_the_frusta_of_semantic_views(make_pipeline, make_viewer)
     soon(lambda: not any(handle.visible for handle in frusta._handles.values()))
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(bool(missing_programs()), reason=f"needs {' and '.join(missing_programs())}")
 def test_in_a_browser(tmp_path):
     arguments = ["--max-num-iterations", 100_000, "--pipeline.semantic.every", 5]

@@ -1,6 +1,5 @@
 import base64
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +7,9 @@ import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
-from dietnerf_ns.semantic.consistency import SemanticStep
+from dietnerf_ns.semantic.consistency import SemanticStep, UnseenView
 from dietnerf_ns.viewer.visualization import GAP_PX, SemanticVisualization, data_url, gradient_map
+from tests.helpers.fakes import bare
 from tests.helpers.scenes import blender_outputs
 
 HEIGHT, WIDTH, TARGET = 20, 24, 5
@@ -23,7 +23,7 @@ def on_white(image):
 def semantic_step(**values):
     """A step of a model with a coarse and a fine network; some values of the fine render lie outside [0, 1]."""
     renders = torch.linspace(-0.1, 1.1, 2 * 3 * HEIGHT * WIDTH).reshape(2, 3, HEIGHT, WIDTH)
-    view = SimpleNamespace(target_index=TARGET)
+    view = bare(UnseenView, target_index=TARGET)
     return SemanticStep(20, view, renders, similarity=torch.tensor(0.5), loss=torch.tensor(0.05), **values)
 
 

@@ -1,0 +1,8 @@
+"""Checks the types and jaxtyping's shapes of every function of the package while the tests run."""
+
+from __future__ import annotations
+
+from beartype import BeartypeConf, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+"""beartype's decorator, which also accepts an int where a float is annotated."""
