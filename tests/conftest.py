@@ -57,7 +57,7 @@ def trained_tiny(tmp_path_factory, worker_id) -> TrainedRun:
 
 @pytest.fixture
 def tiny_pipeline_config() -> DietNeRFPipelineConfig:
-    """dietnerf-tiny's pipeline; a copy, for nerfstudio writes the data's path into the configuration it is given."""
+    """dietnerf-tiny's pipeline; a copy, because tests change it."""
     return copy.deepcopy(dietnerf_tiny.config.pipeline)
 
 

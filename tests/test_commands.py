@@ -60,7 +60,7 @@ def test_resuming_continues_bit_for_bit(tmp_path):
 
 @pytest.mark.slow
 def test_dietnerf_with_a_local_clip_checkpoint(tiny_scene, tmp_path):
-    """The main method end to end with a real open-clip file; its weights are random, for none can be downloaded."""
+    """The main method end to end with a real open-clip file; its weights are random because none can be downloaded."""
     torch.manual_seed(0)
     torch.save(open_clip.create_model("ViT-S-32").state_dict(), tmp_path / "clip.pt")
     semantic = [

@@ -24,8 +24,8 @@ def main(output: Path = DEFAULT_OUTPUT, steps: int = 250, moves: int = 4) -> Non
 
     Args:
         output: PNG file to write.
-        steps: of training before the picture is taken.
-        moves: of the slider, for the times.
+        steps: training steps before the screenshot.
+        moves: slider movements that are timed.
     """
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--max-num-iterations", 1200]
@@ -53,7 +53,7 @@ def training_step(page: ViewerPage) -> int:
 
 
 def seconds_to_follow(page: ViewerPage, moves: int) -> list[float]:
-    """From pressing the mouse on the theta slider until the browser shows another picture."""
+    """From pressing the mouse on the theta slider until the browser shows another image."""
     seconds = []
     for move in range(moves):
         before, since = page.canvas(), time.monotonic()

@@ -1,35 +1,80 @@
 #!/usr/bin/env bash
-# Installs everything the tests need and runs them: system libraries (as root on Debian), a virtual environment outside
-# the repository that is kept for the next run with the same dependencies, linter, tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'; then
-    echo "tools/test.sh: python3 is $(python3 --version); nerfstudio 1.1.5 needs Python 3.11 or 3.12." >&2
+usage() {
+    cat <<'END'
+Usage: bash tools/test.sh [--fast] [PYTEST ARGUMENT ...]
+
+Checks the code with ruff and runs the tests. The first run installs the package and the tools for the tests into a
+virtual environment in ~/.cache/dietnerf_ns ($XDG_CACHE_HOME), which is kept until the dependencies change.
+
+  (no option)  All tests. On Debian and Ubuntu the missing system packages (ffmpeg, the libraries of open3d, Chromium)
+               are installed, which needs root; without root the script names them and stops.
+  --fast       Only the tests that are neither slow (a real training, an nerfstudio command as a program of its own)
+               nor need a browser or a CUDA GPU. No system packages, no root and, once installed, no network.
+  --help       This text.
+
+All other arguments go to pytest:
+
+  bash tools/test.sh --fast tests/semantic     one folder
+  bash tools/test.sh -m slow -k resuming       one slow test
+  bash tools/test.sh -m "not browser"          all but the test in Chromium
+END
+}
+
+fail() {
+    echo "tools/test.sh: $*" >&2
     exit 1
+}
+
+fast=
+pytest_arguments=()
+for argument in "$@"; do
+    case "$argument" in
+        --fast) fast=yes ;;
+        --help | -h)
+            usage
+            exit
+            ;;
+        *) pytest_arguments+=("$argument") ;;
+    esac
+done
+
+if ! python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'; then
+    fail "python3 is $(python3 --version); nerfstudio 1.1.5 needs Python 3.11 or 3.12."
 fi
 
 # ffmpeg writes ns-render's videos; the libraries are open3d's, for ns-export; Chromium opens the viewer.
 system_packages=(ffmpeg libusb-1.0-0 libgl1 libgomp1 libegl1 libx11-6 chromium chromium-driver)
-if command -v dpkg >/dev/null && ! dpkg -s "${system_packages[@]}" >/dev/null 2>&1; then
+if [ -z "$fast" ] && command -v dpkg >/dev/null && ! dpkg -s "${system_packages[@]}" >/dev/null 2>&1; then
     if [ "$(id -u)" != 0 ]; then
-        echo "tools/test.sh: install ${system_packages[*]} first (apt-get install)." >&2
-        exit 1
+        fail "install ${system_packages[*]} first (apt-get install), or run the tests that do without: --fast"
     fi
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${system_packages[@]}" >/dev/null
+    apt-get update -qq || fail "apt-get update failed, see above."
+    apt-get install -y -qq --no-install-recommends "${system_packages[@]}" >/dev/null ||
+        fail "apt-get install ${system_packages[*]} failed, see above."
 fi
 
-key=$( (python3 --version; cat pyproject.toml) | sha256sum | cut -c1-16)
+# The environment depends on Python and on the part of pyproject.toml before the settings of tools.
+key=$( (python3 --version; sed '/^\[tool\./,$d' pyproject.toml) | sha256sum | cut -c1-16)
 environment="${XDG_CACHE_HOME:-$HOME/.cache}/dietnerf_ns/venv-$key"
-if [ ! -e "$environment/complete" ]; then
+installed="$environment/checkout" # holds the path of the checkout that was installed last
+if [ ! -e "$installed" ]; then
+    echo "Installing into $environment (several GB, several minutes)." >&2
     rm -rf "$environment"
-    python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet ".[test]"
-    touch "$environment/complete"
+    python3 -m venv "$environment" || fail "python3 -m venv failed, see above (Debian: apt-get install python3-venv)."
+    "$environment/bin/pip" install --quiet --editable ".[test]" ||
+        fail "pip could not install the package and its tests' dependencies, see above. Run this again once that is solved."
+elif [ "$(cat "$installed")" != "$PWD" ]; then
+    "$environment/bin/pip" install --quiet --no-deps --editable . || fail "pip install --editable . failed, see above."
 fi
-"$environment/bin/pip" install --quiet --no-deps --editable .
+echo "$PWD" >"$installed"
 
 "$environment/bin/ruff" check .
 "$environment/bin/ruff" format --check .
-exec "$environment/bin/python" -m pytest -n 2 --dist loadfile "$@"
+if [ -n "$fast" ]; then
+    export HF_HUB_OFFLINE=1
+    pytest_arguments=(-m "not slow and not browser and not cuda" ${pytest_arguments[@]+"${pytest_arguments[@]}"})
+fi
+exec "$environment/bin/python" -m pytest -n 2 --dist loadgroup ${pytest_arguments[@]+"${pytest_arguments[@]}"}

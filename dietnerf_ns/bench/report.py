@@ -190,7 +190,7 @@ def notes(results: Results) -> list[str]:
     if left_out:
         sections += [
             "## Metrics left out\n",
-            "urlopen error: a metric's weights could not be downloaded; docs/benchmark.md says where the files go.\n",
+            "urlopen error: a metric's weights could not be downloaded; docs/install.md says where the files go.\n",
             "".join(f"- {name}: {reason}\n" for name, reason in left_out.items()),
         ]
     keys = list(dict.fromkeys(key for machine in machines for key in machine))

@@ -20,7 +20,7 @@ def usable_implementation(requested: Implementation, device: torch.device | str)
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda and TCNN_EXISTS:
         return "tcnn"
-    reason = "tinycudann is not installed (see the README)" if on_cuda else "this device is no CUDA GPU"
+    reason = "tinycudann is not installed (see docs/install.md)" if on_cuda else "this device is no CUDA GPU"
     CONSOLE.print(f"Networks: nerfstudio's torch implementation, because {reason}.")
     return "torch"
 

@@ -8,11 +8,11 @@ from dietnerf_ns.data.foreground import border_color, foreground_mask, foregroun
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 
 
-def photo(colour, *, thing=(0.2, 0.4, 0.6), alpha=None, size=40):
-    """A square of a thing's colour on a background; with alpha the thing is opaque."""
+def photo(colour, *, foreground=(0.2, 0.4, 0.6), alpha=None, size=40):
+    """A square of the foreground's colour on a background; with alpha it is opaque."""
     image = torch.tensor(colour).expand(size, size, 3).clone()
     inside = slice(size // 4, -size // 4)
-    image[inside, inside] = torch.tensor(thing)
+    image[inside, inside] = torch.tensor(foreground)
     if alpha is None:
         return image
     opacity = torch.full((size, size, 1), alpha)
@@ -20,14 +20,14 @@ def photo(colour, *, thing=(0.2, 0.4, 0.6), alpha=None, size=40):
     return torch.cat([image, opacity], dim=-1)
 
 
-def test_the_colour_around_all_things_is_found():
-    photos = [photo((0.9, 0.5, 0.1), thing=(shade,) * 3) for shade in (0.1, 0.5)]
+def test_the_colour_around_all_objects_is_found():
+    photos = [photo((0.9, 0.5, 0.1), foreground=(shade,) * 3) for shade in (0.1, 0.5)]
     noisy = [image + 0.01 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0)) for image in photos]
     assert torch.allclose(border_color(photos), torch.tensor([0.9, 0.5, 0.1]))
     assert torch.allclose(border_color(noisy), torch.tensor([0.9, 0.5, 0.1]), atol=0.01)
 
 
-def test_a_thing_may_touch_the_border_here_and_there():
+def test_an_object_may_touch_the_border_in_places():
     image = photo((1.0, 1.0, 1.0))
     image[-1, 10:20] = 0.3  # 10 of 160
     assert border_color([image]) is not None
@@ -66,24 +66,24 @@ def test_at_most_twenty_photos_of_a_dataset_are_read():
 
 
 def test_what_differs_from_the_background_stands_out():
-    image = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06))
+    image = photo((1.0, 0.5, 0.0), foreground=(1.0, 0.5, 0.06))
     assert int(foreground_mask(image, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
-    assert not foreground_mask(photo((1.0, 0.5, 0.0), thing=(0.96, 0.5, 0.0)), torch.tensor([1.0, 0.5, 0.0])).any()
-    opaque = photo((1.0, 0.5, 0.0), thing=(1.0, 0.5, 0.06), alpha=1.0)
+    assert not foreground_mask(photo((1.0, 0.5, 0.0), foreground=(0.96, 0.5, 0.0)), torch.tensor([1.0, 0.5, 0.0])).any()
+    opaque = photo((1.0, 0.5, 0.0), foreground=(1.0, 0.5, 0.06), alpha=1.0)
     assert int(foreground_mask(opaque, torch.tensor([1.0, 0.5, 0.0])).sum()) == 20 * 20
 
 
 def test_what_is_cut_out_stands_out_even_if_it_is_white():
-    cut_out = photo((0.0, 0.0, 0.0), thing=(1.0, 1.0, 1.0), alpha=0.0)
+    cut_out = photo((0.0, 0.0, 0.0), foreground=(1.0, 1.0, 1.0), alpha=0.0)
     assert int(foreground_mask(cut_out, torch.ones(3)).sum()) == 20 * 20
 
 
 def test_transparency_counts_although_the_dataparser_puts_photos_on_white(tmp_path):
-    image = (photo((0.0, 0.0, 0.0), thing=(1.0, 1.0, 1.0), alpha=0.0) * 255).byte().numpy()
+    image = (photo((0.0, 0.0, 0.0), foreground=(1.0, 1.0, 1.0), alpha=0.0) * 255).byte().numpy()
     Image.fromarray(image).save(tmp_path / "photo.png")
     cameras = pinhole_cameras(ring_of_poses(1), width=40, height=40)
     outputs = DataparserOutputs([tmp_path / "photo.png"], cameras, alpha_color=torch.ones(3))
     dataset = AreaDownscaledDataset(outputs)
     assert dataset.get_image_float32(0).min() == 1.0
-    (thing,) = foreground_masks(dataset, torch.ones(3))
-    assert int(thing.sum()) == 20 * 20
+    (foreground,) = foreground_masks(dataset, torch.ones(3))
+    assert int(foreground.sum()) == 20 * 20

@@ -1,4 +1,4 @@
-"""docs/own-photos.md, as it is written: the code is taken out of the page."""
+"""docs/own-photos.md, as it is written: the code comes from the page."""
 
 import json
 import os

@@ -26,8 +26,8 @@ def test_a_sphere_that_every_photo_shows_whole_is_in_the_box():
     center, radius, focal = torch.tensor([1.0, -2.0, 0.5]), 3.0, 60.0
     poses = ring_of_poses(6, center=center.tolist(), radius=radius)
     box = ObjectBox.seen_by(pinhole_cameras(poses, width=60, height=40, focal=focal))
-    thing = radius * 20 / (20**2 + focal**2) ** 0.5  # touches the shorter sides
-    points = center + thing * torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
+    extent = radius * 20 / (20**2 + focal**2) ** 0.5  # touches the shorter sides
+    points = center + extent * torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
     assert box(points).abs().max() < 2
 
 
@@ -45,7 +45,7 @@ def test_the_box_is_in_units_of_the_scene():
     assert torch.allclose(large.half_sizes, 10 * small.half_sizes)
 
 
-def test_cameras_that_aim_past_the_thing_get_a_larger_box():
+def test_cameras_that_aim_past_the_object_get_a_larger_box():
     poses, aside = ring_of_poses(6), 0.3
     poses[:, :, 3] += aside * poses[:, :, 0]
     box = ObjectBox.seen_by(pinhole_cameras(poses))

@@ -12,7 +12,7 @@ from dietnerf_ns.semantic.encoders import EmbeddedEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.weights import load_open_clip
 from dietnerf_ns.utils.errors import UserError
 
-SMALL_MODEL = "ViT-S-32"  # the smallest ViT of open-clip; weights are random here, for none can be downloaded
+SMALL_MODEL = "ViT-S-32"  # the smallest ViT of open-clip; weights are random here because none can be downloaded
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ print(faults() - before)
 
 
 def page_faults(function: str) -> int:
-    """Pages touched anew by allocating and freeing the same 4 MiB fifty times, in a process of its own."""
+    """Page faults of allocating and freeing the same 4 MiB fifty times, in a process of its own."""
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(function=function)], capture_output=True, text=True, check=True
     )

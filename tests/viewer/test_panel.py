@@ -155,7 +155,7 @@ def test_controls_act_on_the_running_training(make_pipeline, make_viewer):
     assert similarity != float(pipeline.semantic.last.similarity)
 
 
-def test_pictures_are_drawn_for_browsers_only_and_at_most_once_a_second(make_pipeline, make_viewer, monkeypatch):
+def test_images_are_drawn_for_browsers_only_and_at_most_once_a_second(make_pipeline, make_viewer, monkeypatch):
     drawn = []
     real = SemanticVisualization.side_by_side
     monkeypatch.setattr(
