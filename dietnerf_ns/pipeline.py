@@ -50,7 +50,8 @@ class DietNeRFPipelineConfig(VanillaPipelineConfig):
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """The semantic consistency loss."""
     max_restarts: int = 2
-    """How often a run whose training collapses early is restarted from a new initialisation; 0 turns this off."""
+    """How often a run whose training collapses early is restarted from a new initialisation; 0 turns this off. Only the
+    models of this package are restarted."""
 
 
 class DietNeRFPipeline(VanillaPipeline):
@@ -93,6 +94,7 @@ class DietNeRFPipeline(VanillaPipeline):
         trains = self.test_mode == "val"
         self.dietnerf = ViewerPanel(self.datamanager.train_dataset, config.semantic if trains else None)
         self.collapse_detector = CollapseDetector()
+        self._fit_to_photos: dict[str, Tensor] = {}
         self._seed = 0
         self._grad_scaler = grad_scaler
 
@@ -114,7 +116,7 @@ class DietNeRFPipeline(VanillaPipeline):
         self._seed = trainer.config.machine.seed
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer))
-        if self.config.max_restarts > 0:
+        if self.config.max_restarts > 0 and self.model.can_restart:
             callbacks.append(self._callback_to_restart(trainer))
         return callbacks + self._callbacks_to_show(trainer.config)
 
@@ -169,7 +171,7 @@ class DietNeRFPipeline(VanillaPipeline):
             CONSOLE.print(
                 f"[bold red]Training collapsed again at step {step}: {collapse}. Continuing without another restart."
             )
-            detector.given_up = True
+            detector.give_up()
             return
         detector.restart(step + 1)
         CONSOLE.print(
@@ -239,9 +241,9 @@ class DietNeRFPipeline(VanillaPipeline):
         if step is not None:  # during training the metrics go to writers that accept numbers only
             return metrics
         missing = self.model.missing_metrics()
-        CONSOLE.print(
-            f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}; left out: {', '.join(missing) or 'none'}."
-        )
+        formats = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.3f}"}
+        known = [text.format(metrics[name]) for name, text in formats.items() if name in metrics]
+        CONSOLE.print(f"{', '.join(known)}; left out: {', '.join(missing) or 'none'}.")
         return metrics | {"left_out": missing}
 
     def load_pipeline(self, loaded_state: dict, step: int) -> None:

@@ -145,7 +145,7 @@ def test_checkpoints_of_another_model_are_refused(pipeline):
 def test_the_loss_changed_in_the_viewer_has_the_gradient_limit_that_was_set_there(pipeline):
     """Everything is read from the running loss, whose settings the viewer replaces."""
     semantic = pipeline.semantic
-    semantic.config = replace(semantic.config, weight=1e3, max_gradient_ratio=0.0)
+    semantic.reconfigure(weight=1e3, max_gradient_ratio=0.0)
     both, _ = step_gradient(pipeline, 20)
     semantic.paused = True
     photometric, _ = step_gradient(pipeline, 20)
@@ -185,8 +185,18 @@ def test_another_ray_based_model_is_trained_with_the_semantic_loss(tiny_pipeline
     losses = train_step(pipeline, callbacks, 20)
     losses["semantic_loss"].backward()
     assert isinstance(pipeline.model, SemanticModel)
+    assert not any("restart" in callback.func.__name__ for callback in callbacks), "its loss need not be an MSE"
     assert sum(float(p.grad.abs().sum()) for p in pipeline.model.field.parameters() if p.grad is not None) > 0
     assert pipeline.semantic.last.gradient.abs().max() > 0
+
+
+def test_a_model_with_metrics_of_other_names_is_evaluated(tiny_pipeline_config, monkeypatch, capsys):
+    measured = {"psnr": 20.0, "fine_ssim": 0.5}
+    monkeypatch.setattr(VanillaPipeline, "get_average_eval_image_metrics", lambda *_: dict(measured))
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="test")
+    capsys.readouterr()
+    assert pipeline.get_average_eval_image_metrics() == measured | {"left_out": {}}
+    assert "PSNR 20.00 dB; left out: none." in capsys.readouterr().out
 
 
 def test_a_model_that_renders_no_rays_is_refused_in_one_line(tiny_pipeline_config):
@@ -247,7 +257,9 @@ def test_a_fitted_box_comes_with_the_checkpoint(tiny_pipeline_config):
     assert rendering.model is model, "nothing had to be built again"
 
 
-def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipeline_config, tiny_scene, tmp_path):
+def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(
+    tiny_pipeline_config, tiny_scene, tmp_path, capsys
+):
     scene = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
     manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=scene))
     manager.data = None
@@ -255,8 +267,10 @@ def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipel
     trained = config.setup(device="cpu", test_mode="val").eval()
     camera = trained.datamanager.train_dataset.cameras[0:1]
     shutil.rmtree(scene / "images")
+    assert "Scene: object." in capsys.readouterr().out
     rendering = config.setup(device="cpu", test_mode="inference").eval()
     assert not isinstance(rendering.model.field.spatial_distortion, ObjectBox), "it could not see the photos"
+    assert "Scene:" not in capsys.readouterr().out, "nothing is known yet"
     rendering.load_pipeline(trained.state_dict(), step=0)
     assert isinstance(rendering.model.field.spatial_distortion, ObjectBox) and not rendering.model.training
     with torch.no_grad():
@@ -264,13 +278,16 @@ def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(tiny_pipel
     assert torch.equal(*images) and images[0].std() > 0
 
 
-def test_what_was_trained_without_tinycudann_is_rendered_without_it(tiny_pipeline_config):
+def test_what_was_trained_without_tinycudann_is_rendered_without_it(tiny_pipeline_config, monkeypatch):
     """tinycudann cannot be had here: the model only says that it would use it."""
     trained = tiny_pipeline_config.setup(device="cpu", test_mode="val")
     rendered = tiny_pipeline_config.setup(device="cpu", test_mode="test")
     rendered.model.config, model = replace(rendered.model.config, implementation="tcnn"), rendered.model
+    asked, rebuild = [], model.rebuild
+    monkeypatch.setattr(model, "rebuild", lambda **changes: asked.append(changes) or rebuild(**changes))
     rendered.load_pipeline(trained.state_dict(), step=0)
-    assert rendered.model is not model and rendered.model.config.implementation == "torch"
+    assert rendered.model is not model
+    assert [changes["implementation"] for changes in asked] == ["torch"]
     for name, value in trained.model.field.state_dict().items():
         assert torch.equal(rendered.model.field.state_dict()[name], value)
     resumed = tiny_pipeline_config.setup(device="cpu", test_mode="val")

@@ -65,7 +65,7 @@ if [ ! -e "$installed" ]; then
     rm -rf "$environment"
     python3 -m venv "$environment" || fail "python3 -m venv failed, see above (Debian: apt-get install python3-venv)."
     "$environment/bin/pip" install --quiet --editable ".[test]" ||
-        fail "pip could not install the package and its tests' dependencies, see above. Run this again once that is solved."
+        fail "pip could not install the package and what its tests need, see above. Solve that and run this again."
 elif [ "$(cat "$installed")" != "$PWD" ]; then
     "$environment/bin/pip" install --quiet --no-deps --editable . || fail "pip install --editable . failed, see above."
 fi
@@ -74,7 +74,6 @@ echo "$PWD" >"$installed"
 "$environment/bin/ruff" check .
 "$environment/bin/ruff" format --check .
 if [ -n "$fast" ]; then
-    export HF_HUB_OFFLINE=1
     pytest_arguments=(-m "not slow and not browser and not cuda" ${pytest_arguments[@]+"${pytest_arguments[@]}"})
 fi
-exec "$environment/bin/python" -m pytest -n 2 --dist loadgroup ${pytest_arguments[@]+"${pytest_arguments[@]}"}
+exec "$environment/bin/python" -m pytest -n 2 ${pytest_arguments[@]+"${pytest_arguments[@]}"}

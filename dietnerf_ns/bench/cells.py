@@ -26,7 +26,7 @@ from dietnerf_ns.bench.scenes import (
     transforms_file,
     write_few_shot_copy,
 )
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import SettingError, UserError
 
 FEW_SHOT_COPIES = "scenes"
 
@@ -77,6 +77,8 @@ def _prepare_data(
         return _PreparedData(str(folder.resolve()), short_hash(describe_folder(folder)))
     try:
         splits = chosen_splits(folder, views, experiment)
+    except SettingError as error:
+        raise UserError(f"Scene {scene.name}, {views.label}: {error.reason}") from error
     except UserError as error:
         raise UserError(f"Scene {scene.name}, {views.label}: {error}") from error
     frames = {name: split.frames for name, split in splits.items()}

@@ -190,6 +190,9 @@ def check_names(experiment: Experiment) -> None:
     for views in experiment.views:
         if views.protocol is not None:
             check_known("protocol", views.protocol, PROTOCOLS)
+        given = [name for name in ("protocol", "indices", "count") if getattr(views, name) is not None]
+        if len(given) > 1:
+            raise UserError(f"views: {' and '.join(given)} contradict each other; choose the views in one way only.")
     for scene in experiment.scenes:
         check_known("dataparser", scene.parser, all_dataparsers)
     dataparsers = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)

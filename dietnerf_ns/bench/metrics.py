@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dietnerf_ns.models.metrics import missing_metrics
 from dietnerf_ns.semantic.encoders import EncoderConfig
-from dietnerf_ns.utils.errors import in_one_line
+from dietnerf_ns.utils.errors import flags_under, in_one_line
 
 NERFSTUDIO, PAPER, SEMANTIC = "nerfstudio", "paper", "semantic"
 Image = Float[Tensor, "height width 3"]
@@ -97,9 +97,10 @@ def semantic_similarity(similarity: dict[str, Any], device: torch.device) -> Com
         device: device that the encoder runs on.
 
     Raises:
-        SettingError: the encoder's weights cannot be loaded.
+        UserError: the encoder's weights cannot be loaded.
     """
-    encoder = EncoderConfig(**similarity).load_encoder(device)
+    with flags_under("similarity.", separator="_"):
+        encoder = EncoderConfig(**similarity).load_encoder(device)
 
     def compare(photo: Image, render: Image) -> float:
         a, b = (encoder.embed(encoder.preprocess(as_batch(image, device))) for image in (photo, render))

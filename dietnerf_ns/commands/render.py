@@ -72,7 +72,7 @@ class Orbit:
         pipeline = load_run(self.load_config)
         photos = pipeline.datamanager.train_dataset
         assert photos is not None, "the pipeline was loaded without its training photos"
-        cameras = self._cameras(photos.cameras.to("cpu"))
+        cameras = self.cameras(photos.cameras.to("cpu"))
         try:
             write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
         except KeyboardInterrupt:
@@ -97,7 +97,12 @@ class Orbit:
         if not self.load_config.is_file():
             raise UserError(f"--load-config {self.load_config}: there is no such file; give a run's config.yml.")
 
-    def _cameras(self, training_cameras: Cameras) -> Cameras:
+    def cameras(self, training_cameras: Cameras) -> Cameras:
+        """The cameras of the frames; prints what the turntable does.
+
+        Args:
+            training_cameras: on the CPU; camera-to-world matrices with OpenGL axes.
+        """
         from nerfstudio.utils.rich_utils import CONSOLE
 
         from dietnerf_ns.orbit.turntable import (

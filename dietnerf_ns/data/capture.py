@@ -35,20 +35,22 @@ class Capture:
     """Of the foreground; None without a uniform background or whole silhouettes."""
     foreground_masks: tuple[Bool[Tensor, "height width"], ...] = ()
     """One for each photo; empty without a uniform background."""
+    photos_opened: bool = False
+    """Whether the photos were looked at; rendering opens none."""
 
     @classmethod
     def of_photos(cls, dataset: InputDataset) -> Capture:
         """Look at the photos of a dataset."""
         background = uniform_background(dataset)
         if background is None:
-            return cls(dataset.cameras)
+            return cls(dataset.cameras, photos_opened=True)
         masks = foreground_masks(dataset, background)
-        names = [path.name for path in dataset.image_filenames]
-        return cls(dataset.cameras, background, visual_hull(dataset.cameras, masks, names), tuple(masks))
+        hull = visual_hull(dataset.cameras, masks, [path.name for path in dataset.image_filenames])
+        return cls(dataset.cameras, background, hull, tuple(masks), photos_opened=True)
 
     @classmethod
     def in_metadata(cls, metadata: Mapping[str, Any]) -> Capture | None:
-        """The capture that the datamanager put into a dataset's metadata; None if another datamanager made it."""
+        """The capture that the datamanager put into a dataset's metadata, or None if there is none."""
         return metadata.get(CAPTURE)
 
     def state(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,19 +27,29 @@ def checked(config: DataParserConfig) -> DataParserConfig:
     return replace(config, _target=type(parser.__name__, (_CheckedDataParser, parser), {}))
 
 
+@contextlib.contextmanager
+def _translated(config: DataParserConfig) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except READ_ERRORS as error:
+        raise UserError(f"The dataparser cannot read {config.data}: {in_one_line(error)}") from error
+
+
 class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
+    def __init__(self, config: DataParserConfig):
+        with _translated(config):
+            super().__init__(config)
+
     def get_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
         """Images and cameras of a split.
 
         Raises:
             UserError: the dataparser cannot read its data; the dataparser's error is the cause.
         """
-        try:
+        with _translated(self.config):
             return self._with_usable_scale(split, **kwargs)
-        except (UserError, torch.OutOfMemoryError):
-            raise
-        except READ_ERRORS as error:
-            raise UserError(f"The dataparser cannot read {self.config.data}: {in_one_line(error)}") from error
 
     def _with_usable_scale(self, split: str, **kwargs) -> DataparserOutputs:
         if not getattr(self.config, "auto_scale_poses", False):

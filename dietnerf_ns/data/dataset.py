@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
 import numpy as np
 from jaxtyping import UInt8
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -9,7 +13,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
 from dietnerf_ns.utils.compat import complete_cameras
-from dietnerf_ns.utils.errors import UserError, in_one_line
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 from dietnerf_ns.utils.images import downscale_by_area
 
 KEPT_BYTES = 2**30
@@ -35,19 +39,35 @@ class AreaDownscaledDataset(InputDataset):
         changed.
 
         Raises:
-            UserError: the file cannot be read as an image.
+            UserError: the file cannot be read.
         """
         if image_idx in self._kept:
             return self._kept[image_idx]
-        path = self._dataparser_outputs.image_filenames[image_idx]
-        try:
+        with self._naming(image_idx):
             image = self._decode(image_idx)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read as an image: {in_one_line(error)}") from error
         if self._kept_bytes + image.nbytes <= KEPT_BYTES:
             self._kept[image_idx] = image
             self._kept_bytes += image.nbytes
         return image
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
+        """The image as nerfstudio's data loaders take it, with its mask if there is one.
+
+        Raises:
+            UserError: a file cannot be read, or image and mask do not fit together.
+        """
+        with self._naming(image_idx):
+            return super().get_data(image_idx, image_type)
+
+    @contextlib.contextmanager
+    def _naming(self, image_idx: int) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except READ_ERRORS as error:
+            path = self._dataparser_outputs.image_filenames[image_idx]
+            raise UserError(f"{path}: this photo or its mask cannot be read: {in_one_line(error)}") from error
 
     def _decode(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:
         if self.scale_factor >= 1.0:

@@ -45,12 +45,12 @@ class ForegroundPixelSampler(PixelSampler):
     """
 
     config: ForegroundPixelSamplerConfig
-    foreground: Bool[Tensor, "photos height width"] | None = None
-    """The foreground and its margin in each photo of the dataset."""
 
     def __init__(self, config: ForegroundPixelSamplerConfig, **kwargs):
         check_limits(config, {"subject_share": (0 <= config.subject_share <= 1, "at least 0 and at most 1")})
         super().__init__(config, **kwargs)
+        self._masks: Sequence[Bool[Tensor, "height width"]] = ()
+        self._num_foreground_pixels = 0
         self._photos: Tensor | None = None
         self._foreground_pixels = torch.empty(0, dtype=torch.int32)
 
@@ -58,15 +58,22 @@ class ForegroundPixelSampler(PixelSampler):
         """Set the foreground of the dataset's photos, to which a margin is added.
 
         Args:
-            masks: one for each photo.
+            masks: one for each photo; not copied.
         """
-        if len({mask.shape for mask in masks}) != 1 or self.config.subject_share == 0:
-            return
-        width = 2 * round(FOREGROUND_MARGIN * min(masks[0].shape)) + 1
+        if len({mask.shape for mask in masks}) == 1 and self.config.subject_share > 0:
+            self._masks = masks
+            self._num_foreground_pixels = sum(int(self.foreground(photo).sum()) for photo in range(len(masks)))
+
+    def foreground(self, photo: int) -> Bool[Tensor, "height width"]:
+        """The foreground of a photo with its margin.
+
+        Args:
+            photo: index of a photo whose mask has been set.
+        """
+        mask = self._masks[photo]
+        width = 2 * round(FOREGROUND_MARGIN * min(mask.shape)) + 1
         kernel = np.ones((width, width), dtype=np.uint8)
-        self.foreground = torch.stack(
-            [torch.from_numpy(cv2.dilate(mask.byte().numpy(), kernel)).bool() for mask in masks]
-        )
+        return torch.from_numpy(cv2.dilate(mask.byte().numpy(), kernel)).bool()
 
     def pixel_probabilities(self, photo: int, num_photos: int, num_pixels: int) -> Float[Tensor, "num_pixels"]:
         """Probability of each pixel of a photo, row by row, to be a ray's pixel; masks of the dataset are ignored.
@@ -77,19 +84,29 @@ class ForegroundPixelSampler(PixelSampler):
             num_pixels: pixels of a photo.
         """
         uniform = 1 / (num_photos * num_pixels)
-        if self.foreground is None or not self.foreground.any():
+        if self._num_foreground_pixels == 0:
             return torch.full((num_pixels,), uniform)
-        share, foreground = self.config.subject_share, self.foreground[photo].flatten()
-        return (1 - share) * uniform + share * foreground / self.foreground.sum()
+        share, foreground = self.config.subject_share, self.foreground(photo).flatten()
+        return (1 - share) * uniform + share * foreground / self._num_foreground_pixels
 
     def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
         """The pixels of a step; the foreground pixels are listed again when the batch has new photos."""
-        if self.foreground is not None and self._photos is not batch["image"]:
-            foreground = self.foreground[batch["image_idx"].cpu()]
-            if "mask" in batch and not self.config.ignore_mask:
-                foreground = foreground & batch["mask"][..., 0].bool().cpu()
-            self._photos, self._foreground_pixels = batch["image"], _indices(foreground).to(batch["image"].device)
+        if len(self._masks) > 0 and self._photos is not batch["image"]:
+            self._photos = batch["image"]
+            self._foreground_pixels = self._list_foreground(batch).to(batch["image"].device)
         return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
+
+    def _list_foreground(self, batch: dict) -> Int[Tensor, "n"]:
+        """Flat indices of the batch's foreground pixels, in a small type because there may be hundreds of millions."""
+        masked = "mask" in batch and not self.config.ignore_mask
+        kind = torch.int32 if batch["image"].shape[:3].numel() < 2**31 else torch.int64
+        indices = []
+        for i, photo in enumerate(batch["image_idx"].tolist()):
+            foreground = self.foreground(photo)
+            if masked:
+                foreground = foreground & batch["mask"][i, ..., 0].bool().cpu()
+            indices.append((foreground.flatten().nonzero()[:, 0] + i * foreground.numel()).to(kind))
+        return torch.cat(indices)
 
     def sample_method(
         self,
@@ -109,12 +126,6 @@ class ForegroundPixelSampler(PixelSampler):
             rows = pixels // image_width
             indices[:count] = torch.stack([rows // image_height, rows % image_height, pixels % image_width], dim=-1)
         return indices
-
-
-def _indices(mask: Bool[Tensor, "photos height width"]) -> Int[Tensor, "n"]:
-    """Flat indices of the true pixels, in the smallest type: with many photos there are hundreds of millions."""
-    kind = torch.int32 if mask.numel() < 2**31 else torch.int64
-    return torch.cat([(part.flatten().nonzero()[:, 0] + i * part.numel()).to(kind) for i, part in enumerate(mask)])
 
 
 @dataclass

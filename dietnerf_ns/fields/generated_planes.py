@@ -86,20 +86,19 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         self._generate()
         return super().forward(positions)
 
+    def planes(self) -> list[Float[Tensor, "3 channels side side"]]:
+        """The planes of this step, from coarse to fine, with gradients to the generator."""
+        self._generate()
+        return super().planes()
+
     def optimizer_groups(self) -> dict[str, list[nn.Parameter]]:
         """The generator has a learning rate of its own."""
         return {"plane_generator": list(self.generator.parameters())}
 
     def gradient_inputs(self, parameters: list[Tensor]) -> list[Tensor]:
         """The planes of this step in place of the generator's parameters, so that losses share its backward pass."""
-        self._generate()
         generator = {id(parameter) for parameter in self.generator.parameters()}
         return [*self.planes(), *(parameter for parameter in parameters if id(parameter) not in generator)]
-
-    def total_variation(self) -> Float[Tensor, ""]:
-        """See `MultiResolutionTriplanes.total_variation`."""
-        self._generate()
-        return super().total_variation()
 
     def _generate(self) -> None:
         if self._generated and (self._differentiable or not torch.is_grad_enabled()):

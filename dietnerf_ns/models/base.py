@@ -41,6 +41,10 @@ class SemanticModel(Model):
     """
 
     renderer_rgb: RGBRenderer
+    can_restart: bool = False
+    """Whether a collapsed training may be restarted: the photometric loss is a mean squared error, parameters keep
+    their shapes while training, and `rebuild` draws new random numbers. True for the models of this package."""
+
     first_step: int = 0
     """Step at which the present initialisation started to train; see `begin_attempt`."""
 

@@ -107,7 +107,8 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         if not isinstance(dataparser, BlenderDataParserConfig):
             return self
         missing = self._not_given(BLENDER_PRESET)
-        CONSOLE.print(f"blender-data: {', '.join(f'{name} {value}' for name, value in missing.items())}.")
+        if missing:
+            CONSOLE.print(f"blender-data: {', '.join(f'{name} {value}' for name, value in missing.items())}.")
         return replace(self, **missing)
 
     def completed(self, scene: SceneSetup) -> DietNeRFModelConfig:
@@ -121,7 +122,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         """Read a configuration; one that was saved by version 0.1 does not tell defaults from given values."""
         if "proposal_plane_resolution" in state:
             unset = {name: getattr(type(self), name) for name, value in DEFAULTS.items() if state.get(name) == value}
-            state = state | unset
+            state = {name: value for name, value in (state | unset).items() if name != "proposal_plane_resolution"}
         self.__dict__.update(state)
 
 
@@ -134,6 +135,7 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
 
     config: DietNeRFModelConfig
     lpips: LazyLPIPS
+    can_restart = True
 
     def populate_modules(self) -> None:
         """Build nerfacto, then replace its field and proposal networks by those of the chosen scene representation.
@@ -146,11 +148,10 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
 
     def _populate_modules(self) -> None:
         _check(self.config)
-        self._given_config = self.config
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
+        self._given_config = replace(self.config, implementation=implementation)
         scene = self._scene_setup()
-        background = scene.background if self.config.background_color in NOT_GIVEN else None
-        self.config = replace(self.config.completed(scene), implementation=implementation)
+        self.config = self._given_config.completed(scene)
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space in front of the near plane untrained.
@@ -165,13 +166,13 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
             near, far = self.config.near_plane, self.config.far_plane
             assert near is not None and far is not None, "the configuration is complete"
             self.collider = BoxCollider(scene.space, near, far)
-        if background is not None:
-            self.renderer_rgb.background_color = background
+        if scene.background is not None:
+            self.renderer_rgb.background_color = scene.background
         draw_tcnn_parameters(self)
 
     @property
     def given_config(self) -> DietNeRFModelConfig:
-        """The configuration before anything was derived from the scene."""
+        """The configuration before anything was derived from the scene, with an implementation that the device has."""
         return self._given_config
 
     @property
@@ -185,7 +186,10 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
         hull = capture.hull if capture is not None and may_fit else None
         if config.disable_scene_contraction:
             return bounded_scene(self.scene_box.aabb, hull) if config.fit_box else SceneSetup()
-        return SceneSetup() if capture is None else recognised_scene(config.scene, capture, hull)
+        if capture is None:
+            return SceneSetup()
+        background = capture.background if config.background_color in NOT_GIVEN else None
+        return recognised_scene(config.scene, capture, hull=hull, background=background)
 
     def _replace_field(self) -> None:
         on_hash = self.config.field == "hash"

@@ -44,7 +44,7 @@ class SceneSetup:
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the model that the scene determines."""
     background: Float[Tensor, "3"] | None = None
-    """Background colour of the photos, RGB in [0, 1]."""
+    """RGB in [0, 1] in place of the model's background colour."""
 
 
 def bounded_scene(aabb: Float[Tensor, "2 3"], hull: VisualHull | None) -> SceneSetup:
@@ -61,24 +61,32 @@ def bounded_scene(aabb: Float[Tensor, "2 3"], hull: VisualHull | None) -> SceneS
     return SceneSetup(box)
 
 
-def recognised_scene(wanted: Literal["auto"] | SceneKind, capture: Capture, hull: VisualHull | None) -> SceneSetup:
+def recognised_scene(
+    wanted: Literal["auto"] | SceneKind,
+    capture: Capture,
+    *,
+    hull: VisualHull | None,
+    background: Float[Tensor, "3"] | None,
+) -> SceneSetup:
     """The setup of a scene according to what its cameras see.
 
     Args:
         wanted: the kind of scene, or `auto` to recognise it.
         capture: the training views.
         hull: reduces the box of an object; without it the box is as large as the photos show.
+        background: that of an object, RGB in [0, 1]; None leaves the model's.
 
     Raises:
         SettingError: the cameras do not fit the kind of scene.
     """
     kind = _kind(capture) if wanted == "auto" else wanted
     if kind == "object":
-        return _object(capture, hull)
+        return _object(capture, hull, background)
     if kind == "front-facing":
         return _front_facing(capture)
-    reason = " (the photos have no uniform background)" if wanted == "auto" and capture.background is None else ""
-    CONSOLE.print(f"Scene: around{reason}.")
+    if capture.photos_opened:
+        reason = " (the photos have no uniform background)" if wanted == "auto" and capture.background is None else ""
+        CONSOLE.print(f"Scene: around{reason}.")
     return SceneSetup()
 
 
@@ -88,16 +96,15 @@ def _kind(capture: Capture) -> SceneKind:
     return "object" if capture.background is not None and surround_one_object(capture.cameras) else "around"
 
 
-def _object(capture: Capture, hull: VisualHull | None) -> SceneSetup:
+def _object(capture: Capture, hull: VisualHull | None, background: Float[Tensor, "3"] | None) -> SceneSetup:
     cube = ObjectBox.seen_by(capture.cameras)
     density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(cube.half_sizes.max())
     box = _fitted(cube, hull)
     # A hull is known in training only; a trained box comes with the checkpoint.
     where = "" if hull is None else f" Box {_sides(box)} around {_numbers(box.center)}."
-    colour = capture.background
-    background = "" if colour is None else f" Background RGB {_numbers(colour)} from the photos."
-    CONSOLE.print(f"Scene: object.{where}{background} For a scene with surroundings: --pipeline.model.scene around.")
-    return SceneSetup(box, OBJECT_PRESET | {"average_init_density": density}, colour)
+    colour = "" if background is None else f" Background RGB {_numbers(background)} from the photos."
+    CONSOLE.print(f"Scene: object.{where}{colour} For a scene with surroundings: --pipeline.model.scene around.")
+    return SceneSetup(box, OBJECT_PRESET | {"average_init_density": density}, background)
 
 
 def _front_facing(capture: Capture) -> SceneSetup:

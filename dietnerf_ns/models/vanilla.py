@@ -52,6 +52,7 @@ class DietVanillaModel(SemanticModel, NeRFModel):
     field_coarse: NeRFField
     field_fine: NeRFField
     lpips: LazyLPIPS
+    can_restart = True
 
     def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
         """The coarse render, the fine one, or both."""

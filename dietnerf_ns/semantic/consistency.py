@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -173,15 +173,15 @@ class SemanticConsistency:
         self.targets = embed_photos(self.encoder, photos, blend, self.device)
         self._seed = seed
 
-    def reconfigure(self, *, weight: float, every: int) -> None:
-        """Change the loss from the next step of a running training on.
+    def reconfigure(self, **settings: Any) -> None:
+        """Change settings from the next step of a running training on.
 
         Args:
-            weight: lambda.
-            every: steps from one semantic view to the next.
+            settings: fields of `SemanticConfig`, except for those that decide on the encoder, the poses, and the first
+                and the last semantic step, which have been used already.
         """
-        self.config = replace(self.config, weight=weight, every=every)
-        self.schedule = replace(self.schedule, every=every)
+        self.config = replace(self.config, **settings)
+        self.schedule = replace(self.schedule, every=self.config.every)
 
     def is_active(self, step: int) -> bool:
         """Whether the step lies in the part of the run that has semantic views, and they are not paused."""

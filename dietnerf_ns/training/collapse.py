@@ -113,6 +113,10 @@ class CollapseDetector:
         )
         return f"the scene is {state}; training rays have PSNR {psnr:.1f} dB, a single colour {one_colour:.1f} dB"
 
+    def give_up(self) -> None:
+        """Watch nothing any more."""
+        self.given_up = True
+
     def restart(self, step: int) -> None:
         """Begin a new attempt at a step."""
         self.restarts += 1

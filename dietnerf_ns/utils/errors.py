@@ -34,26 +34,28 @@ class SettingError(UserError):
         self.setting, self.value, self.reason = setting, value, reason
         super().__init__(self.message(prefix=""))
 
-    def message(self, *, prefix: str) -> str:
+    def message(self, *, prefix: str, separator: str = "-") -> str:
         """The message with the setting as it is typed.
 
         Args:
-            prefix: what precedes the setting's name on the command line, such as `--pipeline.semantic.`.
+            prefix: what precedes the setting's name, such as `--pipeline.semantic.`.
+            separator: between the words of a name: a dash on the command line, an underscore in files.
         """
-        return f"{prefix}{self.setting.replace('_', '-')} {self.value}: {self.reason}"
+        return f"{prefix}{self.setting.replace('_', separator)} {self.value}: {self.reason}"
 
 
 @contextlib.contextmanager
-def flags_under(prefix: str) -> Iterator[None]:
-    """Turn a `SettingError` raised inside into a `UserError` that names the flag.
+def flags_under(prefix: str, *, separator: str = "-") -> Iterator[None]:
+    """Turn a `SettingError` raised inside into a `UserError` that names the flag, or the key of a file.
 
     Args:
         prefix: of the flags, such as `--pipeline.semantic.`.
+        separator: between the words of a name; see `SettingError.message`.
     """
     try:
         yield
     except SettingError as error:
-        raise UserError(error.message(prefix=prefix)) from error
+        raise UserError(error.message(prefix=prefix, separator=separator)) from error
 
 
 def check_limits(settings: object, limits: Mapping[str, tuple[bool, str]]) -> None:

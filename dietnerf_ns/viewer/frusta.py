@@ -58,8 +58,13 @@ class SemanticFrusta:
             visible=self._visible,
         )
 
+    @property
+    def drawn(self) -> list[CameraFrustumHandle]:
+        """The frusta in the 3D scene, at most as many as are kept."""
+        return list(self._handles.values())
+
     def set_visible(self, visible: bool) -> None:
         """Show or hide all frusta, including those that are drawn later."""
         self._visible = visible
-        for handle in list(self._handles.values()):
+        for handle in self.drawn:
             handle.visible = visible

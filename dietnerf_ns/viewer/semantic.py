@@ -39,7 +39,7 @@ class SemanticFolder(Folder):
         self._curves = TrainingCurves()
         camera_to_worlds = photos.cameras.camera_to_worlds.cpu()
         *_, radius = start_of_orbit(camera_to_worlds, orbit_sphere(camera_to_worlds))
-        self._frusta = SemanticFrusta(photos.cameras[0:1].to("cpu"), size=FRUSTUM_PER_RADIUS * radius)
+        self.frusta = SemanticFrusta(photos.cameras[0:1].to("cpu"), size=FRUSTUM_PER_RADIUS * radius)
         self._next_refresh = 0.0
         self._shown: SemanticStep | None = None
         self._make_elements(config)
@@ -54,7 +54,7 @@ class SemanticFolder(Folder):
         self._weight = Slider("lambda", config.weight, 0.0, most, most / 200, disabled=off, cb_hook=self._change)
         self._every = Slider("every K steps", config.every, 1, longest, 1, disabled=off, cb_hook=self._change)
         self._show_poses = Checkbox(
-            "Show semantic poses", True, disabled=off, cb_hook=lambda box: self._frusta.set_visible(box.value)
+            "Show semantic poses", True, disabled=off, cb_hook=lambda box: self.frusta.set_visible(box.value)
         )
         self.show(self._status, self._image, self._plot, self._pause, self._weight, self._every, self._show_poses)
 
@@ -82,7 +82,7 @@ class SemanticFolder(Folder):
         """
         last = None if self._semantic is None else self._semantic.last
         if last is not None and last.step == step:
-            self._frusta.add(last.view.camera_to_world)
+            self.frusta.add(last.view.camera_to_world)
         is_active = self._semantic is not None and self._semantic.is_active(step)
         self._curves.add(step, mse=mse, semantic_loss=last.loss if last is not None and is_active else None)
         now = time.monotonic()
@@ -95,7 +95,7 @@ class SemanticFolder(Folder):
         server = self._browser_cameras.viser_server
         if server is not None and self._browser_cameras.connected():
             self._plot.redraw()
-            self._frusta.draw(server)
+            self.frusta.draw(server)
             self._show_last(step)
 
     def end(self, step: int) -> None:

@@ -42,6 +42,7 @@ def test_labels_of_views(views, label):
 @pytest.mark.parametrize(
     "content, words",
     [
+        ({"views": [{"count": 3, "indices": [0, 1]}]}, ["views", "indices and count contradict each other"]),
         ({"sceens": []}, ["unknown key sceens", "scenes"]),
         ({"methods": [{"name": "nerfacto", "overides": {}}]}, ["methods.0.overides", "name, label, overrides"]),
         ({"views": [{"strategy": "best"}]}, ["views.0.strategy 'best'", "'first', 'random' or 'farthest'"]),

@@ -159,8 +159,35 @@ def test_a_photo_that_cannot_be_decoded_is_named(tiny_scene, tmp_path):
     scene = shutil.copytree(tiny_scene, tmp_path / "scene")
     photo = scene / "train" / "r_3.png"
     photo.write_bytes(photo.read_bytes()[:300])
-    with pytest.raises(UserError, match=r"r_3\.png: cannot be read as an image"):
+    with pytest.raises(UserError, match=r"r_3\.png: this photo or its mask cannot be read: OSError"):
         datamanager(BlenderDataParserConfig(data=scene))
+
+
+def test_a_photo_with_channels_that_nerfstudio_does_not_read_is_named(tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
+    for index in range(6):
+        Image.new("LA", (100, 100)).save(scene / "images" / f"{index}.png")
+    with pytest.raises(UserError, match=r"0\.png: this photo or its mask cannot be read: AssertionError"):
+        datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
+
+
+def test_a_missing_mask_names_its_photo(tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
+    meta = json.loads((scene / "transforms.json").read_text())
+    for frame in meta["frames"]:
+        frame["mask_path"] = f"masks/{Path(frame['file_path']).name}"
+    (scene / "transforms.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match=r"\.png: this photo or its mask cannot be read: FileNotFoundError"):
+        datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1), test_mode="val")
+
+
+def test_a_dataparser_that_cannot_be_built_is_one_clear_error(tiny_scene, monkeypatch):
+    def broken(self, config):
+        raise KeyError("scale")
+
+    monkeypatch.setattr(NerfstudioDataParserConfig()._target, "__init__", broken)
+    with pytest.raises(UserError, match="The dataparser cannot read .*: KeyError: 'scale'"):
+        datamanager(NerfstudioDataParserConfig(data=tiny_scene))
 
 
 def test_each_training_photo_is_decoded_once(tiny_scene, tmp_path, monkeypatch):

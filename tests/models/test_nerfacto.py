@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
@@ -65,6 +67,8 @@ def test_a_configuration_of_version_0_1_gets_what_the_data_needs():
     old.__setstate__(state)
     fitted = old.fitted_to(BlenderDataParserConfig())
     assert (fitted.near_plane, fitted.background_color, fitted.far_plane) == (2.0, "white", 7.0)
+    old.near_plane = 0.05
+    assert copy.deepcopy(old).near_plane == 0.05, "given now"
 
 
 def test_front_facing_cameras_get_their_contraction_and_near_plane():
@@ -106,9 +110,10 @@ def test_an_object_on_a_uniform_background_gets_its_box_planes_and_colour():
     assert not torch.allclose(rgb[~misses], GREY)
 
 
-def test_what_the_user_set_stays_in_the_box_of_an_object():
+def test_what_the_user_set_stays_in_the_box_of_an_object(capsys):
     cameras = pinhole_cameras(ring_of_poses(5))
     model = unbounded_model(cameras, background=GREY, near_plane=1.5, background_color="black")
+    assert "Background" not in capsys.readouterr().out, "the photos' is not used"
     assert model.collider.near_plane == 1.5 and model.renderer_rgb.background_color == "black"
     without_background = unbounded_model(cameras, scene="object")
     assert isinstance(without_background.field.spatial_distortion, ObjectBox)

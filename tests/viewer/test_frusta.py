@@ -29,7 +29,7 @@ def test_frusta_are_at_the_latest_semantic_poses(frusta, server):
     frusta.draw(server)
     frusta.add(poses[-1])
     frusta.draw(server)
-    positions = torch.tensor(np.stack([handle.position for handle in frusta._handles.values()]))
+    positions = torch.tensor(np.stack([handle.position for handle in frusta.drawn]))
     latest = poses[-NUM_FRUSTA:, :, 3].double()
     assert len(positions) == NUM_FRUSTA
     assert torch.cdist(latest, positions / VISER_UNITS_PER_SCENE_UNIT).min(dim=1).values.max() < 1e-5
@@ -54,6 +54,6 @@ def test_hiding_applies_to_drawn_and_to_later_frusta(frusta, server):
     frusta.set_visible(False)
     frusta.add(ring_of_poses(2)[1])
     frusta.draw(server)
-    assert [handle.visible for handle in frusta._handles.values()] == [False, False]
+    assert [handle.visible for handle in frusta.drawn] == [False, False]
     frusta.set_visible(True)
-    assert [handle.visible for handle in frusta._handles.values()] == [True, True]
+    assert [handle.visible for handle in frusta.drawn] == [True, True]

@@ -178,7 +178,7 @@ def test_images_are_drawn_for_browsers_only_and_at_most_once_a_second(make_pipel
     assert 'src="data:image/jpeg;base64,' in folder.element_01.content
     assert re.search(r"Step 2\. Last semantic step 2: L_sc \d\.\d+, similarity", folder.element_00.content)
     assert folder.element_02.gui_handle.figure.data[0].x == (0,)
-    assert len(folder._frusta._handles) == 3, "one for each semantic step that was drawn"
+    assert len(folder.frusta.drawn) == 3, "one for each semantic step that was drawn"
 
 
 def test_without_a_viewer_nothing_is_done_for_the_panel(make_pipeline):
@@ -244,11 +244,11 @@ def test_gradient_of_the_last_semantic_view_is_kept(make_pipeline):
 def test_checkbox_hides_the_frusta_of_semantic_views(make_pipeline, make_viewer):
     pipeline = make_pipeline()
     viewer = make_viewer(pipeline)
-    frusta = pipeline.dietnerf.semantic_consistency._frusta
+    frusta = pipeline.dietnerf.semantic_consistency.frusta
     frusta.add(ring_of_poses(1)[0])
     frusta.draw(viewer.viser_server)
     elements(viewer)[0]["Show semantic poses"].value = False
-    soon(lambda: not any(handle.visible for handle in frusta._handles.values()))
+    soon(lambda: not any(handle.visible for handle in frusta.drawn))
 
 
 @pytest.mark.browser

@@ -85,7 +85,7 @@ def roofline(candidate: Candidate, data: Data, folder: Path, *, size: int) -> di
     semantic, model = semantic_training_of(trainer)
     assert isinstance(model, DietNeRFModel), type(model).__name__
     limits = device_limits(torch.device(trainer.pipeline.device))
-    semantic.config = replace(semantic.config, resolution=size)
+    semantic.reconfigure(resolution=size)
     counted = {
         "plain step": plain_step(model, candidate.rays),
         **semantic_parts(semantic, model),

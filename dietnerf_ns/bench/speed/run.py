@@ -173,7 +173,8 @@ def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any
     if semantic.encoder != "open-clip":
         return {}, []
     try:
-        load_open_clip(semantic.clip_model, semantic.clip_pretrained, "cpu")
+        with flags_under("--pipeline.semantic."):
+            load_open_clip(semantic.clip_model, semantic.clip_pretrained, "cpu")
     except UserError as error:
         import open_clip
         import torch

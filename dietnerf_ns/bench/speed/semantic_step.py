@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,7 +49,7 @@ def split_semantic_step(
     for recompute in (True, False):
         for size in sizes:
             entry = {"size": size, "recompute": recompute}
-            semantic.config = replace(semantic.config, resolution=size, crop=1.0, checkpoint_render=recompute)
+            semantic.reconfigure(resolution=size, crop=1.0, checkpoint_render=recompute)
             try:
                 yield entry | (_times(trainer, repetitions) if what == "time" else _memory(trainer))
             except torch.OutOfMemoryError as error:

@@ -38,9 +38,9 @@ def test_views_are_not_cropped_even_if_the_methods_are(small, data, tmp_path, mo
 )
 @pytest.mark.slow
 def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
-    """dietnerf-tiny in a process of its own, from 112 to 224 pixels, which is four times as many rays."""
+    """dietnerf-tiny in a process of its own, from 80 to 160 pixels, which is four times as many rays."""
     specification, results = tmp_path / "probe.json", tmp_path / "probe.jsonl"
-    options = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
+    options = {"sizes": [80, 160], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
     candidate = Candidate("ours", "dietnerf-tiny", 640)
     described = {"candidates": [asdict(candidate)], "data": asdict(Data(str(TINY_SCENE)))}
     specification.write_text(json.dumps({"probe": "semantic step"} | described | options))
@@ -50,5 +50,5 @@ def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
     activations = large_kept["render forward"] - small_kept["render forward"]
     assert large_kept["render forward"] > 3 * small_kept["render forward"] > 3 * small["render forward"]
     for part in PARTS:
-        assert large["start"] + large[part] < 1.05 * (small["start"] + small[part]), part
+        assert large["start"] + large[part] < 1.03 * (small["start"] + small[part]), part
         assert large[part] - small[part] < 0.1 * activations, f"{part}: rays and colours, but no activations"

@@ -1,0 +1,50 @@
+"""Runs of version 0.1, whose files name other modules and keep the background under another key."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+import dietnerf_ns.methods  # noqa: F401  registers the old paths
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler, ForegroundPixelSamplerConfig
+from dietnerf_ns.fields.object_box import ObjectBox
+from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete
+from dietnerf_ns.utils.errors import UserError
+from tests.helpers.scenes import as_transforms_json
+
+OLD_CONFIG = """
+!!python/object:dietnerf_ns.datamanager.FewShotDataManagerConfig
+num_views: 5
+pixel_sampler: !!python/object:dietnerf_ns.pixels.SubjectPixelSamplerConfig
+  _target: !!python/name:dietnerf_ns.pixels.SubjectPixelSampler ''
+  subject_share: 0.8
+"""
+
+
+def test_a_configuration_with_the_old_class_paths_is_read():
+    config = yaml.load(OLD_CONFIG, Loader=yaml.Loader)
+    assert isinstance(config, FewShotDataManagerConfig) and config.num_views == 5
+    assert isinstance(config.pixel_sampler, ForegroundPixelSamplerConfig) and config.pixel_sampler.subject_share == 0.8
+    assert config.pixel_sampler._target is ForegroundPixelSampler
+
+
+def test_the_background_of_an_old_checkpoint_is_found(tiny_pipeline_config, tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
+    manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=scene), data=None)
+    config = replace(tiny_pipeline_config, datamanager=manager)
+    state = config.setup(device="cpu", test_mode="val").state_dict()
+    kept = state[EXTRA_STATE].pop("capture")
+    state[EXTRA_STATE]["one_background"] = kept["background"]
+    rendering = config.setup(device="cpu", test_mode="inference")
+    rendering.load_pipeline(state, step=0)
+    assert isinstance(rendering.model.field.spatial_distortion, ObjectBox)
+    assert torch.allclose(rendering.model.renderer_rgb.background_color, torch.tensor(kept["background"]))
+
+
+def test_an_incomplete_checkpoint_is_refused_in_one_line():
+    check_complete({"module.a": 1, "b": 2}, {"a": 1, "b": 2})
+    with pytest.raises(UserError, match="lacks 1 parts, such as c"):
+        check_complete({"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3})
