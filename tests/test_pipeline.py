@@ -95,7 +95,7 @@ def test_a_semantic_step_adds_a_limited_part_to_the_photometric_gradient(make_pi
     assert torch.equal(losses["semantic_loss"], unlimited["semantic_loss"]), "the logged value is the whole loss"
     assert length(free) > photometric_length
     cosine = sum((part[name] * free[name]).sum() for name in part) / (length(part) * length(free))
-    assert float(cosine) > 0.99
+    assert float(cosine) > 0.9999
 
 
 def test_photometric_activations_are_gone_before_the_semantic_view_is_rendered(pipeline, monkeypatch):
@@ -131,7 +131,7 @@ def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
     assert len(forward) == len(backward) == 1
     pipeline.semantic.paused = True
     photometric = generator_gradient()
-    assert photometric.norm() > 0 and (both - photometric).norm() > 1e-3 * photometric.norm()
+    assert photometric.norm() > 0 and (both - photometric).norm() > 0.1 * photometric.norm()
 
 
 def test_checkpoints_of_another_model_are_refused(pipeline):
@@ -228,7 +228,7 @@ def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(tiny_pipel
     assert all(a is b for a, b in zip(parameters, pipeline.model.field.parameters(), strict=True))
     random = [(a, b) for a, b in zip(parameters, before, strict=True) if b.std() > 0]
     assert random and not any(torch.equal(a, b) for a, b in random)
-    assert max(float(a.abs().max()) for a in parameters) < 2, "an initialisation, not where the optimiser was"
+    assert max(float(a.abs().max()) for a in parameters) < 0.5, "an initialisation, not where the optimiser was"
 
 
 def test_a_checkpoint_remembers_restarts(make_pipeline):

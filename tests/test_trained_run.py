@@ -19,7 +19,7 @@ def test_eval_gives_psnr_and_ssim_and_says_what_is_left_out(trained_tiny, tmp_pa
     written = ["--output-path", tmp_path / "m.json", "--render-output-path", tmp_path / "r"]
     said = ns("ns-eval", *trained_tiny.load, *written, cwd=trained_tiny.folder).stdout
     results = json.loads((tmp_path / "m.json").read_text())["results"]
-    assert results["psnr"] >= 29.0 and 0.97 <= results["ssim"] <= 1  # 29.89 and 0.977 reached
+    assert results["psnr"] >= 29.0 and 0.97 <= results["ssim"] <= 1  # 29.9 to 30.1 and 0.977 to 0.978 reached
     assert f"PSNR {results['psnr']:.2f} dB, SSIM {results['ssim']:.3f}" in said
     assert ("lpips" in results) != ("lpips" in results["left_out"]), "LPIPS is there, or it is said why not"
     assert len(list((tmp_path / "r").glob("eval_img_*.png"))) == 25

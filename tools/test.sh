@@ -6,13 +6,15 @@ usage() {
     cat <<'END'
 Usage: bash tools/test.sh [--fast] [PYTEST ARGUMENT ...]
 
-Checks the code with ruff and runs the tests. The first run installs the package and the tools for the tests into a
-virtual environment in ~/.cache/dietnerf_ns ($XDG_CACHE_HOME), which is kept until the dependencies change.
+Checks the code and runs the tests. The first run installs the package and the tools for development into a virtual
+environment in ~/.cache/dietnerf_ns ($XDG_CACHE_HOME), which is kept until the dependencies change.
 
-  (no option)  All tests. On Debian and Ubuntu the missing system packages (ffmpeg, the libraries of open3d, Chromium)
-               are installed, which needs root; without root the script names them and stops.
-  --fast       Only the tests that are neither slow (a real training, an nerfstudio command as a program of its own)
-               nor need a browser or a CUDA GPU. No system packages, no root and, once installed, no network.
+  (no option)  Lint, format, types and the documentation site (tools/check.sh), then all tests. On Debian and Ubuntu the
+               missing system packages (ffmpeg, the libraries of open3d, Chromium) are installed, which needs root;
+               without root the script names them and stops.
+  --fast       Lint and format, then only the tests that are neither slow (a real training, an nerfstudio command as a
+               program of its own) nor need a browser or a CUDA GPU. No system packages, no root and, once installed,
+               no network.
   --help       This text.
 
 All other arguments go to pytest:
@@ -64,16 +66,18 @@ if [ ! -e "$installed" ]; then
     echo "Installing into $environment (several GB, several minutes)." >&2
     rm -rf "$environment"
     python3 -m venv "$environment" || fail "python3 -m venv failed, see above (Debian: apt-get install python3-venv)."
-    "$environment/bin/pip" install --quiet --editable ".[test]" ||
+    "$environment/bin/pip" install --quiet --editable ".[dev]" ||
         fail "pip could not install the package and what its tests need, see above. Solve that and run this again."
 elif [ "$(cat "$installed")" != "$PWD" ]; then
     "$environment/bin/pip" install --quiet --no-deps --editable . || fail "pip install --editable . failed, see above."
 fi
 echo "$PWD" >"$installed"
 
-"$environment/bin/ruff" check .
-"$environment/bin/ruff" format --check .
 if [ -n "$fast" ]; then
+    "$environment/bin/ruff" check .
+    "$environment/bin/ruff" format --check .
     pytest_arguments=(-m "not slow and not browser and not cuda" ${pytest_arguments[@]+"${pytest_arguments[@]}"})
+else
+    PATH="$environment/bin:$PATH" bash tools/check.sh
 fi
 exec "$environment/bin/python" -m pytest -n 2 ${pytest_arguments[@]+"${pytest_arguments[@]}"}

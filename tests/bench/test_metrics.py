@@ -51,7 +51,7 @@ def test_paper_lpips_is_vgg_on_images_that_are_not_rescaled(photo, monkeypatch):
 def test_similarity_of_an_image_with_itself_is_one(photo):
     compare = metrics.semantic_similarity({"encoder": "embedded"}, CPU)
     assert compare(photo, photo) == pytest.approx(1, abs=1e-5)
-    assert compare(photo, torch.zeros_like(photo)) < 0.9
+    assert compare(photo, torch.zeros_like(photo)) < 0.5
 
 
 def test_a_metric_without_its_network_is_left_out_with_the_reason(photo):

@@ -65,6 +65,9 @@ def in_this_process(
                 main()
             except SystemExit as end:
                 status = end.code
+            for event_writer in writer.EVENT_WRITERS:  # which write to relative paths in threads of their own
+                if isinstance(event_writer, writer.TensorboardWriter):
+                    event_writer.tb_writer.close()
     if isinstance(status, str):
         print(status, file=output)
     result = subprocess.CompletedProcess([command, *arguments], int(bool(status)), output.getvalue())

@@ -37,7 +37,7 @@ def test_orbit_of_a_trained_run_loops(trained_tiny, tmp_path):
     frames = gif_frames(tmp_path / "o.gif")
     assert frames.shape == (FRAMES, 40, 48, 3)
     steps = steps_between(frames)
-    assert steps.min() > 1, "every frame differs from the next"
+    assert steps.min() > 8, "every frame differs from the next"
     assert steps[-1] <= 1.25 * steps[:-1].max(), "the step from the last frame back to the first is no larger"
     in_this_process(*orbit, "--outputs", "both", "--output", tmp_path / "o.mp4", "--fps", 6, cwd=trained_tiny.folder)
     video = mediapy.read_video(tmp_path / "o.mp4")

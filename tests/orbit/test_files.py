@@ -43,7 +43,7 @@ def test_mp4_has_all_frames_the_frame_rate_and_even_sides(tmp_path):
     write_frames(grey_frames(height=21, width=31), tmp_path / "o.mp4", fps=10)
     video = mediapy.read_video(tmp_path / "o.mp4")
     assert video.shape == (5, 20, 30, 3) and video.metadata.fps == 10
-    assert np.abs(video.mean(axis=(1, 2, 3)) - [0, 40, 80, 120, 160]).max() < 4
+    assert np.abs(video.mean(axis=(1, 2, 3)) - [0, 40, 80, 120, 160]).max() < 2
     probe = ["ffprobe", "-v", "error", "-show_entries", "stream=pix_fmt", "-of", "csv=p=0", tmp_path / "o.mp4"]
     assert subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip() == "yuv420p"
 
