@@ -75,7 +75,7 @@ class DietNeRFPipeline(VanillaPipeline):
     def __init__(
         self,
         config: DietNeRFPipelineConfig,
-        device: str,
+        device: torch.device | str,
         world_size: int = 1,
         grad_scaler: GradScaler | None = None,
         **kwargs,
@@ -90,7 +90,8 @@ class DietNeRFPipeline(VanillaPipeline):
         model = trainable_with_semantic_loss(config.model)
         if isinstance(model, DietNeRFModelConfig):
             model = model.fitted_to(config.datamanager.dataparser)
-        super().__init__(replace(config, model=model), device, world_size=world_size, grad_scaler=grad_scaler, **kwargs)
+        config = replace(config, model=model)
+        super().__init__(config, str(device), world_size=world_size, grad_scaler=grad_scaler, **kwargs)
         trains = self.test_mode == "val"
         self.dietnerf = ViewerPanel(self.datamanager.train_dataset, config.semantic if trains else None)
         self.collapse_detector = CollapseDetector()

@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-# Threads of one process that wait for work by spinning keep those of another from theirs: tests start processes.
+# Threads that spin while they wait slow down the other processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
 from jaxtyping import install_import_hook

@@ -12,7 +12,7 @@ environment in ~/.cache/dietnerf_ns ($XDG_CACHE_HOME), which is kept until the d
   (no option)  Lint, format, types and the documentation site (tools/check.sh), then all tests. On Debian and Ubuntu the
                missing system packages (ffmpeg, the libraries of open3d, Chromium) are installed, which needs root;
                without root the script names them and stops.
-  --fast       Lint and format, then only the tests that are neither slow (a real training, an nerfstudio command as a
+  --fast       Lint and format, then only the tests that are neither slow (a real training, a nerfstudio command as a
                program of its own) nor need a browser or a CUDA GPU. No system packages, no root and, once installed,
                no network.
   --help       This text.

@@ -33,7 +33,7 @@ class Capture:
     """The uniform background of all photos, RGB in [0, 1]; None if they have none."""
     hull: VisualHull | None = None
     """Of the foreground; None without a uniform background or whole silhouettes."""
-    foreground_masks: tuple[Bool[Tensor, "height width"], ...] = ()
+    foreground_masks: tuple[Bool[Tensor, "_height _width"], ...] = ()
     """One for each photo; empty without a uniform background."""
     photos_opened: bool = False
     """Whether the photos were looked at; rendering opens none."""

@@ -31,7 +31,7 @@ class AreaDownscaledDataset(InputDataset):
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0):
         super().__init__(dataparser_outputs, scale_factor)
         complete_cameras(self.cameras)
-        self._kept: dict[int, UInt8[np.ndarray, "height width channels"]] = {}
+        self._kept: dict[int, UInt8[np.ndarray, "_height _width _channels"]] = {}
         self._kept_bytes = 0
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:

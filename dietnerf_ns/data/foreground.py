@@ -24,7 +24,7 @@ def uniform_background(dataset: InputDataset) -> Float[Tensor, "3"] | None:
     return border_color(dataset.get_image_float32(index) for index in range(0, len(dataset), step))
 
 
-def border_color(images: Iterable[Float[Tensor, "height width channels"]]) -> Float[Tensor, "3"] | None:
+def border_color(images: Iterable[Float[Tensor, "_height _width _channels"]]) -> Float[Tensor, "3"] | None:
     """The colour that the images' outermost pixels have in common.
 
     Nine tenths of them must be within 0.05 of their median colour in every channel. If nine tenths are transparent the
@@ -46,7 +46,7 @@ def border_color(images: Iterable[Float[Tensor, "height width channels"]]) -> Fl
     return median if alike.float().mean() >= SHARE else None
 
 
-def foreground_masks(dataset: InputDataset, background: Float[Tensor, "3"]) -> list[Bool[Tensor, "height width"]]:
+def foreground_masks(dataset: InputDataset, background: Float[Tensor, "3"]) -> list[Bool[Tensor, "_height _width"]]:
     """The foreground of every photo of a dataset in front of a uniform background; see `foreground_mask`."""
     photos = (torch.from_numpy(dataset.get_numpy_image(index)).float() / 255 for index in range(len(dataset)))
     return [foreground_mask(photo, background) for photo in photos]

@@ -49,12 +49,12 @@ class ForegroundPixelSampler(PixelSampler):
     def __init__(self, config: ForegroundPixelSamplerConfig, **kwargs):
         check_limits(config, {"subject_share": (0 <= config.subject_share <= 1, "at least 0 and at most 1")})
         super().__init__(config, **kwargs)
-        self._masks: Sequence[Bool[Tensor, "height width"]] = ()
+        self._masks: Sequence[Bool[Tensor, "_height _width"]] = ()
         self._num_foreground_pixels = 0
         self._photos: Tensor | None = None
         self._foreground_pixels = torch.empty(0, dtype=torch.int32)
 
-    def set_foreground(self, masks: Sequence[Bool[Tensor, "height width"]]) -> None:
+    def set_foreground(self, masks: Sequence[Bool[Tensor, "_height _width"]]) -> None:
         """Set the foreground of the dataset's photos, to which a margin is added.
 
         Args:

@@ -49,7 +49,7 @@ class PlaneGenerator(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(w, channels, kernel_size=1) for w in widths[-levels:])
         self.resolutions = [coarsest * 2**stage for stage in range(MAX_LEVELS)][-levels:]
 
-    def forward(self) -> list[Float[Tensor, "3 channels side side"]]:
+    def forward(self) -> list[Float[Tensor, "3 channels _side _side"]]:
         """Tri-planes from coarse to fine."""
         features, outputs = self.noise, []
         for stage in self.stages:
@@ -86,7 +86,7 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         self._generate()
         return super().forward(positions)
 
-    def planes(self) -> list[Float[Tensor, "3 channels side side"]]:
+    def planes(self) -> list[Float[Tensor, "3 channels _side _side"]]:
         """The planes of this step, from coarse to fine, with gradients to the generator."""
         self._generate()
         return super().planes()

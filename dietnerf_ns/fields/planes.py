@@ -47,7 +47,7 @@ class MultiResolutionTriplanes(Encoding):
         """Features per position."""
         return self.channels * len(self.levels)
 
-    def planes(self) -> list[Float[Tensor, "3 channels side side"]]:
+    def planes(self) -> list[Float[Tensor, "3 channels _side _side"]]:
         """The features of every level, from coarse to fine."""
         return [cast(Tensor, level.plane_coef) for level in self.levels]
 

@@ -74,7 +74,7 @@ class VisualHull:
 
 
 def visual_hull(
-    cameras: Cameras, foreground_masks: Sequence[Bool[Tensor, "height width"]], names: Sequence[str]
+    cameras: Cameras, foreground_masks: Sequence[Bool[Tensor, "_height _width"]], names: Sequence[str]
 ) -> VisualHull | None:
     """The visual hull of the foreground.
 

@@ -48,7 +48,8 @@ def in_this_process(
     """Run a command as `ns` does, without starting a program: its entry point is called with these arguments.
 
     What nerfstudio keeps in its modules and the state of the random numbers are as before afterwards. Variables of the
-    environment count only if they are read when the command runs, not when a module is imported.
+    environment count only if they are read when the command runs, not when a module is imported. A training differs
+    from that of `ns` by its random numbers, because the type checks (`shape_checks`) draw from Python's generator.
     """
     (entry_point, *_) = importlib.metadata.entry_points(group="console_scripts", name=command)
     main, output, status = entry_point.load(), io.StringIO(), None

@@ -57,7 +57,8 @@ class Storages(TorchDispatchMode):
         for tensor in torch.utils._pytree.tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                self.seen[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                reference = StorageWeakRef(storage)
+                self.seen[reference.cdata] = (reference, storage.nbytes())
         return result
 
     def numbers_alive(self):

@@ -1,4 +1,7 @@
-"""Checks the types and jaxtyping's shapes of every function of the package while the tests run."""
+"""Checks the types and jaxtyping's shapes of every function of the package while the tests run.
+
+Of a list one random element is checked: sizes that differ between elements have names that start with an underscore.
+"""
 
 from __future__ import annotations
 

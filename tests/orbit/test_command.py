@@ -42,8 +42,8 @@ def test_orbit_of_a_trained_run_loops(trained_tiny, tmp_path):
     in_this_process(*orbit, "--outputs", "both", "--output", tmp_path / "o.mp4", "--fps", 6, cwd=trained_tiny.folder)
     video = mediapy.read_video(tmp_path / "o.mp4")
     assert video.shape == (FRAMES, 40, 96, 3) and video.metadata.fps == 6
-    assert np.abs(video[..., :48, :].astype(float) - frames).mean() < 6, "the same views, compressed"
-    assert steps_between(video[..., 48:, :]).min() > 0.2, "the depth turns as well"
+    assert np.abs(video[..., :48, :].astype(float) - frames).mean() < 5, "the same views, compressed"
+    assert steps_between(video[..., 48:, :]).min() > 5, "the depth turns as well"
 
 
 def test_arc_to_a_folder(trained_tiny, tmp_path):
@@ -54,7 +54,7 @@ def test_arc_to_a_folder(trained_tiny, tmp_path):
     assert [path.name for path in files] == [f"{i:05d}.png" for i in range(6)]
     frames = np.stack([np.asarray(Image.open(path)) for path in files]).astype(float)
     assert np.abs(frames[1] - frames[5]).max() <= 1, "there and back"
-    assert np.abs(frames[0] - frames[3]).mean() > 1
+    assert np.abs(frames[0] - frames[3]).mean() > 10
 
 
 def test_front_facing_cameras_give_an_arc_and_a_message(tmp_path, capsys):
