@@ -127,14 +127,14 @@ def test_a_broken_transforms_json_is_one_clear_error(break_it, tiny_scene, tmp_p
         datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_photos_from_one_position_train_and_keep_their_scale(count, tiny_scene, tmp_path, capsys):
+@pytest.mark.parametrize("count, apart", [(1, 0.0), (3, 0.0), (3, 2.4e-7)])  # the last: float32's rounding error
+def test_photos_from_one_position_train_and_keep_their_scale(count, apart, tiny_scene, tmp_path, capsys):
     """Dividing by the largest distance from the mean position gives infinity or rounding error, as LAPACK has it."""
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=count)
     file = scene / "transforms.json"
     meta = json.loads(file.read_text())
-    for frame in meta["frames"]:
-        for row, position in zip(frame["transform_matrix"], (1.0, 2.0, 3.0), strict=False):
+    for index, frame in enumerate(meta["frames"]):
+        for row, position in zip(frame["transform_matrix"], (1.0 + index * apart, 2.0, 3.0), strict=False):
             row[3] = position
     file.write_text(json.dumps(meta))
     manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1), test_mode="val")
