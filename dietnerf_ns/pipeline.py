@@ -203,7 +203,7 @@ class DietNeRFPipeline(VanillaPipeline):
             "opacity": self.model.mean_opacity(outputs).detach(),
         }
         if self.semantic is not None:
-            if self.semantic.is_due(step):
+            if self.semantic.is_due(step) and self.model.shows_whole_scene:
                 losses = self._with_semantic_loss(self.semantic, losses, step)
             # Between semantic steps the last values are repeated, so that the logged curves have no gaps.
             if self.semantic.is_active(step) and self.semantic.last is not None:

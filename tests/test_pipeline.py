@@ -257,6 +257,16 @@ def test_a_fitted_box_comes_with_the_checkpoint(tiny_pipeline_config):
     assert rendering.model is model, "nothing had to be built again"
 
 
+def test_semantic_views_wait_until_the_space_of_a_scene_has_grown(tiny_pipeline_config, tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
+    manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=scene), data=None)
+    model = replace(tiny_pipeline_config.model, scene="around", space_annealing=0.5)
+    semantic = replace(tiny_pipeline_config.semantic, every=1, resolution=8, stop=1)
+    pipeline = replace(tiny_pipeline_config, datamanager=manager, model=model, semantic=semantic).setup(device="cpu")
+    callbacks = start_training(pipeline, total_steps=4)
+    assert ["semantic_loss" in train_step(pipeline, callbacks, step) for step in range(4)] == [False, False, True, True]
+
+
 def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(
     tiny_pipeline_config, tiny_scene, tmp_path, capsys
 ):

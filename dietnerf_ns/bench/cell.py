@@ -28,6 +28,8 @@ class Cell:
     """The split that is evaluated, as the dataparser names it. A few-shot copy always keeps these frames as `test`."""
     similarity: dict[str, Any]
     """Settings of the encoder that compares renders with photos; see `SimilarityEncoderConfig`."""
+    seconds: float | None = None
+    """Training ends when its steps have taken this wall-clock time; None for no limit."""
 
     @property
     def folder(self) -> Path:

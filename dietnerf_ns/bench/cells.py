@@ -6,8 +6,9 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
 from dietnerf_ns import __version__
+from dietnerf_ns.bench.captures import choose_frames, write_capture_copy
 from dietnerf_ns.bench.cell import CELLS, Cell
 from dietnerf_ns.bench.experiment import AS_IS, BenchmarkScene, Experiment, Method, Views, as_flags
 from dietnerf_ns.bench.scenes import (
@@ -58,7 +60,7 @@ def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cel
 
 def _scenes_with_views(experiment: Experiment) -> Iterator[tuple[BenchmarkScene, Views | None]]:
     for scene in experiment.scenes:
-        for views in experiment.views if scene.dataparser is None else (None,):
+        for views in experiment.views if experiment.copies(scene) else (None,):
             yield scene, views
 
 
@@ -76,18 +78,38 @@ def _prepare_data(
     if views is None:
         return _PreparedData(str(folder.resolve()), short_hash(describe_folder(folder)))
     try:
-        splits = chosen_splits(folder, views, experiment)
+        plan = _plan_copy if scene.dataparser is None else _plan_capture_copy
+        content, write = plan(experiment, scene, views, folder)
+        copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.label)}-{content}")
+        write(out / copy_path, experiment.resolution)
     except SettingError as error:
         raise UserError(f"Scene {scene.name}, {views.label}: {error.reason}") from error
     except UserError as error:
         raise UserError(f"Scene {scene.name}, {views.label}: {error}") from error
+    return _PreparedData(str(copy_path), content)
+
+
+Write = Callable[[Path, int | None], None]
+"""Writes a few-shot copy to a folder, with images of a width in pixels."""
+
+
+def _plan_copy(experiment: Experiment, scene: BenchmarkScene, views: Views, folder: Path) -> tuple[str, Write]:
+    """Hash of the content of a NeRF-Synthetic scene's copy, and what writes it."""
+    splits = chosen_splits(folder, views, experiment)
     frames = {name: split.frames for name, split in splits.items()}
     cameras = [transforms_file(folder, split).read_text() for split in SPLITS]
     images = [file_hash(path) for split in splits.values() for path in split.images]
     content = short_hash(__version__, frames, cameras, images, experiment.resolution)
-    copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.label)}-{content}")
-    write_few_shot_copy(splits, out / copy_path, experiment.resolution)
-    return _PreparedData(str(copy_path), content)
+    return content, partial(write_few_shot_copy, splits)
+
+
+def _plan_capture_copy(experiment: Experiment, scene: BenchmarkScene, views: Views, folder: Path) -> tuple[str, Write]:
+    """Hash of the content of a capture's copy, and what writes it."""
+    capture = choose_frames(folder, scene, views, experiment)
+    splits = {name: list(map(str, photos)) for name, photos in capture.splits.items()}
+    files = {str(file): file_hash(folder / file) for file in capture.files}
+    content = short_hash(__version__, splits, capture.meta, files, experiment.resolution)
+    return content, partial(write_capture_copy, capture)
 
 
 def _define_cell(
@@ -98,12 +120,15 @@ def _define_cell(
     similarity = asdict(experiment.similarity)
     split = experiment.evaluate if views is None else "test"
     defaults = default_settings(method.name)
-    defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults)
+    limits = () if experiment.seconds is None else (experiment.seconds,)
+    defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults, *limits)
     label = AS_IS if views is None else views.label
     identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
     paths = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
     arguments = [method.name, *as_flags({"vis": "tensorboard"} | paths | settings), *dataparser]
-    return Cell(identity, scene.name, label, method.title, seed, tuple(arguments), split, similarity)
+    return Cell(
+        identity, scene.name, label, method.title, seed, tuple(arguments), split, similarity, experiment.seconds
+    )
 
 
 def default_settings(method: str) -> str:

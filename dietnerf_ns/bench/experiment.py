@@ -23,7 +23,9 @@ from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
 
 AS_IS = "as is"
-"""Label in place of a choice of views, for scenes that another dataparser reads."""
+"""Label in place of a choice of views, for scenes that are read as they are."""
+CAPTURE_PARSER = "nerfstudio-data"
+"""The dataparser of real captures, of which few-shot copies can be made."""
 SET_BY_THE_BENCHMARK = ("data", "experiment-name", "machine.seed", "method-name", "output-dir", "timestamp", "vis")
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
@@ -37,8 +39,7 @@ class BenchmarkScene:
     __pydantic_config__ = NO_OTHER_KEYS
     name: str
     dataparser: str | None = None
-    """Name of the dataparser that reads the folder as it is; `views` and `resolution` do not apply then. Without one
-    the scene is NeRF-Synthetic, and all methods read the same few-shot copy of it."""
+    """Name of the dataparser that reads the folder, see `Experiment.copies`; None if the scene is NeRF-Synthetic."""
     arguments: Settings = field(default_factory=dict)
     """Settings of the dataparser."""
 
@@ -121,15 +122,28 @@ class Experiment:
     evaluate: Literal["test", "val"] = "test"
     """test: the frames that papers report. val: frames of the validation split, for choosing settings."""
     test_stride: Annotated[int, Field(ge=1)] = 8
-    """Every n-th test frame is evaluated. A protocol has a stride of its own."""
+    """Every n-th test frame of a NeRF-Synthetic scene is evaluated. A protocol has a stride of its own."""
     val_frames: Annotated[int, Field(ge=1)] = 25
-    """At most this many evenly spaced frames of the validation split are used."""
+    """At most this many evenly spaced frames of the validation split are used. Captures: see `choose_frames`."""
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Wall-clock time of the training steps of a cell. A cell ends earlier if it has done `max-num-iterations` steps.
+    Default: no limit."""
     similarity: SimilarityEncoderConfig = field(default_factory=SimilarityEncoderConfig)
 
     @property
     def baseline_title(self) -> str:
         """Label of the baseline, also when the file names none."""
         return self.baseline or self.methods[0].title
+
+    def copies(self, scene: BenchmarkScene) -> bool:
+        """Whether all methods read the same few-shot copy of the scene; otherwise its folder is read as it is.
+
+        NeRF-Synthetic scenes are always copied. Captures in nerfstudio's format are copied if `views` or `resolution`
+        is given, scenes of other dataparsers never.
+        """
+        if scene.dataparser == CAPTURE_PARSER:
+            return self.views != (Views(),) or self.resolution is not None
+        return scene.dataparser is None
 
 
 def read_experiment(path: Path) -> Experiment:

@@ -47,8 +47,8 @@ class ImagesOnWhite(Dataset):
 def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | None, out: Path) -> dict:
     """Compute FID and KID of every method and choice of views over the finished cells of all scenes and seeds.
 
-    The references are all images of the scenes in all splits. For scenes that are used as they are the references are
-    the evaluated photos.
+    The references are all images of the scenes in all splits. For scenes of other dataparsers than NeRF-Synthetic's the
+    references are the evaluated photos.
 
     Returns:
         `pools`: an entry per method and choice of views with the numbers of images and the metrics; `left_out`: the

@@ -8,7 +8,16 @@ from typing import Any
 
 from dietnerf_ns.bench.plots import draw_plots
 from dietnerf_ns.bench.published import paper_tables
-from dietnerf_ns.bench.summary import COST, METRICS, Metric, Results, over_seeds, paired_difference, read_results
+from dietnerf_ns.bench.summary import (
+    COST,
+    LIMITED_TIME,
+    METRICS,
+    Metric,
+    Results,
+    over_seeds,
+    paired_difference,
+    read_results,
+)
 from dietnerf_ns.bench.tables import NOTHING, format_difference, format_spread, table
 from dietnerf_ns.utils.errors import make_folder
 from dietnerf_ns.utils.files import write_json
@@ -100,10 +109,24 @@ def tables(results: Results) -> list[str]:
         sections += [f"## Only {views}\n", by_method(part, METRICS), *difference_sections(part, f", {views}")]
     return [
         *sections,
+        *limited_time(results),
         *paper_tables(results),
         "## Cost\n",
         "The training loop, including nerfstudio's own evaluations during training.\n",
         by_method(results, COST),
+    ]
+
+
+def limited_time(results: Results) -> list[str]:
+    """The steps that each method did if the time per cell was limited, otherwise nothing."""
+    seconds = results.experiment.get("seconds")
+    if seconds is None:
+        return []
+    return [
+        "## Steps in equal time\n",
+        f"Training ended when its steps had taken {seconds:g} s, or when the configured steps were done. Loading and "
+        "evaluation do not count.\n",
+        by_method(results, LIMITED_TIME),
     ]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,15 +151,23 @@ def write_few_shot_copy(splits: dict[str, SceneSplit], target: Path, width: int 
     """
     if target.exists():
         return
+    with folder_in_one_step(target) as folder:
+        for name, split in splits.items():
+            for source in split.images:
+                copy = folder / source.relative_to(split.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(read_image(source, width)).save(copy)
+            content = {"camera_angle_x": split.camera_angle_x, "frames": split.frames}
+            transforms_file(folder, name).write_text(json.dumps(content, indent=1))
+
+
+@contextlib.contextmanager
+def folder_in_one_step(target: Path) -> Iterator[Path]:
+    """A new folder to be filled inside. It becomes `target` when it is complete, and never if an error ends it."""
     unfinished = target.with_name(f"{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for name, split in splits.items():
-        for source in split.images:
-            copy = unfinished / source.relative_to(split.folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(read_image(source, width)).save(copy)
-        content = {"camera_angle_x": split.camera_angle_x, "frames": split.frames}
-        transforms_file(unfinished, name).write_text(json.dumps(content, indent=1))
+    unfinished.mkdir(parents=True)
+    yield unfinished
     unfinished.rename(target)
 
 
@@ -186,7 +196,7 @@ def _size_or_hash(path: Path) -> int | str:
 
 
 def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width channels"]:
-    """Read an RGB or RGBA image (straight alpha) and reduce it to a width by area averaging.
+    """Read an image as RGB or RGBA (straight alpha) and reduce it to a width by area averaging.
 
     Args:
         path: image file.
@@ -196,11 +206,29 @@ def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width
         UserError: the image cannot be read, or is narrower than `width`.
     """
     try:
-        image = np.asarray(Image.open(path))
+        with Image.open(path) as file:
+            has_alpha = "A" in file.getbands() or "transparency" in file.info
+            image = np.asarray(file.convert("RGBA" if has_alpha else "RGB"))
     except OSError as error:
         raise UserError(f"Image {path} cannot be read: {error}") from error
-    if width is None or width == image.shape[1]:
-        return image
-    if width > image.shape[1]:
-        raise UserError(f"resolution {width}: {path} is only {image.shape[1]} pixels wide; images are never enlarged.")
-    return downscale_by_area(image, (width, round(image.shape[0] * width / image.shape[1])))
+    size = (image.shape[1], image.shape[0])
+    new_size = reduced_size(path, size, width)
+    return image if new_size == size else downscale_by_area(image, new_size)
+
+
+def reduced_size(path: Path, size: tuple[int, int], width: int | None) -> tuple[int, int]:
+    """Width and height of an image that is reduced to a width, in pixels.
+
+    Args:
+        path: image file, for the message.
+        size: its width and height in pixels.
+        width: width in pixels; None keeps that of the file.
+
+    Raises:
+        UserError: the image is narrower than `width`.
+    """
+    if width is None:
+        return size
+    if width > size[0]:
+        raise UserError(f"resolution {width}: {path} is only {size[0]} pixels wide; images are never enlarged.")
+    return width, round(size[1] * width / size[0])

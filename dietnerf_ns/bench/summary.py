@@ -47,6 +47,11 @@ COST = (
     Metric("training/peak_memory_mib", "peak memory (MiB)", 0),
     Metric("training/peak_gpu_memory_mib", "peak GPU memory by torch (MiB)", 0),
 )
+LIMITED_TIME = (
+    Metric("training/step_seconds", "time of the steps (s)", 1),
+    Metric("training/steps", "steps", 0),
+    Metric("training/configured_steps", "steps configured", 0),
+)
 
 
 @dataclass(frozen=True)

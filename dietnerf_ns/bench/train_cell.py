@@ -7,9 +7,12 @@ The process runs in the results folder. The result file is written only when eve
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ import torch
 import tyro
 from jaxtyping import Float
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
-from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.scripts import train as ns_train
 from nerfstudio.utils import writer
 from nerfstudio.utils.eval_utils import eval_setup
@@ -29,7 +33,7 @@ from dietnerf_ns.bench.curves import read_curves
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, photo_and_render, to_uint8
 from dietnerf_ns.models.metrics import LazyLPIPS
-from dietnerf_ns.utils.compat import lpips_replaced_by
+from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
 from dietnerf_ns.utils.files import write_json
 
 MIB = 2**20
@@ -46,20 +50,24 @@ def main(folder: Path) -> None:
 
 
 def train(cell: Cell) -> dict[str, float]:
-    """Train as `ns-train` does.
+    """Train as `ns-train` does, but not longer than the cell's `seconds`.
 
     Returns:
         The cost: `seconds`, `steps` and `steps_per_second` of the training loop, `peak_memory_mib` of the process, and
-        on a GPU `peak_gpu_memory_mib` that torch allocated.
+        on a GPU `peak_gpu_memory_mib` that torch allocated. If the cell's time is limited, also `step_seconds`, the
+        time of the steps alone, and `configured_steps`, the number at which training ends without a limit.
     """
     config: TrainerConfig = tyro.cli(AnnotatedBaseConfigUnion, prog="ns-train", args=arguments_here(cell))
     clock = TrainingClock()
     writer.EVENT_WRITERS.append(clock)
+    limit = None if cell.seconds is None else TimeLimit(cell.seconds)
     # nerfstudio's models load LPIPS's backbone, a download, when they are built. Training evaluates no images with it.
-    with lpips_replaced_by(LazyLPIPS):
+    with lpips_replaced_by(LazyLPIPS), limited_by(limit):
         ns_train.main(config)
-    steps = config.max_num_iterations
+    steps = config.max_num_iterations if limit is None else limit.steps
     cost = {"seconds": clock.seconds, "steps": steps, "steps_per_second": steps / clock.seconds}
+    if limit is not None:
+        cost |= {"step_seconds": limit.step_seconds, "configured_steps": config.max_num_iterations}
     cost["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / MIB
     if torch.cuda.is_available():
         cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / MIB
@@ -91,6 +99,63 @@ class TrainingClock(writer.Writer):
 
     def write_config(self, name: str, config_dict: dict[str, Any], step: int) -> None:
         """Ignored."""
+
+
+class TimeLimit:
+    """Ends a training when its steps have taken some wall-clock time. Evaluations between the steps do not count.
+
+    Schedules do not know of the limit: they depend on the steps that are configured.
+
+    Args:
+        seconds: the time; the step that exceeds it is the last one.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.steps = 0
+        """Number of steps that were done."""
+        self.step_seconds = 0.0
+        """Time that they took."""
+        self._started = 0.0
+        self._last_step = 0
+
+    def watch(self, trainer: Trainer) -> None:
+        """Measure the steps of a trainer, with all its other callbacks inside."""
+        start = TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._start_step)
+        end = TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._end_step, args=[trainer])
+        trainer.callbacks = [start, *trainer.callbacks, end]
+        # A trainer that is stopped saves the step that it would have done next. Models that change shape at this step
+        # could not load the checkpoint.
+        save = trainer.save_checkpoint
+        trainer.save_checkpoint = lambda step: save(self._last_step)
+
+    def _start_step(self, step: int) -> None:
+        self._started = time.perf_counter()
+
+    def _end_step(self, trainer: Trainer, step: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the GPU's part of a step may end after the CPU's
+        self.steps += 1
+        self._last_step = step
+        self.step_seconds += time.perf_counter() - self._started
+        if self.step_seconds >= self.seconds:
+            trainer.stop_training = True
+
+
+@contextlib.contextmanager
+def limited_by(limit: TimeLimit | None) -> Iterator[None]:
+    """Inside, trainers are limited from when they are set up. The run's configuration does not show it."""
+    if limit is None:
+        yield
+        return
+    set_up = Trainer.setup
+
+    def set_up_and_watch(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        set_up(trainer, *args, **kwargs)
+        limit.watch(trainer)
+
+    with replaced(Trainer, "setup", set_up_and_watch):
+        yield
 
 
 @torch.no_grad()

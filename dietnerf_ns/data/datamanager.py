@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Literal
 
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -122,10 +123,17 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             self.train_pixel_sampler.begin_step(step)
 
     def create_eval_dataset(self) -> AreaDownscaledDataset:
-        """The evaluation images: the dataparser's, or the training views that were not kept, or none (empty)."""
-        return self.dataset_type(
+        """The evaluation images: the dataparser's, or the training views that were not kept, or none (empty).
+
+        Raises:
+            UserError: the mask of an evaluation image has no pixel that counts.
+        """
+        dataset = self.dataset_type(
             dataparser_outputs=self._eval_outputs(), scale_factor=self.config.camera_res_scale_factor
         )
+        if self.test_mode != "inference":
+            self._report_masks(dataset)
+        return dataset
 
     def _eval_outputs(self) -> DataparserOutputs:
         outputs = self._eval_split_of_dataparser()
@@ -163,6 +171,22 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             raise
         return outputs if outputs.image_filenames else None
 
+    def _report_masks(self, evaluated: AreaDownscaledDataset) -> None:
+        in_training = mask_shares(self.train_dataset)
+        in_evaluation = mask_shares(evaluated) if self.has_eval_images else []
+        if 0 in in_evaluation:
+            raise UserError(
+                f"{evaluated.image_filenames[in_evaluation.index(0)]}: the mask of this evaluation photo is black "
+                "everywhere, so that no pixel counts. Leave the photo out, or correct the mask."
+            )
+        masked = [
+            f"all {len(shares)} {kind} photos have one ({fmean(shares):.0%} of the pixels inside)"
+            for kind, shares in (("training", in_training), ("evaluation", in_evaluation))
+            if shares
+        ]
+        if masked:
+            CONSOLE.print(f"Masks: {', '.join(masked)}. Pixels outside the masks are not counted in evaluation.")
+
     def _report_views(self, dataset: AreaDownscaledDataset) -> None:
         names = ", ".join(path.name for path in dataset.image_filenames)
         coverage = direction_coverage(dataset.cameras.camera_to_worlds)
@@ -177,3 +201,15 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
                 f"{'x'.join(map(str, PROTOCOLS[self.config.protocol].resolution))} pixels. This run is at "
                 f"{size[0]}x{size[1]}: do not compare its numbers with published ones.[/yellow]"
             )
+
+
+def mask_shares(dataset: AreaDownscaledDataset) -> list[float]:
+    """Share of each photo's pixels inside its mask, in [0, 1]; empty if the dataset has no masks.
+
+    Raises:
+        UserError: a file cannot be read, or photo and mask do not fit together.
+    """
+    if not dataset._dataparser_outputs.mask_filenames:
+        return []
+    masks = (dataset.get_data(index, "uint8")["mask"] for index in range(len(dataset)))
+    return [float(mask.double().mean()) for mask in masks]

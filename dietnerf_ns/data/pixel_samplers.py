@@ -12,13 +12,45 @@ from jaxtyping import Bool, Float, Int
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
-from dietnerf_ns.utils.errors import check_limits
+from dietnerf_ns.utils.errors import UserError, check_limits
 
 FOREGROUND_MARGIN = 0.02
 """Width of the margin around the foreground, relative to a photo's shorter side."""
 CENTRE_FRACTION = 0.5
 """Side of the photos' centre relative to the whole, for the first steps of `SinglePhotoPixelSampler`; as NeRF's code
 (`precrop_frac`)."""
+
+
+CANDIDATES_PER_RAY = 4
+
+
+class MaskedPixelSampler(PixelSampler):
+    """nerfstudio's sampler, whose rejection sampling fails on a batch of one photo and on small masks."""
+
+    def rejection_sample_mask(
+        self,
+        mask: Tensor,
+        num_samples: int,
+        num_images: int,
+        image_height: int,
+        image_width: int,
+        device: torch.device | str = "cpu",
+    ) -> Int[Tensor, "num_samples 3"]:
+        """Photo, row and column of each ray, uniform over the pixels inside the masks; the arguments are nerfstudio's.
+
+        Raises:
+            UserError: no pixel is inside.
+        """
+        size = torch.tensor([num_images, image_height, image_width], device=device)
+        candidates = (torch.rand(CANDIDATES_PER_RAY * num_samples, 3, device=device) * size).long()
+        photos, rows, columns = candidates.unbind(dim=-1)
+        inside = candidates[mask[photos, rows, columns, 0].bool()]
+        if len(inside) >= num_samples:
+            return inside[:num_samples]
+        inside = mask[..., 0].nonzero().to(device)
+        if len(inside) == 0:
+            raise UserError("The masks leave no pixel: they are black everywhere. White marks what counts.")
+        return inside[torch.randint(len(inside), (num_samples,), device=device)]
 
 
 @dataclass
@@ -32,7 +64,7 @@ class ForegroundPixelSamplerConfig(PixelSamplerConfig):
     uniform."""
 
 
-class ForegroundPixelSampler(PixelSampler):
+class ForegroundPixelSampler(MaskedPixelSampler):
     """Some rays through the foreground and its margin, the rest uniform over all pixels.
 
     Without foreground masks, and for photos of different sizes, all rays are uniform.
@@ -138,7 +170,7 @@ class SinglePhotoPixelSamplerConfig(PixelSamplerConfig):
     their objects; without this some runs stay empty."""
 
 
-class SinglePhotoPixelSampler(PixelSampler):
+class SinglePhotoPixelSampler(MaskedPixelSampler):
     """Uniform over the pixels of one photo, another one at every step (NeRF's code: `no_batching`, `precrop_iters`).
 
     Args:

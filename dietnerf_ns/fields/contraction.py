@@ -40,7 +40,7 @@ class FrontFacingContraction(SpatialDistortion):
                 "scene",
                 "front-facing",
                 "needs pinhole cameras at different positions whose viewing directions are within 60 degrees; use "
-                "auto, object or around.",
+                "auto, object, around or inside-out.",
             )
         poses = cameras.camera_to_worlds.detach().cpu()
         backward = normalize(poses[:, :, 2].mean(0), dim=0)

@@ -51,7 +51,7 @@ class ObjectBox(SpatialDistortion):
         return cls(torch.eye(3), aabb.mean(dim=0), (aabb[1] - aabb[0]) / 2)
 
     @classmethod
-    def seen_by(cls, cameras: Cameras) -> ObjectBox:
+    def seen_by(cls, cameras: Cameras, *, scene: str = "object") -> ObjectBox:
         """An upright cube around the point that all cameras look at, for an object that the photos show whole.
 
         Upright, because most edges of objects are parallel or perpendicular to their up axis and feature planes
@@ -61,6 +61,7 @@ class ObjectBox(SpatialDistortion):
 
         Args:
             cameras: the training cameras, OpenGL axes.
+            scene: the kind of scene that needs the cube, for the error.
 
         Raises:
             SettingError: the cameras do not surround anything.
@@ -68,9 +69,9 @@ class ObjectBox(SpatialDistortion):
         if not surround_one_object(cameras):
             raise SettingError(
                 "scene",
-                "object",
+                scene,
                 "needs pinhole cameras that look at one object from directions at least 60 degrees apart; use auto, "
-                "around or front-facing.",
+                "front-facing or inside-out.",
             )
         poses = cameras.camera_to_worlds.detach().cpu()
         center, up = nearest_point_to_axes(poses), up_vector(poses)

@@ -17,6 +17,10 @@ from dietnerf_ns.geometry.cameras import nearest_point_to_axes, up_vector
 
 Range = tuple[float, float]
 
+ALL_AZIMUTHS: Range = (-180.0, 180.0)
+WIDEST_GAP_DEG = 120.0
+"""Gap between neighbouring azimuths that leaves the circle covered."""
+
 
 @dataclass(frozen=True)
 class Sphere:
@@ -30,20 +34,43 @@ class Sphere:
     """Distance to the centre."""
     elevation_range: Range
     """phi: degrees above the plane, -90 to 90. The paper's code counts it downwards: its [-90, 0] is [0, 90] here."""
-    azimuth_range: Range = (-180.0, 180.0)
+    azimuth_range: Range = ALL_AZIMUTHS
     """theta: degrees around `up`; with `up` = +z it starts at +x."""
 
 
 def fit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
-    """The shell that the training cameras lie in: their ranges of radius and elevation, and all azimuths."""
+    """The part of a shell that the training cameras cover: their ranges of radius, elevation and azimuth.
+
+    See `covered_azimuths` for the latter.
+    """
     center, up = nearest_point_to_axes(camera_to_worlds), up_vector(camera_to_worlds)
-    _, elevations, radii = spherical_coordinates(camera_to_worlds, center, up)
+    azimuths, elevations, radii = spherical_coordinates(camera_to_worlds, center, up)
     return Sphere(
         center=center,
         up=up,
         radius_range=(float(radii.min()), float(radii.max())),
         elevation_range=(float(elevations.min()), float(elevations.max())),
+        azimuth_range=covered_azimuths(azimuths),
     )
+
+
+def covered_azimuths(azimuths: Float[Tensor, "n"]) -> Range:
+    """The arc that cameras cover, in degrees, or `ALL_AZIMUTHS`.
+
+    Cameras cover the whole circle if no gap between neighbours is above both 120 degrees and twice the mean of the
+    other gaps. Otherwise they cover all but the widest gap.
+
+    Args:
+        azimuths: in degrees.
+    """
+    ordered = azimuths.sort().values
+    gaps = torch.cat([ordered, ordered[:1] + 360]).diff()
+    widest = int(gaps.argmax())
+    rest = 360 - float(gaps[widest])
+    if gaps[widest] <= max(WIDEST_GAP_DEG, 2 * rest / max(1, len(azimuths) - 1)):
+        return ALL_AZIMUTHS
+    start = float(ordered[(widest + 1) % len(azimuths)])
+    return start, start + rest
 
 
 def pose_at(

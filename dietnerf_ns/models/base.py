@@ -24,7 +24,7 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 
-from dietnerf_ns.models.metrics import missing_metrics
+from dietnerf_ns.models.metrics import black_outside, missing_metrics, psnr_inside
 from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import UserError
 
@@ -105,6 +105,11 @@ class SemanticModel(Model):
                     stack.enter_context(replaced(sampler, "num_samples", _part(fraction, sampler.num_samples)))
             yield
 
+    @property
+    def shows_whole_scene(self) -> bool:
+        """Whether the model renders all of a view by now. Until it does, no semantic view is compared with a photo."""
+        return True
+
     def begin_attempt(self, step: int) -> None:
         """Schedules that depend on how long the present initialisation has trained start at this step."""
         self.first_step = step
@@ -124,6 +129,32 @@ class SemanticModel(Model):
         kwargs = self.kwargs if metadata is None else self.kwargs | {"metadata": metadata}
         config = replace(self.given_config, **settings)
         return config.setup(scene_box=self.scene_box, num_train_data=self.num_train_data, **kwargs)
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The model's own metrics and images of an evaluation view; pixels outside the photo's mask do not count.
+
+        With a mask, PSNR is taken over its pixels. For all other metrics, photo and render are black outside it. The
+        images are whole. The model computes both together and therefore runs twice, which is quick next to rendering.
+
+        Args:
+            outputs: of a camera's pixels: renders [height, width, 3] in [0, 1] under names that begin with `rgb`, and
+                others.
+            batch: `image`, the photo, [height, width, 3 or 4] in [0, 1]; for some data `mask`, [height, width, 1], True
+                where pixels count.
+
+        Returns:
+            Numbers by name, those of PSNR with names that end in `psnr`; and images by name, RGB in [0, 1].
+        """
+        whole = super().get_image_metrics_and_images(outputs, batch)
+        if "mask" not in batch:
+            return whole
+        mask = batch["mask"]
+        renders = {name: black_outside(mask, image) for name, image in outputs.items() if name.startswith("rgb")}
+        photo = black_outside(mask, self.blend_background(batch["image"]))
+        metrics, _ = super().get_image_metrics_and_images(outputs | renders, batch | {"image": photo})
+        return psnr_inside(mask, metrics), whole[1]
 
     def missing_metrics(self) -> dict[str, str]:
         """Image metrics that could not be computed, with the reason."""

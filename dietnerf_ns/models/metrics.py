@@ -1,8 +1,14 @@
-"""Image metrics that never stop a run: PSNR and SSIM always, LPIPS when its backbone can be loaded."""
+"""Image metrics that never stop a run, and masks that restrict them.
+
+PSNR and SSIM are always computed, LPIPS when its backbone can be loaded.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -35,6 +41,32 @@ class LazyLPIPS:
         if self._network is None:
             self._network = LearnedPerceptualImagePatchSimilarity(normalize=self._normalize).to(device)
         return self._network
+
+
+def black_outside(
+    mask: Bool[Tensor, "height width 1"], image: Float[Tensor, "height width 3"]
+) -> Float[Tensor, "height width 3"]:
+    """The image with black pixels where the mask is False.
+
+    Args:
+        mask: on any device.
+        image: RGB in [0, 1].
+    """
+    return torch.where(mask.to(image.device), image, 0)
+
+
+def psnr_inside(mask: Bool[Tensor, "height width 1"], metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics with PSNR over the pixels of a mask in place of PSNR over the whole image.
+
+    Images that are both black outside the mask have no error there. Their mean squared error inside is therefore that
+    of the whole images over the mask's share of the pixels.
+
+    Args:
+        mask: True where pixels count. Without any such pixel, PSNR is not defined and becomes NaN or minus infinity.
+        metrics: of images that are black outside the mask. PSNR, in dB, has names that end in `psnr`.
+    """
+    share_db = 10 * float(mask.double().mean().log10())
+    return {name: value + share_db if name.endswith("psnr") else value for name, value in metrics.items()}
 
 
 def without_missing(metrics: dict[str, float], lpips: LazyLPIPS) -> dict[str, float]:

@@ -20,8 +20,8 @@ from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.fields.coarse_to_fine import level_weights
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.generated_planes import GeneratedTriplanes
-from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityField
+from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
@@ -69,13 +69,18 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     coarse_to_fine: float | None = None
     """Part of the run over which the finer levels of the planes or the hash grid are enabled one after the other; 0
     enables all from the start. When not given: a third on planes, 0 on the hash grid, where it is harmful."""
-    scene: Literal["auto", "object", "around", "front-facing"] = "auto"
+    scene: Literal["auto", "object", "around", "front-facing", "inside-out"] = "auto"
     """What the cameras see. object: one object without surroundings; a box is fitted to the cameras and to the
-    silhouettes in the photos, and the background is that of the photos. around: a scene with surroundings, in
-    nerfacto's contraction of space. front-facing: normalised device coordinates and a near plane fitted to the cameras.
-    auto: front-facing if all viewing directions are within 60 degrees of each other; object if the cameras surround
-    something and the photos' borders have one colour or are transparent; otherwise around. Ignored with
-    disable-scene-contraction."""
+    silhouettes in the photos, and the background is that of the photos. around: an object with its surroundings; a cube
+    around what the cameras look at has most of the detail, and space beyond it is contracted. front-facing: normalised
+    device coordinates and a near plane fitted to the cameras. inside-out: cameras that do not look at one place, in
+    nerfacto's contraction of space. auto: front-facing if all viewing directions are within 60 degrees of each other;
+    inside-out if the cameras do not look at one place; object if the photos' borders have one colour or are
+    transparent; otherwise around. Ignored with disable-scene-contraction."""
+    space_annealing: float = 1 / 3
+    """Part of the run over which the sampled space of a scene `around` grows from its centre outwards, so that what
+    all photos show is explained first; 0 samples all of space from the start. Semantic views are rendered once it has
+    grown."""
     fit_box: bool = True
     """Reduce the scene's box to what the silhouettes allow, if the photos have a uniform background and the camera
     optimizer is off. With disable-scene-contraction, rays are sampled inside the box only; False samples as nerfacto
@@ -90,11 +95,13 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     disable_scene_contraction: bool | None = None  # type: ignore[assignment]
     """Whether to disable scene contraction. When not given: True with blender-data, otherwise False."""
     proposal_initial_sampler: Literal["auto", "piecewise", "uniform"] = "auto"  # type: ignore[assignment]
-    """Initial sampler of the proposal network. auto: uniform for one object, piecewise for scenes with surroundings."""
+    """Initial sampler of the proposal network. auto: uniform for one object; piecewise for scenes with surroundings, if
+    the cameras look at one place at the scale of their distance from it."""
     distortion_loss_mult: float | None = None  # type: ignore[assignment]
-    """Distortion loss multiplier. When not given: 0 for one object, otherwise 0.002."""
+    """Distortion loss multiplier. When not given: 0 if the cameras look at one object, otherwise 0.002."""
     average_init_density: float | None = None  # type: ignore[assignment]
-    """Average initial density output from MLP. When not given: about 1 for one object, otherwise 0.01."""
+    """Average initial density output from MLP. When not given: about 1 if the cameras look at one object,
+    otherwise 0.01."""
     use_appearance_embedding: bool = False
     """Whether to use an appearance embedding."""
     camera_optimizer: CameraOptimizerConfig = dataclasses.field(
@@ -119,10 +126,12 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         return {name: value for name, value in preset.items() if getattr(self, name) in NOT_GIVEN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Read a configuration; one that was saved by version 0.1 does not tell defaults from given values."""
+        """Read a configuration, also of version 0.1, which did not tell defaults from given values, and of 0.2."""
         if "proposal_plane_resolution" in state:
             unset = {name: getattr(type(self), name) for name, value in DEFAULTS.items() if state.get(name) == value}
             state = {name: value for name, value in (state | unset).items() if name != "proposal_plane_resolution"}
+        if "space_annealing" not in state and state.get("scene") == "around":
+            state = state | {"scene": "inside-out"}  # nerfacto's contraction, which this was until version 0.2
         self.__dict__.update(state)
 
 
@@ -162,10 +171,12 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
         if scene.space is not None:
             for field_ in (self.field, *self.proposal_networks):
                 field_.spatial_distortion = scene.space
-        if isinstance(scene.space, ObjectBox):
+        if scene.collider is not None:
             near, far = self.config.near_plane, self.config.far_plane
             assert near is not None and far is not None, "the configuration is complete"
-            self.collider = BoxCollider(scene.space, near, far)
+            self.collider = scene.collider(near, far)
+        if scene.reach is not None and self._given_config.proposal_initial_sampler in NOT_GIVEN:
+            self.proposal_sampler.initial_sampler = ReachSampler(scene.reach, self.config.use_single_jitter)
         if scene.background is not None:
             self.renderer_rgb.background_color = scene.background
         draw_tcnn_parameters(self)
@@ -275,24 +286,42 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """nerfacto's callbacks; finer levels are enabled before a step, planes are told when a step has ended."""
+        """nerfacto's callbacks; finer levels and space are enabled before a step, planes are told when it has ended."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         trainer, planes = training_callback_attributes.trainer, self._planes()
-        part_of_run = self.config.coarse_to_fine
-        if part_of_run is None:
-            part_of_run = 0 if planes is None else COARSE_TO_FINE_ON_PLANES
-        if part_of_run > 0 and trainer is not None:
-            steps = part_of_run * steps_of_run(trainer)
+        if trainer is not None:
+            schedules = ((self._coarse_to_fine(), self._enable_levels), (self._space_annealing(), self._grow_space))
             before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-            callbacks.append(TrainingCallback(before_step, self._enable_levels, 1, args=[steps]))
+            callbacks += [
+                TrainingCallback(before_step, update, 1, args=[part_of_run * steps_of_run(trainer)])
+                for part_of_run, update in schedules
+                if part_of_run > 0
+            ]
         if planes is not None:
             after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
             callbacks.append(TrainingCallback(after_step, lambda step: planes.end_step(), 1))
         return callbacks
 
+    @property
+    def shows_whole_scene(self) -> bool:
+        """Whether the sampled space of a scene with surroundings has grown."""
+        return not isinstance(self.collider, GrowingSphereCollider) or self.collider.has_grown
+
+    def _coarse_to_fine(self) -> float:
+        if self.config.coarse_to_fine is not None:
+            return self.config.coarse_to_fine
+        return 0 if self._planes() is None else COARSE_TO_FINE_ON_PLANES
+
+    def _space_annealing(self) -> float:
+        return self.config.space_annealing if isinstance(self.collider, GrowingSphereCollider) else 0
+
     def _enable_levels(self, steps: float, step: int) -> None:
         weights = self.field.level_mask.weights
         weights.copy_(level_weights((step - self.first_step) / steps, len(weights)))
+
+    def _grow_space(self, steps: float, step: int) -> None:
+        assert isinstance(self.collider, GrowingSphereCollider)
+        self.collider.grow((step - self.first_step) / steps)
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None):
         """nerfacto's losses and the smoothness of the planes, already weighted.
@@ -308,11 +337,11 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
         return losses
 
     def get_image_metrics_and_images(self, outputs, batch):
-        """nerfacto's metrics and images, without LPIPS where it cannot be computed.
+        """The metrics and images of `SemanticModel`, without LPIPS where it cannot be computed.
 
         Args:
             outputs: of a camera's pixels: `rgb` [height, width, 3] in [0, 1] and others.
-            batch: `image`, the photo, [height, width, 3 or 4] in [0, 1].
+            batch: `image`, the photo, [height, width, 3 or 4] in [0, 1]; `mask` if it has one, [height, width, 1].
         """
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         return without_missing(metrics, self.lpips), images
@@ -343,5 +372,6 @@ def _check(config: DietNeRFModelConfig) -> None:
         "plane_initial_scale": (config.plane_initial_scale >= 0, "at least 0"),
         "plane_smoothness": (config.plane_smoothness >= 0, "at least 0"),
         "coarse_to_fine": (config.coarse_to_fine is None or config.coarse_to_fine >= 0, "at least 0"),
+        "space_annealing": (config.space_annealing >= 0, "at least 0"),
     }
     check_limits(config, limits)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from jaxtyping import Float
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.fields.contraction import FrontFacingContraction
-from dietnerf_ns.fields.object_box import ObjectBox
-from dietnerf_ns.geometry.cameras import is_front_facing, surround_one_object
+from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
+from dietnerf_ns.fields.surroundings import CubeContraction, GrowingSphereCollider
+from dietnerf_ns.geometry.cameras import is_front_facing, surround_one_object, widest_viewing_angle
 from dietnerf_ns.geometry.visual_hull import InconsistentSilhouettes, VisualHull
 
-SceneKind = Literal["object", "around", "front-facing"]
+SceneKind = Literal["object", "around", "front-facing", "inside-out"]
 
 OBJECT_PRESET = {
     "proposal_initial_sampler": "uniform",
@@ -41,6 +45,10 @@ class SceneSetup:
 
     space: SpatialDistortion | None = None
     """Maps the world to [-2, 2]^3; None leaves nerfacto's contraction."""
+    collider: Callable[[float, float], NearFarCollider] | None = None
+    """Makes what limits the rays from the near and the far plane; None leaves nerfacto's."""
+    reach: float | None = None
+    """Distance from a camera, in scene units, that gets half of a ray's first samples; None leaves nerfacto's 1."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the model that the scene determines."""
     background: Float[Tensor, "3"] | None = None
@@ -58,7 +66,7 @@ def bounded_scene(aabb: Float[Tensor, "2 3"], hull: VisualHull | None) -> SceneS
     box = _fitted(outer, hull)
     if box is not outer:
         CONSOLE.print(f"Box: {_sides(box)}, from the silhouettes.")
-    return SceneSetup(box)
+    return SceneSetup(box, partial(BoxCollider, box))
 
 
 def recognised_scene(
@@ -80,37 +88,64 @@ def recognised_scene(
         SettingError: the cameras do not fit the kind of scene.
     """
     kind = _kind(capture) if wanted == "auto" else wanted
-    if kind == "object":
-        return _object(capture, hull, background)
-    if kind == "front-facing":
-        return _front_facing(capture)
-    if capture.photos_opened:
-        reason = " (the photos have no uniform background)" if wanted == "auto" and capture.background is None else ""
-        CONSOLE.print(f"Scene: around{reason}.")
-    return SceneSetup()
+    setups = {"object": _object, "around": _around, "front-facing": _front_facing, "inside-out": _inside_out}
+    return setups[kind](capture, hull, background)
 
 
 def _kind(capture: Capture) -> SceneKind:
     if is_front_facing(capture.cameras):
         return "front-facing"
-    return "object" if capture.background is not None and surround_one_object(capture.cameras) else "around"
+    if not surround_one_object(capture.cameras):
+        return "inside-out"
+    return "around" if capture.background is None else "object"
 
 
 def _object(capture: Capture, hull: VisualHull | None, background: Float[Tensor, "3"] | None) -> SceneSetup:
     cube = ObjectBox.seen_by(capture.cameras)
-    density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(cube.half_sizes.max())
     box = _fitted(cube, hull)
     # A hull is known in training only; a trained box comes with the checkpoint.
     where = "" if hull is None else f" Box {_sides(box)} around {_numbers(box.center)}."
     colour = "" if background is None else f" Background RGB {_numbers(background)} from the photos."
     CONSOLE.print(f"Scene: object.{where}{colour} For a scene with surroundings: --pipeline.model.scene around.")
-    return SceneSetup(box, OBJECT_PRESET | {"average_init_density": density}, background)
+    return SceneSetup(box, partial(BoxCollider, box), settings=_preset(cube), background=background)
 
 
-def _front_facing(capture: Capture) -> SceneSetup:
+def _around(capture: Capture, *_) -> SceneSetup:
+    cube = ObjectBox.seen_by(capture.cameras, scene="around")
+    space = CubeContraction(cube)
+    distances = (capture.cameras.camera_to_worlds[:, :, 3].cpu() - cube.center).norm(dim=-1)
+    settings = {name: value for name, value in _preset(cube).items() if name != "proposal_initial_sampler"}
+    if capture.photos_opened:
+        _report_around(capture, cube)
+    reach = float(distances.median() + space.half_size)
+    return SceneSetup(space, partial(GrowingSphereCollider, space), reach, settings)
+
+
+def _report_around(capture: Capture, cube: ObjectBox) -> None:
+    angle = widest_viewing_angle(capture.cameras.camera_to_worlds)
+    no_background = ", the photos have no uniform background" if capture.background is None else ""
+    CONSOLE.print(
+        f"Scene: around (the cameras look at one place from sides up to {angle:.0f} degrees apart{no_background}). In "
+        f"detail: a cube of side {2 * float(cube.half_sizes.max()):.2f} around {_numbers(cube.center)}."
+    )
+
+
+def _front_facing(capture: Capture, *_) -> SceneSetup:
     contraction = FrontFacingContraction(capture.cameras)
     CONSOLE.print(f"Scene: front-facing, near plane {contraction.near:.2f}.")
-    return SceneSetup(contraction, {"near_plane": float(contraction.near)})
+    return SceneSetup(contraction, settings={"near_plane": float(contraction.near)})
+
+
+def _inside_out(capture: Capture, *_) -> SceneSetup:
+    if capture.photos_opened:
+        CONSOLE.print("Scene: inside-out (the cameras do not look at one place); nerfacto's contraction.")
+    return SceneSetup()
+
+
+def _preset(cube: ObjectBox) -> dict[str, Any]:
+    """Settings of a scene that has an object in its middle; the initial density is per length of the cube."""
+    density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(cube.half_sizes.max())
+    return OBJECT_PRESET | {"average_init_density": density}
 
 
 def _fitted(box: ObjectBox, hull: VisualHull | None) -> ObjectBox:

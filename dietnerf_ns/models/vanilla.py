@@ -75,7 +75,12 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         return outputs | {name: outputs[f"{name}_fine"] for name in ("rgb", "accumulation", "depth")}
 
     def get_image_metrics_and_images(self, outputs, batch):
-        """nerfstudio's metrics and images of vanilla NeRF; the fine render's metrics also under the common names."""
+        """The metrics and images of `SemanticModel`; the fine render's metrics also under the common names.
+
+        Args:
+            outputs: of a camera's pixels: `rgb_coarse` and `rgb_fine` [height, width, 3] in [0, 1] and others.
+            batch: `image`, the photo, [height, width, 3 or 4] in [0, 1]; `mask` if it has one, [height, width, 1].
+        """
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         metrics |= {name: metrics[f"fine_{name}"] for name in ("ssim", "lpips")}
         return without_missing(metrics, self.lpips), images

@@ -15,12 +15,19 @@ from torch import Tensor
 
 from dietnerf_ns.geometry.cameras import (
     SURROUND_ANGLE_DEG,
-    cameras_surround_scene,
     is_in_front,
     viewing_directions,
     widest_viewing_angle,
 )
-from dietnerf_ns.geometry.sphere import Range, Sphere, fit_sphere, pose_at, spherical_coordinates
+from dietnerf_ns.geometry.sphere import (
+    ALL_AZIMUTHS,
+    Range,
+    Sphere,
+    covered_azimuths,
+    fit_sphere,
+    pose_at,
+    spherical_coordinates,
+)
 from dietnerf_ns.utils.errors import UserError
 
 FULL_CIRCLE = (0.0, 360.0)
@@ -38,8 +45,7 @@ def fit_turntable(
 
     Args:
         camera_to_worlds: poses of the training cameras.
-        theta_range: first and last azimuth. None takes the full circle if the cameras surround the scene, otherwise the
-            arc from the leftmost to the rightmost camera.
+        theta_range: first and last azimuth. None takes those that the cameras cover: the full circle, or an arc.
         phi: elevation. None takes the mean of the cameras' elevations.
         radius: distance to the centre. None takes the mean of the cameras' distances.
 
@@ -57,7 +63,7 @@ def fit_turntable(
     phi = float(elevations.mean()) if phi is None else phi
     radius = float(radii.mean()) if radius is None else radius
     if theta_range is None:
-        theta_range = FULL_CIRCLE if cameras_surround_scene(camera_to_worlds) else _arc_of(azimuths)
+        theta_range = _arc_of(azimuths)
     return replace(sphere, azimuth_range=theta_range, elevation_range=(phi, phi), radius_range=(radius, radius))
 
 
@@ -77,12 +83,12 @@ def _point_ahead(camera_to_worlds: Float[Tensor, "n 3 4"], distance: float | Non
 
 
 def _arc_of(azimuths: Float[Tensor, "n"]) -> Range:
-    radians = torch.deg2rad(azimuths)
-    middle = torch.rad2deg(torch.atan2(radians.sin().mean(), radians.cos().mean()))
-    offsets = (azimuths - middle + 180) % 360 - 180
-    if offsets.max() - offsets.min() < 0.01:
+    arc = covered_azimuths(azimuths)
+    if arc == ALL_AZIMUTHS:
+        return FULL_CIRCLE
+    if arc[1] - arc[0] < 0.01:
         raise UserError("All training cameras have the same azimuth: give --theta-range START END in degrees.")
-    return float(middle + offsets.min()), float(middle + offsets.max())
+    return arc
 
 
 def is_full_circle(theta_range: Range) -> bool:

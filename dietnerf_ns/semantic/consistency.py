@@ -14,6 +14,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
+from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.geometry.cameras import viewing_directions
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.semantic.encoders import EncoderConfig, ImageEncoder
@@ -50,7 +51,8 @@ class SemanticConfig(EncoderConfig):
     """Where unseen views are rendered from. sphere: a sphere around the scene. interpolate: between up to three
     training cameras, for front-facing photos. auto: the sphere if the cameras surround the scene."""
     theta_range: tuple[float, float] | None = None
-    """Azimuth of the sphere in degrees; the whole circle when not given."""
+    """Azimuth of the sphere in degrees. When not given: the whole circle if the photos have a uniform background,
+    otherwise the arc that the training cameras cover."""
     phi_range: tuple[float, float] | None = None
     """Elevation of the sphere in degrees above the horizon; that of the training cameras when not given."""
     radius_range: tuple[float, float] | None = None
@@ -162,9 +164,12 @@ class SemanticConsistency:
         )
         _report(self.schedule, total_steps)
         self.cameras: Cameras = photos.cameras.to("cpu")
+        capture = Capture.in_metadata(photos.metadata)
         self._sample_pose = pose_sampler(
             self.cameras.camera_to_worlds,
             config.poses,
+            # Seen from where no photo was taken, an object without surroundings is still that object; a room is not.
+            whole_circle=capture is not None and capture.background is not None,
             theta_range=config.theta_range,
             phi_range=config.phi_range,
             radius_range=config.radius_range,

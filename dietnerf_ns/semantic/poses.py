@@ -16,7 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
 from dietnerf_ns.geometry.cameras import cameras_surround_scene
-from dietnerf_ns.geometry.sphere import Range, Sphere, fit_sphere, pose_at
+from dietnerf_ns.geometry.sphere import ALL_AZIMUTHS, Range, Sphere, fit_sphere, pose_at
 
 PoseSampler = Callable[[Generator], Float[Tensor, "3 4"]]
 """Draws the pose of a semantic view from a generator's random numbers."""
@@ -26,6 +26,7 @@ def pose_sampler(
     camera_to_worlds: Float[Tensor, "n 3 4"],
     poses: Literal["auto", "sphere", "interpolate"],
     *,
+    whole_circle: bool = False,
     theta_range: Range | None = None,
     phi_range: Range | None = None,
     radius_range: Range | None = None,
@@ -35,7 +36,8 @@ def pose_sampler(
     Args:
         camera_to_worlds: the training cameras.
         poses: `sphere`, `interpolate`, or `auto`: the sphere if the cameras surround the scene.
-        theta_range: azimuth of the sphere; the whole circle if None.
+        whole_circle: whether the sphere has all azimuths, and not only those that the training cameras cover.
+        theta_range: azimuth of the sphere; see `whole_circle` if None.
         phi_range: elevation of the sphere; that of the training cameras if None.
         radius_range: distance to the sphere's centre; that of the training cameras if None.
     """
@@ -47,7 +49,10 @@ def pose_sampler(
         reason = "surround the scene" if surround else "do not surround the scene"
         CONSOLE.print(f"Semantic poses: {poses} (the training cameras {reason}).")
     if poses == "sphere":
-        sphere = replace(fit_sphere(camera_to_worlds), **given)
+        sphere = fit_sphere(camera_to_worlds)
+        if whole_circle:
+            sphere = replace(sphere, azimuth_range=ALL_AZIMUTHS)
+        sphere = replace(sphere, **given)
         CONSOLE.print(f"Semantic poses: {_in_words(sphere)}.")
         return lambda generator: pose_on_sphere(sphere, generator)
     if given:

@@ -8,12 +8,14 @@ from types import ModuleType
 from typing import Any
 
 from dietnerf_ns.data import capture, datamanager, pixel_samplers
+from dietnerf_ns.fields.surroundings import CubeContraction
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.implementation import implementation_of
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.utils.errors import UserError
 
 EXTRA_STATE = "_model._extra_state"
+CUBE_CENTER = "_model.field.spatial_distortion.center"
 
 
 def register_old_class_paths() -> None:
@@ -42,8 +44,9 @@ def register_old_class_paths() -> None:
 def model_for(checkpoint: Mapping[str, Any], model: SemanticModel, *, opens_photos: bool) -> SemanticModel:
     """The model that a checkpoint belongs to, as far as a model depends on the machine and on the photos.
 
-    Rendering opens no photos: the background that they have in common comes with the checkpoint. And what was trained
-    without tinycudann is rendered without it.
+    Rendering opens no photos: the background that they have in common comes with the checkpoint. What was trained
+    without tinycudann is rendered without it. And until version 0.2 scenes with surroundings were trained in nerfacto's
+    contraction.
 
     Args:
         checkpoint: the pipeline's state.
@@ -61,6 +64,8 @@ def model_for(checkpoint: Mapping[str, Any], model: SemanticModel, *, opens_phot
         metadata[capture.CAPTURE] = views.restored(state)
     if model.config.implementation == "tcnn" and implementation_of(checkpoint) == "torch":
         settings["implementation"] = "torch"
+    if isinstance(model.field.spatial_distortion, CubeContraction) and CUBE_CENTER not in checkpoint:
+        settings["scene"] = "inside-out"
     if settings or metadata.get(capture.CAPTURE) is not views:
         return model.rebuild(metadata=metadata, **settings)
     return model

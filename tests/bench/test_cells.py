@@ -10,6 +10,7 @@ from dietnerf_ns.bench.experiment import as_flags
 from dietnerf_ns.bench.train_cell import arguments_here
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import experiment
+from tests.helpers.scenes import as_transforms_json
 
 TWO = [{"name": "dietnerf-tiny", "label": "default"}, {"name": "nerfacto", "overrides": {"max-num-iterations": 7}}]
 
@@ -68,6 +69,7 @@ def test_lists_become_several_arguments():
         {"similarity": {"encoder": "open-clip"}},
         {"views": [{"indices": [1, 0]}]},
         {"resolution": 9},
+        {"seconds": 60},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -143,13 +145,54 @@ def test_changed_files_of_a_scene_used_as_it_is_give_a_new_id(tmp_path, file, co
 
 def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path):
     (tmp_path / "data" / "fern").mkdir(parents=True)
-    scene = {"name": "fern", "dataparser": "nerfstudio-data", "arguments": {"eval-mode": "interval"}}
+    scene = {"name": "fern", "dataparser": "colmap", "arguments": {"eval-mode": "interval"}}
     read = experiment(tmp_path, scenes=[scene], views=[{"count": 2}, {"count": 3}], evaluate="val")
     (cell,) = plan_cells(read, tmp_path / "data", tmp_path)
     assert cell.views == "as is", "once, whatever the views of other scenes are"
     assert cell.split == "val"
-    assert cell.train_arguments[-3:] == ("nerfstudio-data", "--eval-mode", "interval")
+    assert cell.train_arguments[-3:] == ("colmap", "--eval-mode", "interval")
     assert cell.train_arguments[cell.train_arguments.index("--data") + 1] == str(tmp_path / "data" / "fern")
+
+
+@pytest.mark.parametrize(
+    "content, views",
+    [
+        ({"evaluate": "val"}, ["as is"]),
+        ({"resolution": 50}, ["all views"]),
+        ({"evaluate": "val", "views": [{"count": 2}, {"indices": [3, 0]}]}, ["2 farthest", "views 3 0"]),
+    ],
+)
+def test_a_capture_is_copied_if_views_or_resolution_are_given(tmp_path, tiny_scene, content, views):
+    folder = as_transforms_json(tiny_scene, tmp_path / "data" / "garden", count=8)
+    arguments = {"eval-mode": "interval", "eval-interval": 4}
+    scene = {"name": "garden", "dataparser": "nerfstudio-data", "arguments": arguments}
+    cells = plan_cells(experiment(tmp_path, scenes=[scene], **content), tmp_path / "data", tmp_path)
+    assert [cell.views for cell in cells] == views
+    for cell in cells:
+        data = cell.train_arguments[cell.train_arguments.index("--data") + 1]
+        copied = cell.views != "as is"
+        assert data.startswith("scenes/garden-") if copied else data == str(folder)
+        assert cell.split == ("test" if copied else "val"), "a copy holds what is evaluated as test"
+        assert "nerfstudio-data" in cell.train_arguments
+
+
+@pytest.mark.parametrize("file, used", [("images/1.png", True), ("images/4.png", True), ("images/2.png", False)])
+def test_changed_files_of_a_capture_give_a_new_copy_and_a_new_id(tmp_path, tiny_scene, file, used):
+    folder = as_transforms_json(tiny_scene, tmp_path / "data" / "garden", count=8)
+    arguments = {"eval-mode": "interval", "eval-interval": 4}  # frames 0 and 4 are evaluated
+    scene = {"name": "garden", "dataparser": "nerfstudio-data", "arguments": arguments}
+    read = experiment(tmp_path, scenes=[scene], views=[{"indices": [0, 2]}], resolution=8)
+    (before,) = plan_cells(read, tmp_path / "data", tmp_path)
+    Image.new("RGBA", (100, 100), "red").save(folder / file)
+    (after,) = plan_cells(read, tmp_path / "data", tmp_path)
+    assert (after.id != before.id) == used
+
+
+def test_views_that_a_capture_lacks_are_rejected_with_its_name(tmp_path, tiny_scene):
+    as_transforms_json(tiny_scene, tmp_path / "data" / "garden", count=4)
+    scene = {"name": "garden", "dataparser": "nerfstudio-data"}
+    with pytest.raises(UserError, match="Scene garden, 9 farthest: the training split has 4 views"):
+        plan_cells(experiment(tmp_path, scenes=[scene], views=[{"count": 9}]), tmp_path / "data", tmp_path)
 
 
 def test_views_that_a_scene_lacks_are_rejected_with_its_name(plan):

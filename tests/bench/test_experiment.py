@@ -67,6 +67,8 @@ def test_labels_of_views(views, label):
         ({"scenes": [{"name": "tiny", "arguments": {"colour": "red"}}]}, ["Unrecognized options: --colour"]),
         ({"overrides": {"machine.seed": 1}}, ["machine.seed is set by the benchmark"]),
         ({"scenes": [{"name": "fern", "dataparser": "colnap"}]}, ["Unknown dataparser 'colnap'", "colmap"]),
+        ({"seconds": 0}, ["seconds 0", "greater than 0"]),
+        ({"seconds": float("inf")}, ["seconds inf", "finite number"]),
         ({"similarity": {"clip": "x"}}, ["similarity.clip", "encoder, clip_model, clip_pretrained, embedding"]),
     ],
 )

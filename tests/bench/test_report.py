@@ -68,6 +68,16 @@ def test_missing_results_and_the_machine_are_listed(report):
         assert str(report.parent) not in written and "/somewhere" not in written
 
 
+def test_steps_in_equal_time_are_listed_if_the_time_was_limited(tmp_path, report):
+    assert "equal time" not in report.read_text()
+    text = write_report(write_fake_results(tmp_path / "limited", PSNR, seconds=7.5)).read_text()
+    steps = section(text, "## Steps in equal time")
+    assert "its steps had taken 7.5 s" in steps
+    assert "| method | cells | time of the steps (s) | steps | steps configured |" in steps
+    assert "| diet | 2 of 2 | 7.5 | 100 | 400 |" in steps
+    assert "training/step_seconds" in (tmp_path / "limited" / "results.csv").read_text()
+
+
 def test_csv_and_json_hold_every_cell(report):
     rows = list(csv.DictReader((report.parent / "results.csv").open()))
     assert [float(row["nerfstudio/psnr"]) for row in rows] == [20, 21, 21, 23]

@@ -63,6 +63,21 @@ def test_the_papers_method_samples_like_this_and_is_told_the_step(tiny_pipeline_
     assert not rows_near_the_border(), "a new initialisation starts in the centre again"
 
 
+@pytest.mark.parametrize("inside", [0.5, 0.001])
+def test_masks_of_a_single_photo_and_small_ones_work(inside):
+    """A capture of 10 to 19 photos has a single evaluation photo."""
+    mask = (torch.rand(1, 60, 60, 1, generator=torch.Generator().manual_seed(0)) < inside).float()
+    for config in (ForegroundPixelSamplerConfig(), SinglePhotoPixelSamplerConfig()):
+        indices = config.setup(num_rays_per_batch=8).sample_method(5000, 1, 60, 60, mask=mask)
+        assert indices.shape == (5000, 3) and mask[indices[:, 0], indices[:, 1], indices[:, 2]].all()
+        assert len(indices.unique(dim=0)) >= min(1000, int(mask.sum())), "uniform over the mask"
+
+
+def test_masks_that_leave_no_pixel_are_refused():
+    with pytest.raises(UserError, match="masks leave no pixel"):
+        sampler().sample_method(5, 2, 10, 10, mask=torch.zeros(2, 10, 10, 1))
+
+
 def squares():
     """In two photos of 50 x 100 pixels a square of 4 x 4."""
     masks = torch.zeros(2, 50, 100, dtype=torch.bool)

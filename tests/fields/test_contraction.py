@@ -13,7 +13,7 @@ def test_front_facing_is_told_from_surrounding():
 
 
 def test_cameras_that_only_turn_or_that_are_alone_are_not_front_facing():
-    with pytest.raises(UserError, match="use auto, object or around"):
+    with pytest.raises(UserError, match="use auto, object, around or inside-out"):
         FrontFacingContraction(cameras_side_by_side(count=1))
     assert not is_front_facing(cameras_side_by_side(spread=0.0))
 

@@ -46,7 +46,13 @@ def experiment(tmp_path: Path, **content) -> Experiment:
 
 
 def write_fake_results(
-    out: Path, psnr: dict[tuple[str, str, str, int], float], *, missing=(), size=(4, 4), evaluate="test"
+    out: Path,
+    psnr: dict[tuple[str, str, str, int], float],
+    *,
+    missing=(),
+    size=(4, 4),
+    evaluate="test",
+    seconds: float | None = None,
 ) -> Path:
     """Result files with these PSNRs by (scene, views, method, seed); other metrics follow from it."""
     cells = []
@@ -68,7 +74,8 @@ def write_fake_results(
             "metrics": scores,
             "left_out": {"paper/lpips": "URLError: no network"},
             "training": {"seconds": 10.0, "steps": 100, "steps_per_second": 10.0}
-            | {"peak_memory_mib": 900.0, "peak_gpu_memory_mib": 700.0},
+            | {"peak_memory_mib": 900.0, "peak_gpu_memory_mib": 700.0}
+            | ({} if seconds is None else {"step_seconds": seconds, "configured_steps": 400}),
             "curves": {"photos": [[0, 10.0], [10, 20.0]], "unseen views": [[0, 9.0], [10, 15.0]]},
             "machine": MACHINE,
         }
@@ -81,6 +88,7 @@ def write_fake_results(
     ]
     methods[0]["overrides"] = {"pipeline.semantic.clip-pretrained": "/somewhere/clip.pt"}
     described = {"evaluate": evaluate, "methods": methods, "overrides": {"max-num-iterations": 5}}
+    described |= {} if seconds is None else {"seconds": seconds}
     content = {"name": "made up", "baseline": baseline, "experiment": described, "cells": cells}
     (out / "experiment.json").write_text(json.dumps(content))
     return out

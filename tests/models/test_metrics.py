@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from dietnerf_ns.models.metrics import LazyLPIPS, missing_metrics, without_missing
+from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
 
 
 def missing(lpips):
@@ -52,3 +54,27 @@ def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
     metrics = {"lpips": float(lpips(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))}
     assert without_missing(metrics, lpips) == {"lpips": 1.0} and missing(lpips) == {}
     assert calls == [True], "loaded once, with normalize as nerfstudio asks for"
+
+
+def test_an_image_is_black_outside_a_mask_whatever_it_was_there():
+    mask = torch.tensor([[[True], [False]]])
+    image = torch.tensor([[[0.2, 0.4, 0.6], [0.5, float("nan"), float("inf")]]])
+    assert torch.equal(black_outside(mask, image), torch.tensor([[[0.2, 0.4, 0.6], [0.0, 0.0, 0.0]]]))
+
+
+def test_psnr_of_black_outside_images_becomes_that_of_the_pixels_inside():
+    mask = torch.zeros(10, 10, 1, dtype=torch.bool)
+    mask[:, :1] = True
+    metrics = {"psnr": 30.0, "coarse_psnr": 25.0, "fine_psnr": math.inf, "ssim": 0.9, "lpips": 0.1}
+    inside = {"psnr": 20.0, "coarse_psnr": 15.0, "fine_psnr": math.inf, "ssim": 0.9, "lpips": 0.1}
+    assert psnr_inside(mask, metrics) == pytest.approx(inside)
+
+
+def test_psnr_with_a_mask_that_covers_everything_is_unchanged_to_the_bit():
+    metrics = {"psnr": 23.456789, "ssim": 0.9}
+    assert psnr_inside(torch.ones(7, 9, 1, dtype=torch.bool), metrics) == metrics
+
+
+def test_psnr_of_no_pixels_is_not_defined():
+    mask = torch.zeros(4, 4, 1, dtype=torch.bool)
+    assert math.isnan(psnr_inside(mask, {"psnr": math.inf})["psnr"])

@@ -1,22 +1,27 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.model_components.ray_samplers import UniformLinDispPiecewiseSampler, UniformSampler
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 
 from dietnerf_ns.data.capture import CAPTURE, Capture
 from dietnerf_ns.fields.contraction import FrontFacingContraction
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
+from dietnerf_ns.fields.surroundings import CubeContraction, GrowingSphereCollider, ReachSampler
 from dietnerf_ns.geometry.visual_hull import VisualHull
 from dietnerf_ns.models import implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DEFAULTS, DietNeRFModelConfig
 from dietnerf_ns.utils.errors import UserError
-from tests.helpers.cameras import cameras_side_by_side, pinhole_cameras, ring_of_poses
+from tests.helpers.cameras import arc_of_poses, cameras_side_by_side, pinhole_cameras, ring_of_poses
 from tests.helpers.models import BOX, tiny_model
 
 GREY = torch.full((3,), 0.5)
@@ -24,7 +29,7 @@ GREY = torch.full((3,), 0.5)
 
 def unbounded_model(cameras, *, background=None, hull=None, **settings):
     config = DietNeRFModelConfig(field="free-planes", implementation="torch", log2_hashmap_size=4, **settings)
-    metadata = {CAPTURE: Capture(cameras, background, hull)}
+    metadata = {CAPTURE: Capture(cameras, background, hull, photos_opened=True)}
     return config.setup(scene_box=BOX, num_train_data=3, metadata=metadata, device="cpu")
 
 
@@ -54,7 +59,7 @@ def test_a_value_that_is_nerfactos_default_is_kept_when_it_is_given():
 
 
 def test_what_is_neither_given_nor_found_in_the_data_is_as_in_nerfacto():
-    config = unbounded_model(cameras_side_by_side(), scene="around").config
+    config = unbounded_model(cameras_side_by_side(), scene="inside-out").config
     for name in set(DEFAULTS) - {"average_init_density"}:
         assert getattr(config, name) == getattr(NerfactoModelConfig(), name), name
     assert config.average_init_density == 0.01
@@ -79,17 +84,110 @@ def test_front_facing_cameras_get_their_contraction_and_near_plane():
     assert unbounded_model(cameras_side_by_side(), near_plane=0.2).collider.near_plane == 0.2
 
 
-def test_other_cameras_keep_nerfactos_contraction():
-    surrounding = pinhole_cameras(ring_of_poses(5))
-    for cameras, background, wanted in (
-        (surrounding, None, "auto"),
-        (surrounding, GREY, "around"),
-        (cameras_side_by_side(), GREY, "around"),
-    ):
-        model = unbounded_model(cameras, background=background, scene=wanted)
-        assert isinstance(model.field.spatial_distortion, SceneContraction)
-        assert model.collider.near_plane == pytest.approx(0.05)
+def outwards(poses):
+    """The same cameras, turned around."""
+    turned = poses.clone()
+    turned[:, :, [0, 2]] *= -1
+    return turned
+
+
+CAPTURES = {
+    "around": ring_of_poses(8),
+    "half around": arc_of_poses(range(0, 121, 20)),
+    "a quarter around": arc_of_poses(range(0, 71, 10)),
+    "front-facing": arc_of_poses(range(0, 51, 10)),
+    "a room": outwards(ring_of_poses(8, radius=0.5)),
+    "a corner of a room": outwards(arc_of_poses(range(0, 121, 20), radius=0.5)),
+}
+
+
+@pytest.mark.parametrize(
+    ("capture", "background", "kind"),
+    [
+        ("around", None, "around"),
+        ("around", GREY, "object"),
+        ("half around", None, "around"),
+        ("half around", GREY, "object"),
+        ("a quarter around", None, "around"),
+        ("front-facing", None, "front-facing"),
+        ("front-facing", GREY, "front-facing"),
+        ("a room", None, "inside-out"),
+        ("a room", GREY, "inside-out"),
+        ("a corner of a room", None, "inside-out"),
+    ],
+)
+def test_the_kind_of_scene_follows_from_the_cameras_and_the_background(capture, background, kind, capsys):
+    spaces = {
+        "around": CubeContraction,
+        "object": ObjectBox,
+        "front-facing": FrontFacingContraction,
+        "inside-out": SceneContraction,
+    }
+    model = unbounded_model(pinhole_cameras(CAPTURES[capture]), background=background)
+    assert type(model.field.spatial_distortion) is spaces[kind]
+    assert f"Scene: {kind}" in capsys.readouterr().out
+
+
+def test_cameras_that_look_at_no_common_place_keep_nerfactos_space():
+    for cameras, scene in ((CAPTURES["a room"], "auto"), (CAPTURES["around"], "inside-out")):
+        model = unbounded_model(pinhole_cameras(cameras), background=GREY, scene=scene)
+        assert model.collider.near_plane == pytest.approx(0.05) and type(model.collider) is NearFarCollider
         assert model.renderer_rgb.background_color == "last_sample"
+        assert model.config.average_init_density == 0.01 and model.config.distortion_loss_mult == 0.002
+
+
+def test_an_object_with_surroundings_has_a_contraction_around_it():
+    model = unbounded_model(pinhole_cameras(ring_of_poses(5, center=(1.0, 2.0, 3.0))))
+    space, half_size = model.field.spatial_distortion, 4 * 20 / 35
+    assert torch.allclose(space.center, torch.tensor([1.0, 2.0, 3.0]), atol=1e-4)
+    assert float(space.half_size) == pytest.approx(half_size), "what the photos show at the centre's distance"
+    for network in (model.field, *model.proposal_networks):
+        assert network.spatial_distortion is space
+        assert network.average_init_density == pytest.approx(1.5 / half_size)
+    assert isinstance(model.collider, GrowingSphereCollider) and model.collider.space is space
+    assert model.config.distortion_loss_mult == 0 and model.renderer_rgb.background_color == "last_sample"
+    sampler = model.proposal_sampler.initial_sampler
+    assert isinstance(sampler, ReachSampler)
+    assert sampler.spacing_fn_inv(torch.tensor(0.5)) == pytest.approx(4 + half_size), "half to the cube's far side"
+
+
+def test_what_the_user_set_stays_in_an_object_with_surroundings():
+    given = {"near_plane": 0.3, "background_color": "black", "proposal_initial_sampler": "uniform"}
+    given |= {"distortion_loss_mult": 0.01, "average_init_density": 0.5}
+    model = unbounded_model(pinhole_cameras(ring_of_poses(5)), **given)
+    assert given == {name: getattr(model.config, name) for name in given}
+    assert model.collider.near_plane == 0.3 and isinstance(model.proposal_sampler.initial_sampler, UniformSampler)
+    piecewise = unbounded_model(pinhole_cameras(ring_of_poses(5)), proposal_initial_sampler="piecewise")
+    assert isinstance(piecewise.proposal_sampler.initial_sampler, UniformLinDispPiecewiseSampler)
+
+
+def radius_schedule(model, total_steps=100):
+    """The radius of the sampled space in training, as a function of the step."""
+    run = SimpleNamespace(_start_step=0, config=SimpleNamespace(max_num_iterations=total_steps))
+    callbacks = model.get_training_callbacks(TrainingCallbackAttributes(None, None, None, run))
+
+    def radius_at(step):
+        for callback in callbacks:
+            callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+        return float(model.collider.radius)
+
+    return radius_at
+
+
+def test_the_sampled_space_grows_over_a_part_of_the_run_and_again_after_a_restart():
+    model = unbounded_model(pinhole_cameras(ring_of_poses(5)), space_annealing=0.5)
+    radius_at = radius_schedule(model)
+    first, *radii = (radius_at(step) for step in (0, 25, 49, 50, 99))
+    assert first < 1 < radii[0] < radii[1] < radii[2] == radii[3] == float("inf")
+    model.begin_attempt(60)
+    assert radius_at(60) == first
+    whole = unbounded_model(pinhole_cameras(ring_of_poses(5)), space_annealing=0.0)
+    assert radius_schedule(whole)(0) == float("inf")
+
+
+def test_cameras_that_look_at_no_common_place_cannot_be_around_an_object():
+    with pytest.raises(UserError, match="scene around: needs pinhole cameras that look at one object"):
+        unbounded_model(cameras_side_by_side(), scene="around")
 
 
 def test_an_object_on_a_uniform_background_gets_its_box_planes_and_colour():

@@ -1,11 +1,13 @@
 """Runs of version 0.1, whose files name other modules and keep the background under another key."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.field_components.spatial_distortions import SceneContraction
 
 import dietnerf_ns.methods  # noqa: F401  registers the old paths
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
@@ -42,6 +44,23 @@ def test_the_background_of_an_old_checkpoint_is_found(tiny_pipeline_config, tiny
     rendering.load_pipeline(state, step=0)
     assert isinstance(rendering.model.field.spatial_distortion, ObjectBox)
     assert torch.allclose(rendering.model.renderer_rgb.background_color, torch.tensor(kept["background"]))
+
+
+@pytest.mark.parametrize("scene", ["auto", "around"])
+def test_a_scene_with_surroundings_of_version_0_2_is_loaded_into_the_space_it_was_trained_in(
+    scene, tiny_pipeline_config, tiny_scene, tmp_path
+):
+    data = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
+    manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=data), data=None)
+    model = replace(tiny_pipeline_config.model, scene="inside-out", near_plane=None, far_plane=None)
+    config = replace(tiny_pipeline_config, datamanager=manager, model=model)
+    state = config.setup(device="cpu", test_mode="val").state_dict()
+    config.model = copy.copy(config.model)
+    config.model.__setstate__({k: v for k, v in vars(model).items() if k != "space_annealing"} | {"scene": scene})
+    rendering = config.setup(device="cpu", test_mode="inference")
+    rendering.load_pipeline(state, step=0)
+    assert type(rendering.model.field.spatial_distortion) is SceneContraction
+    assert rendering.model.config.average_init_density == 0.01
 
 
 def test_an_incomplete_checkpoint_is_refused_in_one_line():

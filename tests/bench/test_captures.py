@@ -1,0 +1,188 @@
+"""Few-shot copies of captures in nerfstudio's format: which frames, at which size, in which world."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
+
+from dietnerf_ns.bench.captures import choose_frames, write_capture_copy
+from dietnerf_ns.bench.experiment import BenchmarkScene, Views
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.utils.errors import SettingError, UserError
+from dietnerf_ns.utils.images import downscale_by_area
+from tests.helpers.bench import experiment
+from tests.helpers.scenes import as_transforms_json
+
+LISTS = {
+    "train_filenames": ["images/0.png", "images/2.png", "images/4.png", "images/6.png", "images/7.png"],
+    "val_filenames": ["images/1.png"],
+    "test_filenames": ["images/3.png", "images/5.png"],
+}
+
+
+@pytest.fixture
+def capture(tmp_path, tiny_scene):
+    """Eight photos with splits of its own."""
+    folder = as_transforms_json(tiny_scene, tmp_path / "capture", count=8)
+    change(folder, LISTS)
+    return folder
+
+
+def change(folder, content):
+    file = folder / "transforms.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | content))
+
+
+def frames_of(folder):
+    return json.loads((folder / "transforms.json").read_text())["frames"]
+
+
+def choose(folder, views, tmp_path, arguments=None, **content):
+    scene = BenchmarkScene("capture", "nerfstudio-data", arguments or {})
+    return choose_frames(folder, scene, views, experiment(tmp_path, **content))
+
+
+def parsed(folder, split):
+    return NerfstudioDataParserConfig(data=folder).setup().get_dataparser_outputs(split)
+
+
+def names(outputs):
+    return [path.name for path in outputs.image_filenames]
+
+
+def test_the_copy_has_the_chosen_frames_in_the_world_of_the_whole_capture(tmp_path, capture):
+    write_capture_copy(choose(capture, Views(indices=(3, 1)), tmp_path), tmp_path / "copy", width=50)
+    before, after = parsed(capture, "train"), parsed(tmp_path / "copy", "train")
+    assert names(after) == ["2.png", "6.png"]
+    assert names(parsed(tmp_path / "copy", "val")) == ["1.png"]
+    assert names(parsed(tmp_path / "copy", "test")) == ["3.png", "5.png"]
+    torch.testing.assert_close(after.cameras.camera_to_worlds, before.cameras.camera_to_worlds[[1, 3]])
+    torch.testing.assert_close(after.dataparser_transform, before.dataparser_transform)
+    assert after.dataparser_scale == pytest.approx(before.dataparser_scale)
+    for intrinsic in ("fx", "fy", "cx", "cy", "width", "height"):
+        torch.testing.assert_close(getattr(after.cameras, intrinsic) * 2, getattr(before.cameras, intrinsic)[[1, 3]])
+    copied = np.asarray(Image.open(tmp_path / "copy" / "images" / "6.png"))
+    source = np.asarray(Image.open(capture / "images" / "6.png"))
+    np.testing.assert_array_equal(copied, downscale_by_area(source, (50, 50)))
+    assert len(list((tmp_path / "copy" / "images").iterdir())) == 5, "unused photos are left out"
+
+
+def test_views_and_photos_are_those_of_the_methods_own_datamanager(tmp_path, capture):
+    write_capture_copy(choose(capture, Views(count=3), tmp_path), tmp_path / "copy", width=50)
+    few = FewShotDataManagerConfig(
+        dataparser=NerfstudioDataParserConfig(data=capture), num_views=3, camera_res_scale_factor=0.5
+    ).setup(device="cpu", test_mode="val", world_size=1, local_rank=0)
+    assert sorted(names(few.train_dataset)) == names(parsed(tmp_path / "copy", "train"))
+    for index, path in enumerate(few.train_dataset.image_filenames):
+        copied = np.asarray(Image.open(tmp_path / "copy" / "images" / path.name))
+        np.testing.assert_array_equal(copied, few.train_dataset.get_numpy_image(index))
+
+
+def test_photos_of_different_sizes_get_intrinsics_of_their_own(tmp_path, capture):
+    frames = frames_of(capture)
+    Image.new("RGB", (80, 61), "red").save(capture / "images" / "4.jpg")
+    frames[4] |= {"file_path": "images/4.jpg"}
+    frames = [
+        frame | {"w": 100, "h": 100, "fl_x": 140.0, "fl_y": 130.0, "cx": 50.0, "cy": 48.0, "k1": 0.1}
+        for frame in frames
+    ]
+    frames[4] |= {"w": 80, "h": 61}
+    train = ["images/0.png", "images/4.jpg"]
+    (capture / "transforms.json").write_text(json.dumps(LISTS | {"train_filenames": train, "frames": frames}))
+    write_capture_copy(choose(capture, Views(), tmp_path), tmp_path / "copy", width=40)
+    cameras = parsed(tmp_path / "copy", "train").cameras
+    assert cameras.width.flatten().tolist() == [40, 40] and cameras.height.flatten().tolist() == [40, 30]
+    assert cameras.fx.flatten().tolist() == pytest.approx([56, 70])
+    assert cameras.fy.flatten().tolist() == pytest.approx([52, 130 * 30 / 61])
+    assert cameras.cy.flatten().tolist() == pytest.approx([19.2, 48 * 30 / 61])
+    assert cameras.distortion_params[:, 0].tolist() == pytest.approx([0.1, 0.1]), "has no unit"
+    assert Image.open(tmp_path / "copy" / "images" / "4.png").size == (40, 30)
+
+
+def test_masks_depth_images_and_points_are_in_the_copy(tmp_path, capture):
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:50, 30:] = 255
+    (capture / "masks").mkdir()
+    frames = frames_of(capture)
+    for index, frame in enumerate(frames):
+        Image.fromarray(mask).save(capture / "masks" / f"{index}.png")
+        np.save(capture / "images" / f"{index}.npy", np.ones((100, 100)))
+        frame |= {"mask_path": f"masks/{index}.png", "depth_file_path": f"images/{index}.npy"}
+    (capture / "points.ply").write_text("ply")
+    change(capture, {"frames": frames, "ply_file_path": "points.ply"})
+    write_capture_copy(choose(capture, Views(count=2), tmp_path), tmp_path / "copy", width=10)
+    train = parsed(tmp_path / "copy", "train")
+    for path in train.mask_filenames:
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), mask[5::10, 5::10])
+    assert all(path.is_file() for path in train.metadata["depth_filenames"])
+    assert (tmp_path / "copy" / "points.ply").read_text() == "ply"
+
+
+def test_without_resolution_the_files_are_copied_as_they_are(tmp_path, capture):
+    write_capture_copy(choose(capture, Views(indices=(0,)), tmp_path), tmp_path / "copy", width=None)
+    for name in ("0.png", "1.png", "3.png"):
+        assert (tmp_path / "copy" / "images" / name).read_bytes() == (capture / "images" / name).read_bytes()
+    torch.testing.assert_close(parsed(tmp_path / "copy", "train").cameras.fx, parsed(capture, "train").cameras.fx[:1])
+
+
+def test_a_capture_without_lists_is_split_by_the_dataparser(tmp_path, tiny_scene):
+    folder = as_transforms_json(tiny_scene, tmp_path / "capture", count=8)
+    chosen = choose(folder, Views(), tmp_path, {"eval-mode": "interval", "eval-interval": 4})
+    assert [path.name for path in chosen.splits["test"]] == ["0.png", "4.png"]
+    assert [path.name for path in chosen.splits["train"]] == [f"{i}.png" for i in (1, 2, 3, 5, 6, 7)]
+
+
+def test_settings_are_chosen_on_training_views_that_are_not_trained_on(tmp_path, capture):
+    splits = choose(capture, Views(indices=(1, 0)), tmp_path, evaluate="val", val_frames=2).splits
+    assert [path.name for path in splits["train"]] == ["2.png", "0.png"]
+    assert [path.name for path in splits["val"]] == ["4.png", "7.png"] and splits["test"] == splits["val"]
+    with pytest.raises(UserError, match="all 5 training views are trained on; choose fewer"):
+        choose(capture, Views(), tmp_path, evaluate="val")
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"test_filenames": []}, "the test split of the capture has no frames"),
+        ({"test_filenames": ["images/2.png"]}, "images/2.png is a training view and a test frame"),
+        ({"test_filenames": ["images/9.png"]}, "cannot read .*capture: RuntimeError: Some filenames"),
+        ({"frames": 5}, "transforms.json: not a capture in nerfstudio's format: TypeError"),
+        ({"frames": [{"file_path": "/a.png"}]}, "/a.png is outside of the capture's folder"),
+        ({"frames": [{"file_path": "a.png"}]}, "cannot read .*capture: KeyError: 'transform_matrix'"),
+        ({"ply_file_path": "../points.ply"}, "../points.ply is outside of the capture's folder"),
+    ],
+)
+def test_captures_that_cannot_be_copied(tmp_path, capture, content, words):
+    change(capture, content)
+    with pytest.raises(UserError, match=words):
+        choose(capture, Views(), tmp_path)
+
+
+def test_choices_that_a_capture_does_not_have(tmp_path, capture):
+    with pytest.raises(SettingError, match="the training split has 5 views"):
+        choose(capture, Views(count=6), tmp_path)
+    with pytest.raises(UserError, match="protocol blender-8 has views of NeRF-Synthetic scenes"):
+        choose(capture, Views(protocol="blender-8"), tmp_path)
+    with pytest.raises(UserError, match="downscale-factor does not apply to a copy"):
+        choose(capture, Views(), tmp_path, {"downscale-factor": 2})
+
+
+def test_images_that_do_not_fit_their_cameras(tmp_path, capture):
+    chosen = choose(capture, Views(indices=(0,)), tmp_path)
+    with pytest.raises(UserError, match="only 100 pixels wide; images are never enlarged"):
+        write_capture_copy(chosen, tmp_path / "copy", width=101)
+    Image.new("RGB", (50, 50)).save(capture / "images" / "0.png")
+    with pytest.raises(UserError, match=r"images/0.png has 50x50 pixels, but transforms.json says 100x100"):
+        write_capture_copy(chosen, tmp_path / "copy", width=20)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_photos_that_would_become_one_file(tmp_path, capture):
+    frames = frames_of(capture)
+    Image.new("RGB", (100, 100)).save(capture / "images" / "3.jpg")
+    change(capture, {"frames": [*frames, frames[3] | {"file_path": "images/3.jpg"}]})
+    with pytest.raises(UserError, match=r"3.png and images/3.jpg differ only in their file type"):
+        write_capture_copy(choose(capture, Views(), tmp_path), tmp_path / "copy", width=20)

@@ -1,0 +1,81 @@
+"""The training of a cell whose time is limited."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer
+from nerfstudio.utils import profiler, writer
+
+from dietnerf_ns.bench.cells import plan_cells
+from dietnerf_ns.bench.train_cell import TimeLimit, train
+from dietnerf_ns.methods import dietnerf_tiny
+from tests.helpers.bench import experiment
+
+PLAIN = {
+    "pipeline.semantic.weight": 0,
+    "pipeline.datamanager.train-num-rays-per-batch": 16,
+    "steps-per-eval-batch": 100_000,
+}
+
+
+@pytest.fixture
+def train_here(tmp_path, monkeypatch):
+    """Train a cell of the shipped scene in this process."""
+    monkeypatch.chdir(tmp_path)
+    for module, name, value in (
+        (writer, "EVENT_WRITERS", []),
+        (writer, "EVENT_STORAGE", []),
+        (writer, "GLOBAL_BUFFER", {}),
+        (profiler, "PROFILER", []),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+    def run(seconds, steps):
+        settings = PLAIN | {"max-num-iterations": steps}
+        content = {"resolution": 8, "views": [{"count": 1}], "seconds": seconds, "overrides": settings}
+        (cell,) = plan_cells(experiment(tmp_path, **content), None, tmp_path)
+        with torch.random.fork_rng():
+            return cell, train(cell)
+
+    return run
+
+
+def test_training_ends_when_its_steps_have_taken_their_time(train_here):
+    cell, training = train_here(seconds=0.3, steps=100_000)
+    assert 1 < training["steps"] < 1000 and training["configured_steps"] == 100_000
+    assert 0.3 <= training["step_seconds"] <= training["seconds"]
+    (checkpoint,) = cell.config_file.parent.glob("nerfstudio_models/*.ckpt")
+    assert checkpoint.stem == f"step-{training['steps'] - 1:09d}", "the last step that was done"
+    saved = yaml.load(cell.config_file.read_text(), Loader=yaml.Loader)
+    assert saved.max_num_iterations == 100_000, "schedules follow the configured steps"
+
+
+def test_training_ends_earlier_when_its_steps_are_done(train_here):
+    _, training = train_here(seconds=600, steps=3)
+    assert training["steps"] == 3 and training["step_seconds"] < 600
+
+
+def test_only_the_steps_count_with_all_their_callbacks(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("dietnerf_ns.bench.train_cell.time", SimpleNamespace(perf_counter=lambda: now))
+
+    def work(step):
+        nonlocal now
+        now += 2
+
+    places = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
+    trainer = Trainer(dietnerf_tiny.config)
+    trainer.callbacks, trainer.stop_training = [TrainingCallback(places, work)], False
+    limit = TimeLimit(10)
+    limit.watch(trainer)
+    stopped = []
+    for step in range(3):
+        for place in places:
+            for callback in trainer.callbacks:
+                callback.run_callback_at_location(step, place)
+        stopped.append(trainer.stop_training)
+        now += 100  # an evaluation
+    assert stopped == [False, False, True] and (limit.steps, limit.step_seconds) == (3, 12)
