@@ -19,9 +19,9 @@ FOREGROUND_MARGIN = 0.02
 CENTRE_FRACTION = 0.5
 """Side of the photos' centre relative to the whole, for the first steps of `SinglePhotoPixelSampler`; as NeRF's code
 (`precrop_frac`)."""
-
-
 CANDIDATES_PER_RAY = 4
+"""Pixels that are drawn at once for each ray inside a mask. Enough if more than about a quarter is inside; otherwise
+the pixels inside are listed."""
 
 
 class MaskedPixelSampler(PixelSampler):

@@ -56,7 +56,7 @@ class GrowingSphereCollider(NearFarCollider):
     A few photos can be explained without the object: each one by a picture of it that hangs where no other camera
     looks. Two limits prevent this. Nothing is sampled between a camera and the sphere. And at first nothing is sampled
     outside a smaller sphere either, which then grows beyond all bounds: what all photos show is explained before what
-    few of them show (sample space annealing: RegNeRF, Niemeyer et al., CVPR 2022, section 4.3).
+    few of them show (sample space annealing: RegNeRF, Niemeyer et al., CVPR 2022).
 
     A ray that misses the sphere starts at the point nearest to its centre.
 
