@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -292,6 +293,9 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
         if trainer is not None:
             schedules = ((self._coarse_to_fine(), self._enable_levels), (self._space_annealing(), self._grow_space))
             before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
+            if self._space_annealing() > 0:
+                grown = math.ceil(self._space_annealing() * steps_of_run(trainer))
+                CONSOLE.print(f"Space: grows until step {grown}; semantic views wait until then.")
             callbacks += [
                 TrainingCallback(before_step, update, 1, args=[part_of_run * steps_of_run(trainer)])
                 for part_of_run, update in schedules

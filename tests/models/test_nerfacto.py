@@ -174,9 +174,10 @@ def radius_schedule(model, total_steps=100):
     return radius_at
 
 
-def test_the_sampled_space_grows_over_a_part_of_the_run_and_again_after_a_restart():
+def test_the_sampled_space_grows_over_a_part_of_the_run_and_again_after_a_restart(capsys):
     model = unbounded_model(pinhole_cameras(ring_of_poses(5)), space_annealing=0.5)
     radius_at = radius_schedule(model)
+    assert "Space: grows until step 50; semantic views wait" in capsys.readouterr().out
     first, *radii = (radius_at(step) for step in (0, 25, 49, 50, 99))
     assert first < 1 < radii[0] < radii[1] < radii[2] == radii[3] == float("inf")
     model.begin_attempt(60)
