@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.metadata
 import io
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nerfstudio.scripts import train
 from nerfstudio.utils import profiler, writer
 
 WIDTH = {"COLUMNS": "400"}
@@ -61,6 +63,8 @@ def in_this_process(
         patch.setattr(writer, "EVENT_STORAGE", [])
         patch.setattr(writer, "GLOBAL_BUFFER", {})
         patch.setattr(profiler, "PROFILER", [])
+        train_main = train.main  # which writes into the registered method's own configuration
+        patch.setattr(train, "main", lambda config: train_main(copy.deepcopy(config)))
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
                 main()
