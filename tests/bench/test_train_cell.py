@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import copy
 import pytest
 import torch
 import yaml
@@ -67,7 +68,7 @@ def test_only_the_steps_count_with_all_their_callbacks(monkeypatch):
         now += 2
 
     places = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
-    trainer = Trainer(dietnerf_tiny.config)
+    trainer = Trainer(copy.deepcopy(dietnerf_tiny.config))
     trainer.callbacks, trainer.stop_training = [TrainingCallback(places, work)], False
     limit = TimeLimit(10)
     limit.watch(trainer)
