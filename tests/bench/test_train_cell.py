@@ -1,8 +1,8 @@
 """The training of a cell whose time is limited."""
 
+import copy
 from types import SimpleNamespace
 
-import copy
 import pytest
 import torch
 import yaml
