@@ -12,7 +12,6 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -23,12 +22,15 @@ from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.training.checkpoints import register_old_class_paths
+from dietnerf_ns.training.trainer import SafeTrainerConfig
 from dietnerf_ns.utils.compat import allow_numpy_scalars_in_checkpoints
 
 allow_numpy_scalars_in_checkpoints()
 register_old_class_paths()
 
 TINY_SCENE = Path(__file__).parent / "assets" / "tiny_scene"
+VIEWER_HOST = "127.0.0.1"
+"""The viewer listens to this machine alone: it has no password. nerfstudio's default is every network interface."""
 
 
 def _adam(lr: float, final_lr: float, steps: int, eps: float = 1e-15) -> dict:
@@ -63,7 +65,7 @@ def _method(
         model=model,
         semantic=semantic,
     )
-    config = TrainerConfig(
+    config = SafeTrainerConfig(
         method_name=name,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         max_num_iterations=steps,
@@ -73,7 +75,7 @@ def _method(
         mixed_precision=mixed_precision,
         pipeline=pipeline,
         optimizers=optimizers,
-        viewer=viewer or ViewerConfig(num_rays_per_chunk=1 << 15),
+        viewer=viewer or ViewerConfig(websocket_host=VIEWER_HOST, num_rays_per_chunk=1 << 15),
         vis="viewer+tensorboard",
     )
     return MethodSpecification(config=config, description=description)
@@ -152,5 +154,5 @@ dietnerf_tiny = _method(
     mixed_precision=False,
     steps_per_save=400,
     steps_per_eval_image=25_000,  # never in this short run: the LPIPS of an image would download its backbone
-    viewer=ViewerConfig(num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
+    viewer=ViewerConfig(websocket_host=VIEWER_HOST, num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +20,17 @@ from dietnerf_ns.data.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataMan
 from dietnerf_ns.models.base import SemanticModel, trainable_with_semantic_loss
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
-from dietnerf_ns.semantic.gradient_limit import add_gradients, gradients_of, limit_norm, with_gradients
-from dietnerf_ns.training.checkpoints import check_complete, model_for
+from dietnerf_ns.semantic.gradient_limit import Gradients, add_gradients, gradients_of, limit_norm, with_gradients
+from dietnerf_ns.training.checkpoints import (
+    OWN_EXTRA_STATE,
+    check_complete,
+    model_for,
+    sizes_checked,
+    taken_over_sizes_said,
+)
 from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
+from dietnerf_ns.training.nonfinite import BadSteps, Part, all_finite, is_searching
+from dietnerf_ns.training.photos import camera_fingerprint, say_if_photos_differ
 from dietnerf_ns.utils.compat import hide_known_warnings, steps_of_run
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 from dietnerf_ns.utils.malloc import keep_freed_memory
@@ -95,6 +104,8 @@ class DietNeRFPipeline(VanillaPipeline):
         trains = self.test_mode == "val"
         self.dietnerf = ViewerPanel(self.datamanager.train_dataset, config.semantic if trains else None)
         self.collapse_detector = CollapseDetector()
+        self.bad_steps = BadSteps()
+        self._total_steps: int | None = None
         self._fit_to_photos: dict[str, Tensor] = {}
         self._seed = 0
         self._grad_scaler = grad_scaler
@@ -115,11 +126,21 @@ class DietNeRFPipeline(VanillaPipeline):
         if self.device.type == "cpu":
             keep_freed_memory()
         self._seed = trainer.config.machine.seed
+        self._say_if_schedules_differ(trainer)
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer))
         if self.config.max_restarts > 0 and self.model.can_restart:
             callbacks.append(self._callback_to_restart(trainer))
         return callbacks + self._callbacks_to_show(trainer.config)
+
+    def _say_if_schedules_differ(self, trainer: Trainer) -> None:
+        planned, self._total_steps = self._total_steps, steps_of_run(trainer)
+        if planned is not None and planned != self._total_steps and planned > trainer._start_step > 0:
+            CONSOLE.print(
+                f"The run that is resumed was to end after {planned} steps; this one ends after {self._total_steps}. "
+                f"With --max-num-iterations {planned - trainer._start_step} it ends as it would have.",
+                soft_wrap=True,
+            )
 
     def _semantic_consistency(self, total_steps: int) -> SemanticConsistency:
         with flags_under(SEMANTIC_FLAGS):
@@ -164,6 +185,8 @@ class DietNeRFPipeline(VanillaPipeline):
     def _restart_if_collapsed(
         self, step: int, *, optimizers: Optimizers, total_steps: int, photo_variance: float
     ) -> None:
+        if self.bad_steps.photometric_left_out:
+            return
         detector, limit = self.collapse_detector, self.config.max_restarts
         collapse = detector.update(step, **self._fit_to_photos, total_steps=total_steps, photo_variance=photo_variance)
         if collapse is None:
@@ -184,14 +207,24 @@ class DietNeRFPipeline(VanillaPipeline):
             optimizer.state.clear()
         self.model.begin_attempt(detector.first_step)
 
-    def get_extra_state(self) -> dict[str, int | float]:
-        """What the collapse detector has seen, so that a resumed run continues exactly as it would have."""
-        return self.collapse_detector.state()
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a resumed run needs to continue exactly as it would have, and to notice that it does not.
+
+        That is what the collapse detector has seen, the number of steps of the run and the training cameras.
+        """
+        run = {"total_steps": self._total_steps, "cameras": self._camera_fingerprint()}
+        return self.collapse_detector.state() | run
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_extra_state` saved."""
-        self.collapse_detector = CollapseDetector(**state)
+        """Restore what `get_extra_state` saved; until version 0.2 it was the collapse detector's alone."""
+        self._total_steps = state.get("total_steps")
+        seen = {name: value for name, value in state.items() if name not in ("total_steps", "cameras")}
+        self.collapse_detector = CollapseDetector(**seen)
         self.model.begin_attempt(self.collapse_detector.first_step)
+
+    def _camera_fingerprint(self) -> list[list[float]] | None:
+        photos = self.datamanager.train_dataset
+        return None if photos is None else camera_fingerprint(photos.cameras)
 
     def get_train_loss_dict(self, step: int):
         """One training step's losses, already weighted; nerfstudio sums them."""
@@ -223,12 +256,31 @@ class DietNeRFPipeline(VanillaPipeline):
         loss_scale = self._grad_scaler.get_scale() if self._grad_scaler is not None else 1.0
         total = sum(losses.values(), torch.zeros((), device=self.device))
         photometric = gradients_of(total, tensors, loss_scale=loss_scale)
-        semantic_loss = semantic.loss(self.model, step)
-        on_view = gradients_of(semantic_loss, tensors, loss_scale=loss_scale)
+        photometric = self._without_bad(photometric, total, "photometric")
+        semantic_loss, on_view = semantic.loss_and_gradients(self.model, step, tensors, loss_scale=loss_scale)
+        on_view = self._without_bad(on_view, semantic_loss, "semantic")
+        if self.bad_steps.photometric_left_out and semantic.config.max_gradient_ratio > 0:
+            nothing: Gradients = [None] * len(tensors)  # it would have no limit
+            on_view = nothing
         on_view = limit_norm(on_view, photometric, ratio=semantic.config.max_gradient_ratio)
         values = {name: loss.detach() for name, loss in losses.items()}
         combined = with_gradients(semantic_loss.detach(), add_gradients(photometric, on_view), tensors)
         return values | {"semantic_loss": combined}
+
+    def _without_bad(self, gradients: Gradients, loss: Tensor, part: Part) -> Gradients:
+        """The gradients of a part of the losses; none at all if the loss or one of them is not finite.
+
+        A scaler that still looks for its scale gets them as they are, because it goes by them.
+        """
+        searches = self._grad_scaler is not None and is_searching(self._grad_scaler)
+        if not all_finite([loss]):
+            self.bad_steps.note(part, "loss")
+        elif not searches and not all_finite(gradients):
+            self.bad_steps.note(part, "gradient")
+        else:
+            self.bad_steps.is_fine(part)
+            return gradients
+        return [None] * len(gradients)
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
@@ -258,4 +310,8 @@ class DietNeRFPipeline(VanillaPipeline):
             if model is not self.model:
                 self._model = model.to(self.device).train(self.training)
         check_complete(loaded_state, self.state_dict())
-        super().load_pipeline(loaded_state, step)
+        resumes = self.test_mode == "val"
+        with sizes_checked(), taken_over_sizes_said(self.model) if resumes else contextlib.nullcontext():
+            super().load_pipeline(loaded_state, step)
+        cameras = loaded_state.get(OWN_EXTRA_STATE, {}).get("cameras")
+        say_if_photos_differ(cameras, self._camera_fingerprint(), self.model, opens_photos=resumes)

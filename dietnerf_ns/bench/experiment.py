@@ -20,13 +20,28 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 
 from dietnerf_ns.data.protocols import PROTOCOLS
 from dietnerf_ns.semantic.encoders import EncoderConfig
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
 AS_IS = "as is"
 """Label in place of a choice of views, for scenes that are read as they are."""
 CAPTURE_PARSER = "nerfstudio-data"
 """The dataparser of real captures, of which few-shot copies can be made."""
-SET_BY_THE_BENCHMARK = ("data", "experiment-name", "machine.seed", "method-name", "output-dir", "timestamp", "vis")
+SET_BY_THE_BENCHMARK = {
+    "data",
+    "experiment-name",
+    "load-checkpoint",
+    "load-config",  # nerfstudio executes what the file names
+    "load-dir",
+    "load-step",
+    "logging.relative-log-dir",
+    "machine.seed",
+    "method-name",
+    "output-dir",
+    "relative-model-dir",
+    "timestamp",
+    "viewer.relative-log-filename",
+    "vis",
+}
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
 """Settings as on nerfstudio's command line, without dashes in front, such as `pipeline.model.near-plane: 2.0`."""
@@ -157,10 +172,11 @@ def read_experiment(path: Path) -> Experiment:
         raise UserError(f"Experiment {path}: there is no such file.")
     try:
         experiment = TypeAdapter(Experiment).validate_python(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise UserError(f"{path}: {'; '.join(map(_describe_error, error.errors()))}.") from error
+    # PyYAML also raises what Python raises for bytes that are no text, impossible dates and files nested too deeply.
+    except (yaml.YAMLError, *READ_ERRORS, AttributeError) as error:
+        raise UserError(f"{path} is not valid YAML: {in_one_line(error)}") from error
     check_names(experiment)
     return experiment
 
@@ -209,6 +225,8 @@ def check_names(experiment: Experiment) -> None:
             raise UserError(f"views: {' and '.join(given)} contradict each other; choose the views in one way only.")
     for scene in experiment.scenes:
         check_known("dataparser", scene.parser, all_dataparsers)
+        if "data" in scene.arguments:
+            raise UserError(f"arguments of {scene.name}: data is set by the benchmark itself; leave it out.")
     dataparsers = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)
     for method in experiment.methods:
         for dataparser in dataparsers:

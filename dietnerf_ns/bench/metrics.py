@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from nerfstudio.models.base_model import Model
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from dietnerf_ns.models.metrics import missing_metrics
+from dietnerf_ns.models.metrics import black_outside, missing_metrics, psnr_inside
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import flags_under, in_one_line
 
@@ -43,13 +43,25 @@ class ImageMetric:
         self._load = load
         self._compare: Compare | None = None
 
-    def __call__(self, photo: Image, render: Image) -> dict[str, float]:
-        """The value by the metric's name, or nothing if it cannot be computed; `left_out` then has the reason."""
+    def __call__(
+        self, photo: Image, render: Image, mask: Bool[Tensor, "height width 1"] | None = None
+    ) -> dict[str, float]:
+        """The value by the metric's name, or nothing if it cannot be computed; `left_out` then has the reason.
+
+        Args:
+            photo: RGB in [0, 1].
+            render: of the same view.
+            mask: True where pixels count, if not all do. PSNR is taken over these pixels; for all other metrics, photo
+                and render are black outside, as in `SemanticModel.get_image_metrics_and_images`.
+        """
         if self.left_out:
             return {}
+        if mask is not None:
+            photo, render = black_outside(mask, photo), black_outside(mask, render)
         try:
             self._compare = self._compare or self._load()
-            return {self.name: self._compare(photo, render)}
+            value = {self.name: self._compare(photo, render)}
+            return value if mask is None else psnr_inside(mask, value)
         except Exception as error:  # no network, no weights, image too small: a missing metric must not cost the run
             self.left_out = {self.name: in_one_line(error)}
             return {}

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Views, check_known
+from dietnerf_ns.data.photos import read_photo
 from dietnerf_ns.data.protocols import PROTOCOLS, ViewProtocol, protocol_test_indices
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.methods import TINY_SCENE
@@ -86,6 +87,10 @@ class SceneSplit:
             _ = scene.camera_to_worlds, scene.images  # frames that lack something raise here
         except READ_ERRORS as error:
             raise UserError(f"{path}: not a NeRF-Synthetic scene: {in_one_line(error)}") from error
+        files = [Path(str(frame["file_path"])) for frame in scene.frames]
+        outside = [str(file) for file in files if file.is_absolute() or ".." in file.parts]
+        if outside:
+            raise UserError(f"{path}: {outside[0]} is outside of the scene's folder, from which nothing can be copied.")
         return scene
 
     @property
@@ -205,12 +210,7 @@ def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width
     Raises:
         UserError: the image cannot be read, or is narrower than `width`.
     """
-    try:
-        with Image.open(path) as file:
-            has_alpha = "A" in file.getbands() or "transparency" in file.info
-            image = np.asarray(file.convert("RGBA" if has_alpha else "RGB"))
-    except OSError as error:
-        raise UserError(f"Image {path} cannot be read: {error}") from error
+    image = read_photo(path)
     size = (image.shape[1], image.shape[0])
     new_size = reduced_size(path, size, width)
     return image if new_size == size else downscale_by_area(image, new_size)

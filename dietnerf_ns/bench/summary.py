@@ -7,12 +7,13 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
 from scipy.stats import t as student_t
 
 from dietnerf_ns.bench.cell import CELLS, RESULT
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
 EXPERIMENT = "experiment.json"
 FID_KID = "pooled.json"
@@ -52,6 +53,87 @@ LIMITED_TIME = (
     Metric("training/steps", "steps", 0),
     Metric("training/configured_steps", "steps configured", 0),
 )
+
+
+Number = Annotated[float, Strict(), AllowInfNan(True)]
+
+
+@dataclass
+class CellEntry:
+    """A cell in `experiment.json`; see `dietnerf_ns.bench.cell.Cell`."""
+
+    id: str
+    scene: str
+    views: str
+    method: str
+    seed: int
+
+
+@dataclass
+class MethodEntry:
+    """A method in `experiment.json`; see `dietnerf_ns.bench.experiment.Method`."""
+
+    name: str
+    label: str
+    overrides: dict[str, Any]
+    against: str
+
+
+@dataclass
+class SettingsEntry:
+    """What the report shows of `dietnerf_ns.bench.experiment.Experiment`."""
+
+    evaluate: Literal["test", "val"]
+    methods: list[MethodEntry]
+    overrides: dict[str, Any]
+    seconds: Number | None = None
+
+
+@dataclass
+class ExperimentFile:
+    """Content of `experiment.json`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    name: str
+    baseline: str
+    experiment: SettingsEntry
+    cells: list[CellEntry]
+
+
+@dataclass
+class ImageEntry:
+    """An evaluated image in a result."""
+
+    name: str
+
+
+@dataclass
+class ResultFile:
+    """What the report reads of a cell's `result.json`."""
+
+    resolution: tuple[int, int]
+    images: list[ImageEntry]
+    metrics: dict[str, Number]
+    left_out: dict[str, str]
+    training: dict[str, Number]
+    curves: dict[str, list[tuple[float, float]]]
+    machine: dict[str, str | float | bool | None]
+
+
+@dataclass
+class PoolEntry:
+    """The pooled images of a method and a choice of views."""
+
+    views: str
+    method: str
+
+
+@dataclass
+class PooledFile:
+    """Content of `pooled.json`."""
+
+    pools: list[PoolEntry]
+    left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -108,23 +190,43 @@ def read_results(folder: Path) -> Results:
     """Read the results folder of `dietnerf-bench run`.
 
     Raises:
-        UserError: the folder contains no experiment, or none of its cells is finished.
+        UserError: the folder contains no experiment, none of its cells is finished, or a file is damaged.
     """
     if not (folder / EXPERIMENT).is_file():
         raise UserError(
             f"{folder}: no results here ({EXPERIMENT} is missing); give the --out folder of `dietnerf-bench run`."
         )
-    description = json.loads((folder / EXPERIMENT).read_text())
+    description = _read_json(folder / EXPERIMENT, ExperimentFile)
     rows = []
     for cell in description["cells"]:
+        if Path(cell["id"]).name != cell["id"] or cell["id"] in ("", ".."):
+            raise UserError(f"{folder / EXPERIMENT}: the cell {cell['id']!r} is not the name of a folder.")
         file = folder / CELLS / cell["id"] / RESULT
         if file.is_file():
-            rows.append(_row(cell, json.loads(file.read_text())))
+            rows.append(_row(cell, _read_json(file, ResultFile)))
     if not rows:
         raise UserError(f"{folder}: none of the {len(description['cells'])} cells is finished; nothing to report.")
     file = folder / FID_KID
-    fid_kid = json.loads(file.read_text()) if file.is_file() else {"pools": [], "left_out": {}}
+    fid_kid = _read_json(file, PooledFile) if file.is_file() else {"pools": [], "left_out": {}}
     return Results(folder, **description, rows=rows, fid_kid=fid_kid)
+
+
+def _read_json(file: Path, kind: type) -> dict[str, Any]:
+    """Read a file that the benchmark wrote.
+
+    Raises:
+        UserError: it is damaged; the message has the place in the file.
+    """
+    try:
+        content = json.loads(file.read_text())
+        TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file}: this is no result of dietnerf-bench: {where}: {first['msg']}.") from error
+    except READ_ERRORS as error:
+        raise UserError(f"{file}: this file is damaged: {in_one_line(error)}") from error
+    return content
 
 
 def _row(cell: Mapping[str, Any], result: Mapping[str, Any]) -> Row:

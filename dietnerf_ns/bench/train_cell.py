@@ -12,7 +12,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.scripts import train as ns_train
 from nerfstudio.utils import writer
-from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 from torch import Tensor
 
@@ -34,7 +34,9 @@ from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, photo_and_render, to_uint8
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
+from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.files import write_json
+from dietnerf_ns.utils.saved_runs import load_pipeline
 
 MIB = 2**20
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -56,8 +58,12 @@ def train(cell: Cell) -> dict[str, float]:
         The cost: `seconds`, `steps` and `steps_per_second` of the training loop, `peak_memory_mib` of the process, and
         on a GPU `peak_gpu_memory_mib` that torch allocated. If the cell's time is limited, also `step_seconds`, the
         time of the steps alone, and `configured_steps`, the number at which training ends without a limit.
+
+    Raises:
+        UserError: a setting lets the run read another configuration, or write outside of the cell's folder.
     """
     config: TrainerConfig = tyro.cli(AnnotatedBaseConfigUnion, prog="ns-train", args=arguments_here(cell))
+    check_files(config, cell)
     clock = TrainingClock()
     writer.EVENT_WRITERS.append(clock)
     limit = None if cell.seconds is None else TimeLimit(cell.seconds)
@@ -78,6 +84,26 @@ def arguments_here(cell: Cell) -> list[str]:
     """The arguments of `ns-train` with this machine's device. The cell may have been planned on another machine."""
     method, *settings = cell.train_arguments
     return [method, "--machine.device-type", "cuda" if torch.cuda.is_available() else "cpu", *settings]
+
+
+def check_files(config: TrainerConfig, cell: Cell) -> None:
+    """Refuse a configuration whose files are not those of the cell. Its settings come from an experiment file.
+
+    Raises:
+        UserError: the configuration is replaced by a file, which nerfstudio executes, or something is written outside
+            of the cell's folder.
+    """
+    if config.load_config is not None:
+        raise UserError(f"load-config {config.load_config}: a cell has the settings of its experiment and no others.")
+    folder = cell.folder.resolve()
+    run = config.get_base_dir()
+    for setting, path in (
+        ("relative-model-dir", config.get_checkpoint_dir()),
+        ("logging.relative-log-dir", run / config.logging.relative_log_dir),
+        ("viewer.relative-log-filename", run / config.viewer.relative_log_filename),
+    ):
+        if not path.resolve().is_relative_to(folder):
+            raise UserError(f"{setting}: {path} is outside of the cell's folder {cell.folder}.")
 
 
 class TrainingClock(writer.Writer):
@@ -159,6 +185,12 @@ def limited_by(limit: TimeLimit | None) -> Iterator[None]:
 
 
 @torch.no_grad()
+def unique_names(photos: Sequence[Path]) -> list[str]:
+    """A name for each photo's files: its own without the suffix, numbered if several photos have the same."""
+    uses = Counter(photo.stem for photo in photos)
+    return [photo.stem if uses[photo.stem] == 1 else f"{photo.stem}_{number}" for number, photo in enumerate(photos)]
+
+
 def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
     """Compute the metrics of every evaluation image. Those of nerfstudio equal `ns-eval`'s.
 
@@ -173,10 +205,10 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
         the metrics that could not be computed, with the reason.
     """
     with lpips_replaced_by(LazyLPIPS):
-        _, pipeline, _, _ = eval_setup(cell.config_file, test_mode=cell.split)
+        pipeline = load_pipeline(cell.config_file, test_mode=cell.split)
     common_metrics = image_metrics(cell.similarity, pipeline.device)
     datamanager: Any = pipeline.datamanager  # the base class does not declare what every image datamanager has
-    names = [path.stem for path in datamanager.eval_dataset.image_filenames]
+    names = unique_names(datamanager.eval_dataset.image_filenames)
     images, left_out, size = [], {}, None
     for camera, batch in datamanager.fixed_indices_eval_dataloader:
         outputs = pipeline.model.get_outputs_for_camera(camera)
@@ -185,7 +217,7 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
         name, size = names[int(batch["image_idx"])], (render.shape[1], render.shape[0])
         scores = nerfstudio_metrics(numbers, pipeline.model, left_out)
         for metric in common_metrics:
-            scores |= metric(photo, render)
+            scores |= metric(photo, render, batch.get("mask"))
             left_out |= metric.left_out
         images.append({"name": name} | scores)
         for kind, image in (("photos", photo), ("renders", render)):

@@ -12,7 +12,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
-from dietnerf_ns.data.foreground import foreground_masks, uniform_background
+from dietnerf_ns.data.foreground import foreground_masks, has_transparent_background, uniform_background
 from dietnerf_ns.geometry.visual_hull import VisualHull, visual_hull
 
 CAPTURE = "capture"
@@ -37,6 +37,8 @@ class Capture:
     """One for each photo; empty without a uniform background."""
     photos_opened: bool = False
     """Whether the photos were looked at; rendering opens none."""
+    is_transparent: bool = False
+    """Whether the background is transparent in the photos that the model gets, so that it can have any colour."""
 
     @classmethod
     def of_photos(cls, dataset: InputDataset) -> Capture:
@@ -46,7 +48,8 @@ class Capture:
             return cls(dataset.cameras, photos_opened=True)
         masks = foreground_masks(dataset, background)
         hull = visual_hull(dataset.cameras, masks, [path.name for path in dataset.image_filenames])
-        return cls(dataset.cameras, background, hull, tuple(masks), photos_opened=True)
+        is_transparent = has_transparent_background(dataset)
+        return cls(dataset.cameras, background, hull, tuple(masks), photos_opened=True, is_transparent=is_transparent)
 
     @classmethod
     def in_metadata(cls, metadata: Mapping[str, Any]) -> Capture | None:

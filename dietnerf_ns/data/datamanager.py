@@ -6,23 +6,28 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal
 
+import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.data.pixel_samplers import PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from dietnerf_ns.data.capture import CAPTURE, Capture
+from dietnerf_ns.data.contents import report_photos_in_both, report_training_photos
 from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
     ForegroundPixelSamplerConfig,
+    PatchSampler,
+    PatchSamplerConfig,
     SinglePhotoPixelSampler,
 )
 from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
 from dietnerf_ns.data.view_selection import keep_views, select_views
 from dietnerf_ns.geometry.cameras import direction_coverage, is_pinhole
-from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
+from dietnerf_ns.utils.errors import SettingError, UserError, check_limits, flags_under
 
 FLAGS = "--pipeline.datamanager."
 HOW_TO_NAME_EVAL_IMAGES = (
@@ -30,6 +35,17 @@ HOW_TO_NAME_EVAL_IMAGES = (
     "nerfstudio-data you can also put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list "
     "all of train_filenames, val_filenames and test_filenames in transforms.json."
 )
+
+HOW_TO_NAME_TRAINING_PHOTOS = (
+    "With nerfstudio-data, --train-split-fraction must be above 0, `--eval-mode filename` needs 'train' in file names, "
+    "and train_filenames in transforms.json must not be empty."
+)
+TRANSPARENT_ON_BLACK = (
+    "Transparent pixels are trained on as black, because the photos' borders have no uniform background. Choose "
+    "another colour with --pipeline.model.background-color, or cut the object out completely."
+)
+NO_LIST = "list of filenames for split {split} is missing"
+"""What nerfstudio-data says if transforms.json lists other splits."""
 
 
 @dataclass
@@ -79,6 +95,9 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
                 config,
                 {
                     "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
+                    "patch_size": (config.patch_size >= 1, "at least 1"),
+                    "train_num_rays_per_batch": (config.train_num_rays_per_batch >= 1, "at least 1"),
+                    "eval_num_rays_per_batch": (config.eval_num_rays_per_batch >= 1, "at least 1"),
                     "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
                 },
             )
@@ -87,6 +106,8 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
     def create_train_dataset(self) -> AreaDownscaledDataset:
         """Reduce the training split to the chosen views; nerfstudio calls this with the full split in place."""
         self.all_train_outputs = self.train_dataparser_outputs
+        if not self.all_train_outputs.image_filenames:
+            raise UserError(f"Data {self.config.data}: the training split has no photos. {HOW_TO_NAME_TRAINING_PHOTOS}")
         self.view_indices = select_views(
             self.all_train_outputs.cameras.camera_to_worlds,
             num_views=self.config.num_views,
@@ -97,21 +118,39 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         )
         self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
         dataset = super().create_train_dataset()
-        self.capture = Capture(dataset.cameras) if self.test_mode == "inference" else Capture.of_photos(dataset)
+        if self.test_mode == "inference":
+            self.capture = Capture(dataset.cameras)
+        else:
+            report_training_photos(dataset)
+            self.capture = Capture.of_photos(dataset)
+            if self.capture.background is None and dataset.get_image_float32(0).shape[-1] == 4:
+                CONSOLE.print(TRANSPARENT_ON_BLACK)
         dataset.metadata[CAPTURE] = self.capture
         self._report_views(dataset)
         return dataset
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, ForegroundPixelSamplerConfig):
-            patches = PatchPixelSamplerConfig()
-            return patches.setup(patch_size=self.config.patch_size, num_rays_per_batch=num_rays_per_batch)
+            return self._patch_sampler(dataset, num_rays_per_batch)
         with flags_under(f"{FLAGS}pixel-sampler."):
             sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
         is_training = dataset is self.train_dataset
         if isinstance(sampler, ForegroundPixelSampler) and is_training and is_pinhole(dataset.cameras):
             sampler.set_foreground(self.capture.foreground_masks)
         return sampler
+
+    def _patch_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PatchSampler:
+        side, sizes = self.config.patch_size, torch.cat([dataset.cameras.width, dataset.cameras.height], dim=-1)
+        rays = "train_num_rays_per_batch" if dataset is self.train_dataset else "eval_num_rays_per_batch"
+        with flags_under(FLAGS):
+            if num_rays_per_batch < side**2:
+                reason = f"a patch needs {side**2} rays; set {FLAGS}{rays.replace('_', '-')} to that or more."
+                raise SettingError("patch_size", side, reason)
+            if len(dataset) > 0 and side > int(sizes.min()):
+                raise SettingError("patch_size", side, f"must be at most {int(sizes.min())}, the photos' shorter side.")
+            if len(sizes.unique(dim=0)) > 1:
+                raise SettingError("patch_size", side, "needs photos of one size; leave it out.")
+        return PatchSamplerConfig(patch_size=side).setup(num_rays_per_batch=num_rays_per_batch)
 
     def begin_step(self, step: int) -> None:
         """Prepare the training batch of a step.
@@ -133,13 +172,23 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         )
         if self.test_mode != "inference":
             self._report_masks(dataset)
+            if self.has_eval_images:
+                report_photos_in_both(self.train_dataset, dataset)
         return dataset
 
     def _eval_outputs(self) -> DataparserOutputs:
-        outputs = self._eval_split_of_dataparser()
+        outputs = self._split_of_dataparser(self.test_split)
         if self.config.protocol is not None and self.test_split == "test":
             return self._protocol_test_views(self.config.protocol, outputs)
         if outputs is not None:
+            return outputs
+        other = "val" if self.test_split == "test" else "test"
+        outputs = self._split_of_dataparser(other)
+        if outputs is not None:
+            CONSOLE.print(
+                f"Evaluation: the {self.test_split} split has no images or no file; the {other} split is evaluated "
+                "instead."
+            )
             return outputs
         rest = [i for i in range(len(self.all_train_outputs.image_filenames)) if i not in self.view_indices]
         if rest:
@@ -161,18 +210,19 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
             raise UserError(f"Protocol {protocol} evaluates the test split, which has no images or no file.")
         return keep_views(outputs, protocol_test_indices(outputs.image_filenames, PROTOCOLS[protocol]))
 
-    def _eval_split_of_dataparser(self) -> DataparserOutputs | None:
-        """The dataparser's evaluation split, or None if it has no images or no file."""
+    def _split_of_dataparser(self, split: str) -> DataparserOutputs | None:
+        """An evaluation split of the dataparser, or None if it has no images, no file or no list of file names."""
         try:
-            outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
+            outputs = self.dataparser.get_dataparser_outputs(split=split)
         except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, FileNotFoundError) or NO_LIST.format(split=split) in str(error):
                 return None
             raise
         return outputs if outputs.image_filenames else None
 
     def _report_masks(self, evaluated: AreaDownscaledDataset) -> None:
         in_training = mask_shares(self.train_dataset)
+        self._check_training_masks(in_training)
         in_evaluation = mask_shares(evaluated) if self.has_eval_images else []
         if 0 in in_evaluation:
             raise UserError(
@@ -187,8 +237,20 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         if masked:
             CONSOLE.print(f"Masks: {', '.join(masked)}. Pixels outside the masks are not counted in evaluation.")
 
+    def _check_training_masks(self, shares: list[float]) -> None:
+        black = [path for path, share in zip(self.train_dataset.image_filenames, shares, strict=False) if share == 0]
+        if not black or self.config.pixel_sampler.ignore_mask:
+            return
+        if len(black) == len(shares):
+            raise UserError(
+                f"{black[0]}: the mask of this photo, as of all {len(black)} training photos, is black everywhere, so "
+                "that no pixel is trained on. White marks what counts."
+            )
+        names = escape(", ".join(path.name for path in black))
+        CONSOLE.print(f"[yellow]Masks: black everywhere are those of {names}, which are not trained on.[/yellow]")
+
     def _report_views(self, dataset: AreaDownscaledDataset) -> None:
-        names = ", ".join(path.name for path in dataset.image_filenames)
+        names = escape(", ".join(path.name for path in dataset.image_filenames))
         coverage = direction_coverage(dataset.cameras.camera_to_worlds)
         CONSOLE.print(
             f"Training views: {len(dataset)} of {len(self.all_train_outputs.image_filenames)} ({names}); "

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from dietnerf_ns.data.camera_checks import check_cameras
+from dietnerf_ns.data.photos import SUFFIXES
+from dietnerf_ns.data.transforms_file import checked_transforms
 from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
+OTHER_FORMATS = {"transforms.json": "nerfstudio-data", "transforms_train.json": "blender-data", "sparse/0": "colmap"}
+"""What says that data is in another format, and the name of its dataparser."""
 LARGEST_SCALE = 1e6
 """Dataparsers divide positions by the largest one. For cameras at one position that is rounding error, or zero."""
 
@@ -30,11 +36,27 @@ def checked(config: DataParserConfig) -> DataParserConfig:
 @contextlib.contextmanager
 def _translated(config: DataParserConfig) -> Iterator[None]:
     try:
-        yield
+        with checked_transforms():
+            yield
     except (UserError, torch.OutOfMemoryError):
         raise
+    except FileNotFoundError as error:
+        raise UserError(_missing(config, error)) from error
     except READ_ERRORS as error:
         raise UserError(f"The dataparser cannot read {config.data}: {in_one_line(error)}") from error
+
+
+def _missing(config: DataParserConfig, error: FileNotFoundError) -> str:
+    message = f"The dataparser cannot read {config.data}: there is no {error.filename}."
+    if Path(str(error.filename)).suffix != ".json":
+        return message
+    for folder in (config.data, config.data.parent):
+        known = next((name for name in OTHER_FORMATS if (folder / name).exists()), None)
+        if known is not None and Path(str(error.filename)) != folder / known:
+            return f"{message} There is {folder / known}: give --data {folder} and end with {OTHER_FORMATS[known]}."
+    if config.data.is_dir() and any(path.suffix.lower() in SUFFIXES for path in config.data.iterdir()):
+        return f"{message} These are photos without poses: `ns-process-data images` finds the poses."
+    return message
 
 
 class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
@@ -46,10 +68,16 @@ class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
         """Images and cameras of a split.
 
         Raises:
-            UserError: the dataparser cannot read its data; the dataparser's error is the cause.
+            UserError: the dataparser cannot read its data (the dataparser's error is the cause), or a camera is
+                impossible.
         """
         with _translated(self.config):
-            return self._with_usable_scale(split, **kwargs)
+            outputs = self._with_usable_scale(split, **kwargs)
+        if split == "train" and outputs.image_filenames:
+            check_cameras(outputs.cameras, [path.name for path in outputs.image_filenames])
+            if outputs.metadata.get("depth_filenames"):
+                CONSOLE.print("Depth images: these methods do not use them.")
+        return outputs
 
     def _with_usable_scale(self, split: str, **kwargs) -> DataparserOutputs:
         if not getattr(self.config, "auto_scale_poses", False):

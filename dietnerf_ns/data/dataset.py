@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Bool, Shaped, UInt8
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from PIL import Image
+from torch import Tensor
 
+from dietnerf_ns.data.photos import Size, has_transparency, read_mask, read_photo
 from dietnerf_ns.utils.compat import complete_cameras
-from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
+from dietnerf_ns.utils.errors import SettingError, UserError
 from dietnerf_ns.utils.images import downscale_by_area
 
 KEPT_BYTES = 2**30
 """Decoded photos are kept up to this size together; nerfstudio's own cache holds four times as much for the same."""
+OPAQUE = 255
+ROUNDING = 1
+"""Pixels by which a photo in a folder of reduced photos, such as images_4, may differ from its camera."""
 
 
 class AreaDownscaledDataset(InputDataset):
     """nerfstudio's image dataset whose `scale_factor` averages over areas, in colour and alpha together.
 
+    Photos and masks of any format are read by `data.photos`. If one photo of the dataset has transparency, all are
+    RGBA.
+
     Args:
         dataparser_outputs: images and cameras; without images the dataset is empty.
         scale_factor: size of the images relative to the files.
+
+    Raises:
+        SettingError: nothing is left of an image at this `scale_factor`.
     """
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0):
         super().__init__(dataparser_outputs, scale_factor)
+        if (self.cameras.width < 1).any() or (self.cameras.height < 1).any():
+            raise SettingError("camera_res_scale_factor", scale_factor, "no pixel of the photos would be left.")
         complete_cameras(self.cameras)
         self._kept: dict[int, UInt8[np.ndarray, "_height _width _channels"]] = {}
         self._kept_bytes = 0
@@ -39,41 +54,75 @@ class AreaDownscaledDataset(InputDataset):
         changed.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: the file cannot be read, or does not have its camera's size.
         """
         if image_idx in self._kept:
             return self._kept[image_idx]
-        with self._naming(image_idx):
-            image = self._decode(image_idx)
+        image = self._decode(image_idx)
         if self._kept_bytes + image.nbytes <= KEPT_BYTES:
             self._kept[image_idx] = image
             self._kept_bytes += image.nbytes
         return image
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
-        """The image as nerfstudio's data loaders take it, with its mask if there is one.
+        """The image as nerfstudio's data loaders take it, with its mask [height, width, 1] if there is one.
 
         Raises:
-            UserError: a file cannot be read, or image and mask do not fit together.
+            UserError: a file cannot be read, or does not have its camera's size.
         """
-        with self._naming(image_idx):
-            return super().get_data(image_idx, image_type)
+        image = self.get_image_float32(image_idx) if image_type == "float32" else self.get_image_uint8(image_idx)
+        data = {"image_idx": image_idx, "image": image}
+        if self._dataparser_outputs.mask_filenames:
+            data["mask"] = self._mask(image_idx)
+            if self.mask_color:
+                data["image"] = torch.where(data["mask"], image, image.new_tensor(self.mask_color))
+        return data | self.get_metadata(data)
 
-    @contextlib.contextmanager
-    def _naming(self, image_idx: int) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except READ_ERRORS as error:
-            path = self._dataparser_outputs.image_filenames[image_idx]
-            raise UserError(f"{path}: this photo or its mask cannot be read: {in_one_line(error)}") from error
+    @cached_property
+    def _some_are_transparent(self) -> bool:
+        return any(has_transparency(path) for path in self.image_filenames)
 
-    def _decode(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:
-        if self.scale_factor >= 1.0:
-            return super().get_numpy_image(image_idx)
-        with Image.open(self._dataparser_outputs.image_filenames[image_idx]) as pil_image:
-            has_alpha = "A" in pil_image.getbands() or "transparency" in pil_image.info
-            image = np.array(pil_image.convert("RGBA" if has_alpha else "RGB"))
+    def _decode(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
+        path = self.image_filenames[index]
+        image = self._fitted(index, path, read_photo(path, self._camera_size(index)))
+        if self._some_are_transparent and image.shape[-1] == 3:
+            image = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=OPAQUE)
+        if self.scale_factor == 1.0:
+            return image
+        size = self._size_of(self.cameras, index)
+        return downscale_by_area(image, size) if self.scale_factor < 1 else cv2.resize(image, size)
+
+    def _mask(self, index: int) -> Bool[Tensor, "height width 1"]:
+        """A pixel of the reduced size counts if all of its area is inside the mask."""
+        path = (self._dataparser_outputs.mask_filenames or [])[index]
+        mask = self._fitted(index, path, read_mask(path, self._camera_size(index)))
+        if self.scale_factor != 1.0:
+            size = self._size_of(self.cameras, index)
+            mask = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) == 255
+        return torch.from_numpy(mask)[..., None]
+
+    def _fitted(self, index: int, path: Path, image: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        """The image, or the mask, at exactly its camera's size."""
         height, width = image.shape[:2]
-        return downscale_by_area(image, (int(width * self.scale_factor), int(height * self.scale_factor)))
+        self._check_size(index, path, (width, height))
+        expected_width, expected_height = self._camera_size(index)
+        more = [(0, max(expected_height - height, 0)), (0, max(expected_width - width, 0))]
+        if (width, height) == (expected_width, expected_height):
+            return image
+        return np.pad(image[:expected_height, :expected_width], more + [(0, 0)] * (image.ndim - 2), mode="edge")
+
+    def _check_size(self, index: int, path: Path, size: Size) -> None:
+        expected = self._camera_size(index)
+        if max(abs(given - wanted) for given, wanted in zip(size, expected, strict=True)) > ROUNDING:
+            given, wanted = ("x".join(map(str, pair)) for pair in (size, expected))
+            raise UserError(
+                f"{path} is {given} (width x height), but its camera is {wanted}. Use the photos that the cameras were "
+                "computed from, or correct w, h, fl_x, fl_y, cx and cy of this frame."
+            )
+
+    def _camera_size(self, index: int) -> Size:
+        return self._size_of(self._dataparser_outputs.cameras, index)
+
+    @staticmethod
+    def _size_of(cameras: Cameras, index: int) -> Size:
+        return int(cameras.width[index]), int(cameras.height[index])

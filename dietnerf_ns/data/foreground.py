@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.data.datasets.base_dataset import InputDataset
@@ -15,6 +17,15 @@ TOLERANCE = 0.05
 """Largest difference of a channel between pixels of one colour, and alpha below which a pixel is transparent."""
 SHARE = 0.9
 """Part of the border pixels that must have one colour."""
+CLEAR = 0.2
+"""Difference from the background that no noise explains."""
+OUTLINE, REACH = 1.5, 16.0
+"""Distances in pixels, from what differs clearly, between which noise is measured: beyond mixed pixels, and as far as a
+block of JPEG's halved colour channels goes."""
+NOISE_FACTOR = 4.0
+"""Times the noise's 90th percentile that ringing of JPEG of quality 75 or more does not exceed."""
+PATCH = 7
+"""Side in pixels of a square of slight difference that is an object's, not a ringing's, whose period is 8 at most."""
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -37,13 +48,23 @@ def border_color(images: Iterable[Float[Tensor, "_height _width _channels"]]) ->
         RGB in [0, 1], or None if there is no such colour.
     """
     borders = [_border(image) for image in images]
-    transparent = torch.cat([(b[:, 3:] < TOLERANCE).any(-1) for b in borders])  # all False without alpha
+    transparent = _transparent(borders)
     if transparent.float().mean() >= SHARE:
         return torch.tensor(WHITE)
     colours = torch.cat([b[:, :3] for b in borders])
-    median = colours.median(dim=0).values
-    alike = ((colours - median).abs() <= TOLERANCE).all(-1) & ~transparent
-    return median if alike.float().mean() >= SHARE else None
+    opaque = colours[~transparent]
+    median = opaque.median(dim=0).values
+    alike = ((colours - median).abs() <= TOLERANCE).all(-1)
+    # A photo whose whole border is transparent agrees with any colour; one that is cut at its border does not.
+    free = torch.cat([_transparent([b]).all().expand(len(b)) for b in borders])
+    return median if (alike & ~transparent | free).float().mean() >= SHARE else None
+
+
+def has_transparent_background(dataset: InputDataset) -> bool:
+    """Whether the model gets photos whose borders are transparent, so that it can put any colour behind them."""
+    step = -(-len(dataset) // MAX_PHOTOS)
+    borders = [_border(dataset.get_image_float32(index)) for index in range(0, len(dataset), step)]
+    return bool(_transparent(borders).float().mean() >= SHARE)
 
 
 def foreground_masks(dataset: InputDataset, background: Float[Tensor, "3"]) -> list[Bool[Tensor, "_height _width"]]:
@@ -58,14 +79,42 @@ def foreground_mask(
     """The pixels that show the object.
 
     In an image with transparent pixels these are the others. In an opaque image they are the pixels that differ from
-    the background by more than 0.05 in any channel.
+    the background by more than 0.05 in any channel. If the background has noise, such as JPEG's ringing beside an
+    object, they must differ by four times that noise more, unless they fill a square of 7 pixels.
 
     Args:
         image: RGB or RGBA with straight alpha, in [0, 1].
         background: RGB in [0, 1].
     """
     opaque = (image[..., 3:] >= TOLERANCE).all(-1)  # all True without alpha
-    return ((image[..., :3] - background).abs() > TOLERANCE).any(-1) if opaque.all() else opaque
+    if not opaque.all():
+        return opaque
+    difference = (image[..., :3] - background).abs().amax(-1)
+    differs = difference > TOLERANCE
+    noise = _noise(difference)
+    if noise == 0:
+        return differs
+    kernel = np.ones((PATCH, PATCH), dtype=np.uint8)
+    patches = torch.from_numpy(cv2.morphologyEx(differs.byte().numpy(), cv2.MORPH_OPEN, kernel)).bool()
+    return (difference > TOLERANCE + NOISE_FACTOR * noise) | patches
+
+
+def _noise(difference: Float[Tensor, "height width"]) -> float:
+    """The 90th percentile of what the background differs from its colour near an object.
+
+    An image without lossy compression has one colour there, but for the mixed pixels of outlines.
+
+    Args:
+        difference: of each pixel from the background, in [0, 1].
+    """
+    background = (difference <= CLEAR).byte().numpy()
+    distance = torch.from_numpy(cv2.distanceTransform(background, cv2.DIST_L2, 5))
+    beside = (difference <= TOLERANCE) & (distance > OUTLINE) & (distance < REACH)
+    return float(np.quantile(difference[beside].numpy(), 0.9)) if beside.any() else 0.0
+
+
+def _transparent(borders: Sequence[Float[Tensor, "_pixels _channels"]]) -> Bool[Tensor, "all_pixels"]:
+    return torch.cat([(border[:, 3:] < TOLERANCE).any(-1) for border in borders])  # all False without alpha
 
 
 def _border(image: Float[Tensor, "height width channels"]) -> Float[Tensor, "pixels channels"]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSampler, PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
 from dietnerf_ns.utils.errors import UserError, check_limits
@@ -51,6 +51,32 @@ class MaskedPixelSampler(PixelSampler):
         if len(inside) == 0:
             raise UserError("The masks leave no pixel: they are black everywhere. White marks what counts.")
         return inside[torch.randint(len(inside), (num_samples,), device=device)]
+
+
+@dataclass
+class PatchSamplerConfig(PatchPixelSamplerConfig):
+    """Square patches of photos, uniform over all places."""
+
+    _target: type = field(default_factory=lambda: PatchSampler)
+
+
+class PatchSampler(PatchPixelSampler, MaskedPixelSampler):
+    """nerfstudio's sampler of patches, for masks of any size and for a single photo."""
+
+    def rejection_sample_mask(self, mask: Tensor, **kwargs) -> Int[Tensor, "num_samples 3"]:
+        """Photo, row and column of each patch's middle, uniform over the places whose patch is inside the masks.
+
+        Args:
+            mask: [photos, 1, height, width], nonzero at these places.
+            kwargs: as in `MaskedPixelSampler.rejection_sample_mask`.
+
+        Raises:
+            UserError: there is no such place.
+        """
+        if not mask.any():
+            side = self.config.patch_size
+            raise UserError(f"--pipeline.datamanager.patch-size {side}: no patch of this size fits into the masks.")
+        return super().rejection_sample_mask(mask.permute(0, 2, 3, 1), **kwargs)
 
 
 @dataclass

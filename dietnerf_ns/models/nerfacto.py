@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -23,10 +24,18 @@ from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.generated_planes import GeneratedTriplanes
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
+from dietnerf_ns.models.agreement import (
+    TRANSPARENCY_HINT,
+    Planes,
+    background_of_photos,
+    check_planes,
+    is_photos_background,
+    planes_around,
+)
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
-from dietnerf_ns.models.scene import BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
+from dietnerf_ns.models.scene import BLENDER_PLANES, BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
 from dietnerf_ns.utils.compat import lpips_replaced_by, steps_of_run
 from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
 
@@ -161,7 +170,7 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
         self._given_config = replace(self.config, implementation=implementation)
         scene = self._scene_setup()
-        self.config = self._given_config.completed(scene)
+        self.config = self._in_agreement(self._given_config.completed(scene), scene)
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space in front of the near plane untrained.
@@ -178,8 +187,9 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
             self.collider = scene.collider(near, far)
         if scene.reach is not None and self._given_config.proposal_initial_sampler in NOT_GIVEN:
             self.proposal_sampler.initial_sampler = ReachSampler(scene.reach, self.config.use_single_jitter)
-        if scene.background is not None:
-            self.renderer_rgb.background_color = scene.background
+        background = self._background(scene)
+        if background is not None:
+            self.renderer_rgb.background_color = background
         draw_tcnn_parameters(self)
 
     @property
@@ -197,11 +207,43 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
         may_fit = config.fit_box and config.camera_optimizer.mode == "off"
         hull = capture.hull if capture is not None and may_fit else None
         if config.disable_scene_contraction:
-            return bounded_scene(self.scene_box.aabb, hull) if config.fit_box else SceneSetup()
+            return bounded_scene(self.scene_box.aabb, capture, hull, fit_box=config.fit_box)
         if capture is None:
             return SceneSetup()
         background = capture.background if config.background_color in NOT_GIVEN else None
         return recognised_scene(config.scene, capture, hull=hull, background=background)
+
+    def _in_agreement(self, config: DietNeRFModelConfig, scene: SceneSetup) -> DietNeRFModelConfig:
+        """The complete configuration, with near and far planes between which the object lies."""
+        box, capture = scene.object_box, self.capture
+        if box is None or capture is None or not capture.photos_opened:
+            return config
+        planes = given = cast(Planes, (config.near_plane, config.far_plane))
+        if scene.is_bounded and given == BLENDER_PLANES and config.disable_scene_contraction:
+            planes = planes_around(box, capture.cameras, given)
+        if planes != given:
+            CONSOLE.print(
+                f"[yellow]Near plane {planes[0]:.3g} and far plane {planes[1]:.3g}, from the cameras: the object does "
+                f"not lie between {given[0]:g} and {given[1]:g}. The scene has another unit of length.[/yellow]"
+            )
+        elif given != BLENDER_PLANES or not config.disable_scene_contraction:
+            check_planes(box, capture.cameras, given, is_fitted=scene.has_silhouettes)
+        density = cast(float, config.average_init_density)
+        if density == BLENDER_PRESET["average_init_density"]:
+            density = density * given[1] / planes[1]  # per unit of length
+        return replace(config, near_plane=planes[0], far_plane=planes[1], average_init_density=density)
+
+    def _background(self, scene: SceneSetup) -> Float[Tensor, "3"] | None:
+        """RGB in [0, 1] in place of the background colour that is set, or None to leave that."""
+        capture, color = self.capture, self.config.background_color
+        if scene.background is not None or capture is None or not scene.is_bounded or not capture.photos_opened:
+            return scene.background
+        if self._given_config.background_color in NOT_GIVEN:
+            return capture.background
+        if is_photos_background(color, capture):
+            return None
+        CONSOLE.print(f"[yellow]{background_of_photos(color, capture)} and is used. {TRANSPARENCY_HINT}[/yellow]")
+        return capture.background
 
     def _replace_field(self) -> None:
         on_hash = self.config.field == "hash"
@@ -355,16 +397,25 @@ class DietNeRFModel(SemanticModel, NerfactoModel):
 
         Rendering opens no photos, and a resumed run continues exactly as it would have.
         """
+        background = self.renderer_rgb.background_color
         return {
             "capture": None if self.capture is None else self.capture.state(),
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
             "step": self.proposal_sampler._step,
+            "planes": (self.config.near_plane, self.config.far_plane),
+            "background": background.tolist() if isinstance(background, Tensor) else None,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the schedule that `get_extra_state` saved."""
+        """Restore what `get_extra_state` saved."""
         self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
         self.proposal_sampler._step = state["step"]
+        if self.capture is not None and self.capture.photos_opened:
+            return
+        if "planes" in state:  # what the photos determined; versions up to 0.2 lack it
+            self.collider.near_plane, self.collider.far_plane = state["planes"]
+        if state.get("background") is not None:
+            self.renderer_rgb.background_color = torch.tensor(state["background"])
 
 
 def _check(config: DietNeRFModelConfig) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -35,8 +36,15 @@ BLENDER_PRESET = {
     **OBJECT_PRESET,
 }
 """What NeRF-Synthetic scenes need, as in nerfstudio's own benchmark of them."""
+BLENDER_PLANES = (BLENDER_PRESET["near_plane"], BLENDER_PRESET["far_plane"])
 BLENDER_HALF_SIZE = 1.5
 """Half a side of the box of nerfstudio's blender-data, in scene units."""
+
+SIMILAR_SIZE = (0.5, 1.1)
+"""Size of what the cameras see relative to the dataparser's box, between which that box is kept."""
+LARGEST_OFFSET = 0.5
+"""Distance of what the cameras see from the middle of the dataparser's box, in halves of its sides, up to which that
+box is kept."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +61,58 @@ class SceneSetup:
     """Settings of the model that the scene determines."""
     background: Float[Tensor, "3"] | None = None
     """RGB in [0, 1] in place of the model's background colour."""
+    object_box: ObjectBox | None = None
+    """Around what the photos show; None if this is not known."""
+    has_silhouettes: bool = False
+    """Whether the box is fitted to silhouettes; others are much larger than what is in them."""
+    is_bounded: bool = False
+    """Whether there is nothing behind the object that could show its background."""
 
 
-def bounded_scene(aabb: Float[Tensor, "2 3"], hull: VisualHull | None) -> SceneSetup:
+def bounded_scene(
+    aabb: Float[Tensor, "2 3"], capture: Capture | None, hull: VisualHull | None, *, fit_box: bool
+) -> SceneSetup:
     """A scene inside the dataparser's box, which is reduced to the visual hull if there is one.
+
+    If the cameras see a place of another size, as in another unit of length, that is reduced instead.
 
     Args:
         aabb: two corners of the box, in scene units.
+        capture: the training views, if they are known.
         hull: of the foreground.
+        fit_box: whether rays are limited to the box.
     """
-    outer = ObjectBox.of(aabb)
+    if not fit_box:
+        return SceneSetup(object_box=None if capture is None else object_seen_by(capture), is_bounded=True)
+    outer = ObjectBox.of(aabb) if hull is None or capture is None else _outer_box(aabb, capture.cameras)
     box = _fitted(outer, hull)
     if box is not outer:
         CONSOLE.print(f"Box: {_sides(box)}, from the silhouettes.")
-    return SceneSetup(box, partial(BoxCollider, box))
+    return SceneSetup(box, partial(BoxCollider, box), object_box=box, has_silhouettes=box is not outer, is_bounded=True)
+
+
+def object_seen_by(capture: Capture) -> ObjectBox | None:
+    """The box around the object that the photos show, or None if the cameras do not surround one."""
+    if not surround_one_object(capture.cameras):
+        return None
+    cube = ObjectBox.seen_by(capture.cameras)
+    if capture.hull is None:
+        return cube
+    try:
+        return cube.shrunk_to(capture.hull)
+    except InconsistentSilhouettes:
+        return cube
+
+
+def _outer_box(aabb: Float[Tensor, "2 3"], cameras: Cameras) -> ObjectBox:
+    """The dataparser's box, or what the cameras see if that has another size or is elsewhere."""
+    box = ObjectBox.of(aabb)
+    if not surround_one_object(cameras):
+        return box
+    cube = ObjectBox.seen_by(cameras)
+    size, offset = cube.half_sizes.max() / box.half_sizes.max(), (cube.center - box.center).abs() / box.half_sizes
+    is_similar = SIMILAR_SIZE[0] <= float(size) <= SIMILAR_SIZE[1] and float(offset.max()) <= LARGEST_OFFSET
+    return box if is_similar else cube
 
 
 def recognised_scene(
@@ -107,7 +153,15 @@ def _object(capture: Capture, hull: VisualHull | None, background: Float[Tensor,
     where = "" if hull is None else f" Box {_sides(box)} around {_numbers(box.center)}."
     colour = "" if background is None else f" Background RGB {_numbers(background)} from the photos."
     CONSOLE.print(f"Scene: object.{where}{colour} For a scene with surroundings: --pipeline.model.scene around.")
-    return SceneSetup(box, partial(BoxCollider, box), settings=_preset(cube), background=background)
+    return SceneSetup(
+        box,
+        partial(BoxCollider, box),
+        settings=_preset(cube),
+        background=background,
+        object_box=box,
+        has_silhouettes=box is not cube,
+        is_bounded=True,
+    )
 
 
 def _around(capture: Capture, *_) -> SceneSetup:
@@ -118,7 +172,7 @@ def _around(capture: Capture, *_) -> SceneSetup:
     if capture.photos_opened:
         _report_around(capture, cube)
     reach = float(distances.median() + space.half_size)
-    return SceneSetup(space, partial(GrowingSphereCollider, space), reach, settings)
+    return SceneSetup(space, partial(GrowingSphereCollider, space), reach, settings, object_box=cube)
 
 
 def _report_around(capture: Capture, cube: ObjectBox) -> None:

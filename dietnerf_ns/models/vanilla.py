@@ -12,11 +12,23 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from dietnerf_ns.data.capture import Capture
+from dietnerf_ns.models.agreement import (
+    TRANSPARENCY_HINT,
+    background_of_photos,
+    check_planes,
+    is_photos_background,
+)
 from dietnerf_ns.models.base import Render, SemanticModel
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
+from dietnerf_ns.models.scene import object_seen_by
 from dietnerf_ns.utils.compat import lpips_replaced_by
+from dietnerf_ns.utils.errors import UserError
+
+PLANE_FLAGS = "--pipeline.model.collider-params near_plane {:g} far_plane {:g}"
 
 
 def positional_encoding(frequencies: int) -> NeRFEncoding:
@@ -65,9 +77,25 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         self.collider.reset_near_plane = False
+        self._check_against_photos()
         for network in (self.field_coarse, self.field_fine):
             network.position_encoding = positional_encoding(10)
             network.direction_encoding = positional_encoding(4)
+
+    def _check_against_photos(self) -> None:
+        capture = Capture.in_metadata(self.kwargs["metadata"])
+        if capture is None or not capture.photos_opened:
+            return
+        box = object_seen_by(capture)
+        if box is not None:
+            planes = (self.collider.near_plane, self.collider.far_plane)
+            try:
+                check_planes(box, capture.cameras, planes, is_fitted=capture.hull is not None, flags=PLANE_FLAGS)
+            except UserError as error:  # the box is a guess: this model has none
+                CONSOLE.print(f"[bold yellow]{error}[/bold yellow]")
+        if not is_photos_background(self.config.background_color, capture):
+            line = background_of_photos(self.config.background_color, capture)
+            CONSOLE.print(f"[yellow]{line}: the model has to paint it. {TRANSPARENCY_HINT}[/yellow]")
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict:
         """Coarse and fine outputs; the fine ones also under the names that other models use."""

@@ -8,18 +8,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.colormaps import apply_depth_colormap
-from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import get_progress
 from torch import Tensor
 
 from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
+from dietnerf_ns.utils.saved_runs import load_pipeline
 
 FrameContent = Literal["rgb", "depth", "both"]
 OUTPUT_NAMES = {kind: (kind, f"{kind}_fine") for kind in ("rgb", "depth", "accumulation")}
@@ -29,20 +28,21 @@ DEPTH_RANGE_SIDE_PX = 48
 
 
 def load_run(load_config: Path) -> Pipeline:
-    """Load a trained pipeline of any nerfstudio method, ready to render.
+    """Load a trained pipeline of any installed nerfstudio method, ready to render. Nothing in the files is executed.
 
     Args:
         load_config: the config.yml that ns-train wrote.
 
     Raises:
-        UserError: the file is not the configuration of a run, or the checkpoint or the data are missing.
+        UserError: the file is not the configuration of a run or is refused (see `read_config`), or the checkpoint or
+            the data are missing.
     """
     try:
-        return eval_setup(load_config, update_config_callback=_prepared_to_render)[1]
+        return load_pipeline(load_config, prepare=_prepared_to_render)
     except (UserError, torch.OutOfMemoryError):
         raise
-    # A config.yml holds Python objects: one that another version wrote may lack attributes or name missing classes.
-    except (*READ_ERRORS, AttributeError, yaml.YAMLError) as error:
+    # A config.yml holds attributes of Python objects: one that another version wrote may lack some.
+    except (*READ_ERRORS, AttributeError) as error:
         raise UserError(
             f"--load-config {load_config}: this run cannot be loaded; is it a config.yml that ns-train wrote? "
             f"{in_one_line(error)}"
@@ -50,12 +50,6 @@ def load_run(load_config: Path) -> Pipeline:
 
 
 def _prepared_to_render(config: TrainerConfig) -> TrainerConfig:
-    checkpoints = config.get_checkpoint_dir()
-    if not any(checkpoints.glob("*.ckpt")):
-        raise UserError(
-            f"No checkpoint in {checkpoints}. The paths in a run are relative: start the command in the folder where "
-            "you trained."
-        )
     for split in ("train", "eval"):
         setting = f"{split}_num_images_to_sample_from"
         if hasattr(config.pipeline.datamanager, setting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,13 +19,19 @@ from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.geometry.cameras import viewing_directions
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.semantic.encoders import EncoderConfig, ImageEncoder
+from dietnerf_ns.semantic.gradient_limit import Gradients, gradients_of
 from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
 from dietnerf_ns.semantic.poses import pose_sampler
 from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
 from dietnerf_ns.semantic.schedule import SemanticSchedule
-from dietnerf_ns.utils.errors import check_limits
+from dietnerf_ns.utils.errors import UserError, check_limits
 from dietnerf_ns.utils.images import Blend
 from dietnerf_ns.utils.seeding import semantic_generator
+
+MIN_RAYS_PER_CHUNK = 256
+"""Smaller chunks save nothing worth the time: weights and the encoder then take most of the memory."""
+UNIT_TOLERANCE = 0.1
+"""An embedding is a unit vector; that of an encoder in half precision is one nearly."""
 
 
 @dataclass
@@ -137,12 +144,14 @@ class SemanticConsistency:
 
     Raises:
         SettingError: impossible settings, or encoder weights that cannot be loaded.
+        UserError: the encoder gives photos no embedding.
     """
 
     last: SemanticStep | None = None
     """The last semantic step."""
     paused: bool = False
     """Whether semantic views are left out for now."""
+    _chunks_were_halved: bool = False
 
     def __init__(
         self,
@@ -176,6 +185,7 @@ class SemanticConsistency:
         )
         self.encoder = config.load_encoder(self.device)
         self.targets = embed_photos(self.encoder, photos, blend, self.device)
+        _check_embeddings(self.targets, photos)
         self._seed = seed
 
     def reconfigure(self, **settings: Any) -> None:
@@ -209,6 +219,53 @@ class SemanticConsistency:
         if renders.requires_grad:
             renders.register_hook(self._keep_gradient)
         return loss
+
+    def loss_and_gradients(
+        self, model: SemanticModel, step: int, tensors: Sequence[Tensor], *, loss_scale: float = 1.0
+    ) -> tuple[Float[Tensor, ""], Gradients]:
+        """`loss` and its gradients. If a GPU's memory runs out, smaller chunks of rays are used from then on.
+
+        Args:
+            model: is rendered.
+            step: of the run.
+            tensors: what to differentiate with respect to.
+            loss_scale: see `gradients_of`.
+
+        Raises:
+            UserError: the view does not fit in memory.
+        """
+        while True:
+            try:
+                loss = self.loss(model, step)
+                return loss, gradients_of(loss, tensors, loss_scale=loss_scale)
+            except torch.OutOfMemoryError as error:
+                self._check_smaller_chunks_help(error)
+            self._halve_chunks()  # after the error, whose traceback keeps the activations alive
+
+    def _check_smaller_chunks_help(self, error: torch.OutOfMemoryError) -> None:
+        if not self.config.checkpoint_render:
+            raise UserError(
+                "Out of memory while a semantic view was rendered. Use --pipeline.semantic.checkpoint-render True, "
+                "which keeps no activations, or a smaller --pipeline.semantic.resolution."
+            ) from error
+        if self.rays_per_chunk // 2 < MIN_RAYS_PER_CHUNK:
+            raise UserError(
+                f"Out of memory while a semantic view was rendered, even with {self.rays_per_chunk} rays at once. Use "
+                "a smaller --pipeline.datamanager.train-num-rays-per-batch, --pipeline.semantic.resolution or "
+                "--pipeline.model.plane-resolution, a smaller encoder, or end other programs that use the GPU."
+            ) from error
+
+    def _halve_chunks(self) -> None:
+        if not self._chunks_were_halved:
+            CONSOLE.print(
+                f"[yellow]Out of memory while a semantic view was rendered with {self.rays_per_chunk} rays at once. "
+                "Fewer are rendered at once from now on, which takes a little longer.[/yellow]",
+                soft_wrap=True,
+            )
+        self._chunks_were_halved = True
+        self.rays_per_chunk //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _keep_gradient(self, gradient: Tensor) -> None:
         if self.last is not None:
@@ -260,6 +317,17 @@ def embed_photos(
     images = (blend(dataset.get_image_float32(i).to(device)) for i in range(len(dataset)))
     photos = (image.permute(2, 0, 1)[None] for image in images)
     return torch.cat([encoder.embed(encoder.preprocess(photo)) for photo in photos])
+
+
+def _check_embeddings(targets: Float[Tensor, "num_photos dim"], photos: InputDataset) -> None:
+    norms = targets.float().norm(dim=-1)
+    bad = (~((norms - 1).abs() < UNIT_TOLERANCE)).nonzero()[:, 0].tolist()  # a comparison with NaN is false
+    if bad:
+        raise UserError(
+            f"Semantic views: the encoder gives no direction for {len(bad)} of {len(photos)} photos, such as "
+            f"{photos.image_filenames[bad[0]].name}: the embedding is zero or not finite. Use another encoder or other "
+            "weights, or train with --pipeline.semantic.weight 0."
+        )
 
 
 def _report(schedule: SemanticSchedule, total_steps: int) -> None:

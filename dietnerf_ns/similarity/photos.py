@@ -14,14 +14,14 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.utils.rich_utils import get_progress
-from PIL import Image
 from torch import Tensor
 
+from dietnerf_ns.data.dataparsers import checked
+from dietnerf_ns.data.photos import SUFFIXES, read_photo
 from dietnerf_ns.semantic.encoders import ImageEncoder
-from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
+from dietnerf_ns.utils.errors import UserError
 
 FEWEST_PHOTOS = 3
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -77,25 +77,18 @@ def _photos_in(folder: Path) -> list[Path]:
 
 
 def _photos_of(dataparser: DataParserConfig) -> list[Path]:
-    try:
-        return list(dataparser.setup().get_dataparser_outputs("train").image_filenames)
-    except READ_ERRORS as error:
-        raise UserError(f"{dataparser.data}: cannot be read: {in_one_line(error)}") from error
+    return list(checked(dataparser).setup().get_dataparser_outputs("train").image_filenames)
 
 
 def load_photo(path: Path) -> Float[Tensor, "3 height width"]:
     """Load an image as RGB in [0, 1] and blend transparent pixels with white.
 
     Raises:
-        UserError: the file is not a readable image.
+        UserError: the file cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            rgba = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1) / 255  # 4 x height x width
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as an image.") from error
-    rgb, alpha = rgba[:3], rgba[3:]
-    return rgb * alpha + (1 - alpha)
+    photo = torch.from_numpy(read_photo(path)).permute(2, 0, 1) / 255  # 3 or 4 x height x width
+    rgb, alpha = photo[:3], photo[3:]
+    return rgb * alpha + (1 - alpha) if len(alpha) else rgb
 
 
 @torch.no_grad()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
+
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from dietnerf_ns.data import capture, datamanager, pixel_samplers
 from dietnerf_ns.fields.surroundings import CubeContraction
@@ -15,6 +19,7 @@ from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.utils.errors import UserError
 
 EXTRA_STATE = "_model._extra_state"
+OWN_EXTRA_STATE = "_extra_state"
 CUBE_CENTER = "_model.field.spatial_distortion.center"
 
 
@@ -93,4 +98,41 @@ def check_complete(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -
             f"The checkpoint does not fit this model: it lacks {len(missing)} parts, such as {sorted(missing)[0]}. "
             "Was it trained with other settings, or with tinycudann on another machine? "
             "--pipeline.model.implementation torch trains what every machine can load."
+        )
+
+
+@contextlib.contextmanager
+def sizes_checked() -> Iterator[None]:
+    """Turn torch's list of tensors whose size differs into one line.
+
+    Raises:
+        UserError: the checkpoint has such tensors.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        sizes = re.findall(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", str(error))
+        if not sizes:
+            raise
+        name, in_checkpoint, here = sizes[0]
+        raise UserError(
+            f"The checkpoint does not fit this model: {len(sizes)} parts differ in size, such as {name}, which is "
+            f"{in_checkpoint} in the checkpoint and {here} here. Resume with the photos, the size of photos "
+            "(--pipeline.datamanager.camera-res-scale-factor) and the settings of the first run."
+        ) from error
+
+
+@contextlib.contextmanager
+def taken_over_sizes_said(model: SemanticModel) -> Iterator[None]:
+    """Say it if loading inside gives parameters the checkpoint's size in place of that of the settings."""
+    before = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    yield
+    after = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    changed = [name for name, shape in after.items() if shape != before[name]]
+    if changed:
+        name = changed[-1]
+        CONSOLE.print(
+            f"[yellow]{len(changed)} parts of the model have the checkpoint's size and not that of these settings, "
+            f"such as {name}: {after[name]} instead of {before[name]}.[/yellow]",
+            soft_wrap=True,
         )

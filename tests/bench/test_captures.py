@@ -151,7 +151,7 @@ def test_settings_are_chosen_on_training_views_that_are_not_trained_on(tmp_path,
         ({"test_filenames": ["images/9.png"]}, "cannot read .*capture: RuntimeError: Some filenames"),
         ({"frames": 5}, "transforms.json: not a capture in nerfstudio's format: TypeError"),
         ({"frames": [{"file_path": "/a.png"}]}, "/a.png is outside of the capture's folder"),
-        ({"frames": [{"file_path": "a.png"}]}, "cannot read .*capture: KeyError: 'transform_matrix'"),
+        ({"frames": [{"file_path": "a.png"}]}, "frame a.png has no `transform_matrix`"),
         ({"ply_file_path": "../points.ply"}, "../points.ply is outside of the capture's folder"),
     ],
 )

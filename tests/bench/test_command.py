@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 import yaml
-from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils import writer
 
 from dietnerf_ns.bench.runner import LocalEngine
 from dietnerf_ns.bench.train_cell import TrainingClock
 from dietnerf_ns.commands.bench import Run
+from dietnerf_ns.training.trainer import SafeTrainer, SafeTrainerConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.commands import in_this_process, ns
 
@@ -56,7 +56,7 @@ def test_run_resume_and_report(tmp_path, monkeypatch):
 
     config = result_file.relative_to(out).with_name("dietnerf-tiny") / "run" / "config.yml"
     saved = yaml.load((out / config).read_text(), Loader=yaml.Loader)
-    assert type(saved) is TrainerConfig and saved._target is Trainer, "every ns-* command can read the run"
+    assert type(saved) is SafeTrainerConfig and saved._target is SafeTrainer, "every ns-* command can read the run"
     monkeypatch.chdir(out)
     ComputePSNR(load_config=config, output_path=tmp_path / "eval.json").main()
     evaluated = json.loads((tmp_path / "eval.json").read_text())["results"]

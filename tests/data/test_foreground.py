@@ -1,3 +1,7 @@
+import io
+
+import numpy as np
+import pytest
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
@@ -44,7 +48,14 @@ def test_transparent_borders_are_white_whatever_they_hide():
     assert border_color([photo((0.0, 0.3, 0.0), alpha=0.0)]).tolist() == [1.0, 1.0, 1.0]
     opaque = photo((0.0, 0.3, 0.0), alpha=1.0)
     assert torch.allclose(border_color([opaque]), torch.tensor([0.0, 0.3, 0.0]))
-    assert border_color([opaque, photo((0.0, 0.3, 0.0), alpha=0.0)]) is None
+
+
+def test_a_transparent_photo_agrees_with_the_colour_of_opaque_ones():
+    opaque, transparent = photo((0.0, 0.3, 0.0), alpha=1.0), photo((1.0, 1.0, 1.0), alpha=0.0)
+    assert torch.allclose(border_color([opaque, transparent]), torch.tensor([0.0, 0.3, 0.0]))
+    cut = transparent.clone()
+    cut[0] = torch.tensor([1.0, 0.0, 0.0, 1.0])  # an object that reaches the border of the photo
+    assert border_color([opaque, cut]) is None
 
 
 def test_at_most_twenty_photos_of_a_dataset_are_read():
@@ -87,3 +98,34 @@ def test_transparency_counts_although_the_dataparser_puts_photos_on_white(tmp_pa
     assert dataset.get_image_float32(0).min() == 1.0
     (foreground,) = foreground_masks(dataset, torch.ones(3))
     assert int(foreground.sum()) == 20 * 20
+
+
+def compressed(image, quality):
+    """An RGB photo in [0, 1] as JPEG gives it back."""
+    file = io.BytesIO()
+    Image.fromarray((image * 255).round().byte().numpy()).save(file, format="JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))) / 255
+
+
+def bounds(mask):
+    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
+    return torch.stack([rows[0], rows[-1], columns[0], columns[-1]])
+
+
+@pytest.mark.parametrize("quality", [75, 85, 95])
+def test_ringing_of_jpeg_is_no_foreground(quality, tiny_scene):
+    for path in sorted((tiny_scene / "train").iterdir()):
+        image = torch.from_numpy(np.array(Image.open(path).convert("RGBA"))) / 255
+        on_white = image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
+        exact = foreground_mask(on_white, torch.ones(3))
+        assert torch.equal(exact, ((on_white - 1).abs() > 0.05).any(-1)), "without noise nothing is left out"
+        found = foreground_mask(compressed(on_white, quality), torch.ones(3))
+        assert (bounds(found) - bounds(exact)).abs().max() <= 2
+        assert (found & exact).sum() > 0.97 * exact.sum()
+
+
+def test_a_pale_part_of_an_object_stands_out_in_a_jpeg():
+    image = photo((1.0, 1.0, 1.0), size=80)
+    image[24:36, 62:74] = 0.9
+    found = foreground_mask(compressed(image, 75), torch.ones(3))
+    assert found[26:34, 64:72].all()

@@ -13,6 +13,7 @@ from nerfstudio.models.nerfacto import NerfactoModel
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from PIL import Image
 
+from dietnerf_ns.bench.metrics import image_metrics, paper_psnr, paper_ssim
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
@@ -242,3 +243,18 @@ def test_photos_that_are_all_trained_on_have_no_masks_in_evaluation(make_scene, 
     config = replace(datamanager_config(make_scene(), scale=1.0), view_indices=None)
     said = said_while_building(config, "test", capsys)
     assert "Masks: all 6 training photos have one (55% of the pixels inside). Pixels outside" in said
+
+
+def test_the_benchmarks_metrics_count_the_same_pixels_as_evaluation():
+    generator = torch.Generator().manual_seed(0)
+    photo, render = torch.rand(2, 20, 30, 3, generator=generator)
+    mask = torch.zeros(20, 30, 1, dtype=torch.bool)
+    mask[:, :12] = True
+    psnr, ssim = (metric for metric in image_metrics({}, torch.device("cpu")) if metric.name.endswith(("psnr", "ssim")))
+    inside = psnr(photo, render, mask)["paper/psnr"]
+    assert inside == pytest.approx(paper_psnr(photo[:, :12], render[:, :12]), abs=1e-4)
+    black = [torch.where(mask, image, 0) for image in (photo, render)]
+    assert ssim(photo, render, mask)["paper/ssim"] == pytest.approx(paper_ssim(*black), abs=1e-6)
+    wrong_outside = torch.where(mask, render, 1 - render)
+    assert psnr(photo, wrong_outside, mask) == {"paper/psnr": inside}
+    assert psnr(photo, wrong_outside)["paper/psnr"] != pytest.approx(inside, abs=0.01)

@@ -27,9 +27,10 @@ from tests.helpers.models import BOX, tiny_model
 GREY = torch.full((3,), 0.5)
 
 
-def unbounded_model(cameras, *, background=None, hull=None, **settings):
+def unbounded_model(cameras, *, background=None, hull=None, is_transparent=False, **settings):
     config = DietNeRFModelConfig(field="free-planes", implementation="torch", log2_hashmap_size=4, **settings)
-    metadata = {CAPTURE: Capture(cameras, background, hull, photos_opened=True)}
+    capture = Capture(cameras, background, hull, photos_opened=True, is_transparent=is_transparent)
+    metadata = {CAPTURE: capture}
     return config.setup(scene_box=BOX, num_train_data=3, metadata=metadata, device="cpu")
 
 
@@ -53,7 +54,8 @@ def test_a_value_that_is_nerfactos_default_is_kept_when_it_is_given():
     given |= {"disable_scene_contraction": False, "proposal_initial_sampler": "piecewise", "average_init_density": 0.01}
     fitted = DietNeRFModelConfig(**given).fitted_to(BlenderDataParserConfig())
     assert given == {name: getattr(fitted, name) for name in given}
-    object_model = unbounded_model(pinhole_cameras(ring_of_poses(5)), background=GREY, **given)
+    cameras = pinhole_cameras(ring_of_poses(5))
+    object_model = unbounded_model(cameras, background=GREY, is_transparent=True, **given)
     assert given == {name: getattr(object_model.config, name) for name in given}
     assert object_model.renderer_rgb.background_color == "last_sample"
 
@@ -211,7 +213,8 @@ def test_an_object_on_a_uniform_background_gets_its_box_planes_and_colour():
 
 def test_what_the_user_set_stays_in_the_box_of_an_object(capsys):
     cameras = pinhole_cameras(ring_of_poses(5))
-    model = unbounded_model(cameras, background=GREY, near_plane=1.5, background_color="black")
+    given = {"near_plane": 1.5, "background_color": "black"}
+    model = unbounded_model(cameras, background=GREY, is_transparent=True, **given)
     assert "Background" not in capsys.readouterr().out, "the photos' is not used"
     assert model.collider.near_plane == 1.5 and model.renderer_rgb.background_color == "black"
     without_background = unbounded_model(cameras, scene="object")
@@ -219,7 +222,7 @@ def test_what_the_user_set_stays_in_the_box_of_an_object(capsys):
     assert without_background.renderer_rgb.background_color == "last_sample"
     bounded = unbounded_model(cameras, background=GREY, disable_scene_contraction=True)
     assert bounded.field.spatial_distortion.half_sizes.tolist() == [1.5] * 3
-    assert bounded.renderer_rgb.background_color == "last_sample"
+    assert torch.equal(bounded.renderer_rgb.background_color, GREY), "the photos' colour, which is not given"
     with pytest.raises(UserError, match="scene object"):
         unbounded_model(cameras_side_by_side(), scene="object")
 
@@ -227,7 +230,7 @@ def test_what_the_user_set_stays_in_the_box_of_an_object(capsys):
 @pytest.mark.parametrize("bounded", [True, False])
 def test_the_box_shrinks_to_the_silhouettes_in_the_photos(bounded, capsys):
     hull = VisualHull(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([-0.4]), ["photo.png"])
-    cameras = pinhole_cameras(ring_of_poses(5))
+    cameras = pinhole_cameras(ring_of_poses(5), focal=55.0)  # which see a cube of about the dataparser's box
     settings = {"background": GREY, "disable_scene_contraction": bounded}
     whole = unbounded_model(cameras, **settings).field.spatial_distortion
     shrunk = unbounded_model(cameras, hull=hull, **settings).field.spatial_distortion

@@ -79,7 +79,7 @@ def test_front_facing_cameras_give_an_arc_and_a_message(tmp_path, capsys):
         (["--phi", "91"], "--phi 91.0: must be from -90 to 90"),
         (["--radius", "0"], "--radius 0.0: must be above 0"),
         (["--theta-range", "5", "5"], "must be two different angles"),
-        ([], "this run cannot be loaded"),
+        ([], "not a config.yml that ns-train wrote"),
     ],
 )
 def test_wrong_input_ends_with_one_line(arguments, words, tmp_path):

@@ -59,10 +59,25 @@ def test_a_model_without_depth_names_its_outputs(cameras):
         next(render_frames(FakeModel(missing=["depth"]), cameras, "both"))
 
 
-@pytest.mark.parametrize("content", ["no: run", "- [", "!!python/object:nowhere.Config {}", ""])
+@pytest.mark.parametrize("content", ["no: run", "- [", ""])
 def test_a_file_that_is_not_a_run_cannot_be_loaded(content, tmp_path):
     (tmp_path / "config.yml").write_text(content)
-    with pytest.raises(UserError, match="config.yml: this run cannot be loaded"):
+    with pytest.raises(UserError, match="config.yml: not a config.yml that ns-train wrote"):
+        load_run(tmp_path / "config.yml")
+
+
+def test_a_file_with_code_is_refused(tmp_path):
+    trace = tmp_path / "trace"
+    (tmp_path / "config.yml").write_text(f"!!python/object/apply:os.mkdir ['{trace}']")
+    with pytest.raises(UserError, match="config.yml, line 1: !!python/object/apply:os.mkdir is refused"):
+        load_run(tmp_path / "config.yml")
+    assert not trace.exists()
+
+
+def test_a_configuration_that_lacks_a_setting_cannot_be_loaded(tmp_path):
+    text = "!!python/object:nerfstudio.engine.trainer.TrainerConfig {method_name: dietnerf-tiny, pipeline: null}"
+    (tmp_path / "config.yml").write_text(text)
+    with pytest.raises(UserError, match="this run cannot be loaded; .*AttributeError: 'NoneType'"):
         load_run(tmp_path / "config.yml")
 
 
@@ -71,7 +86,7 @@ def test_an_error_that_explains_itself_is_not_replaced(error, tmp_path, monkeypa
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(frames, "eval_setup", fail)
+    monkeypatch.setattr(frames, "load_pipeline", fail)
     with pytest.raises(type(error)) as caught:
         load_run(tmp_path / "config.yml")
     assert caught.value is error

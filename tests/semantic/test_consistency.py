@@ -189,3 +189,53 @@ def test_a_schedule_without_views_is_named(photos, fake_encoder, capsys):
     assert "there will be none" in capsys.readouterr().out
     semantic_loss(photos)
     assert "will be none" not in capsys.readouterr().out
+
+
+def test_a_step_that_runs_out_of_memory_is_tried_with_smaller_chunks_from_then_on(photos, fake_encoder, capsys):
+    semantic, tried = semantic_loss(photos), []
+    semantic.rays_per_chunk = 2048
+    model, loss = tiny_model(), semantic.loss
+
+    def out_of_memory_above_600(model, step):
+        tried.append(semantic.rays_per_chunk)
+        if semantic.rays_per_chunk > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(model, step)
+
+    semantic.loss = out_of_memory_above_600
+    tensors = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    capsys.readouterr()
+    value, gradients = semantic.loss_and_gradients(model, 0, tensors)
+    semantic.loss_and_gradients(model, 10, tensors)
+    assert tried == [2048, 1024, 512, 512]
+    assert float(value) > 0 and any(g is not None and g.abs().sum() > 0 for g in gradients)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "Out of memory while a semantic view was rendered with 2048 rays at once" in line
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({}, "even with 256 rays at once. Use a smaller --pipeline.datamanager.train-num-rays-per-batch"),
+        ({"checkpoint_render": False}, "Use --pipeline.semantic.checkpoint-render True"),
+    ],
+)
+def test_memory_that_smaller_chunks_do_not_save_is_said(photos, fake_encoder, settings, words):
+    semantic = semantic_loss(photos, **settings)
+    semantic.rays_per_chunk = 1024
+
+    def out_of_memory(model, step):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    semantic.loss = out_of_memory
+    with pytest.raises(UserError, match=words):
+        semantic.loss_and_gradients(tiny_model(), 0, [])
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_an_encoder_without_a_direction_is_refused(photos, monkeypatch, value):
+    encoder = FakeEncoder()
+    encoder.embed = lambda inputs: torch.full((len(inputs), 3), value)
+    monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: encoder)
+    with pytest.raises(UserError, match="the encoder gives no direction for 3 of 3 photos, such as r_0.png"):
+        semantic_loss(photos)

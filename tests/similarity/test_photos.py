@@ -69,9 +69,9 @@ def test_folders_that_cannot_be_compared_are_refused(tiny_scene, tmp_path):
         ([tmp_path / "nowhere"], "there is no such folder"),
         ([two], "2 photos; at least 3"),
         ([tiny_scene, tiny_scene / ".." / tiny_scene.name], "are the same folder"),
-        ([incomplete], "cannot be read"),
+        ([incomplete], "`frames` must be a list"),
     ):
         with pytest.raises(UserError, match=words):
             read_photo_sets(folders, 20)
-    with pytest.raises(UserError, match="cannot be read as an image"):
+    with pytest.raises(UserError, match="1.png: this is no image in a known format"):
         load_photo(broken / "1.png")

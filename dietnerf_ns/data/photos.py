@@ -1,0 +1,162 @@
+"""The one reader of photos and masks: every file type and pixel format becomes 8-bit RGB or RGBA, or an error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dietnerf_ns.utils.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Suffixes of image files, in lower case."""
+ORIENTATION = 0x0112
+"""EXIF tag of the orientation."""
+TURNED = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
+RANGES = (1.0, 255.0, 65535.0)
+"""Largest values of float and 32-bit images that say which range their values have."""
+LFS_POINTER = b"version https://git-lfs"
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def read_photo(path: Path, size: Size | None = None) -> UInt8[np.ndarray, "height width channels"]:
+    """Read a photo as RGB or, if it has transparency of any kind, as RGBA with straight alpha.
+
+    Palettes and other colour spaces are converted, gray is repeated. 16-bit values are divided by 257; 32-bit integers
+    and floats by the smallest of 1, 255 and 65535 that none of them exceeds.
+
+    Args:
+        path: image file.
+        size: of the photo's camera, whose pose may belong to the stored pixels or to the upright photo. A photo with an
+            EXIF orientation is turned if only the turned one has this size. Without a size it is turned.
+
+    Returns:
+        [height, width, 3 or 4], 0 to 255.
+
+    Raises:
+        UserError: the file cannot be read, or its values are in no known range.
+    """
+    with _opened(path) as image:
+        return _as_rgb(path, _oriented(image, size))
+
+
+def read_mask(path: Path, size: Size | None = None) -> Bool[np.ndarray, "height width"]:
+    """Read a mask: a pixel counts where it has at least half of the largest value in the file.
+
+    Of several colour channels the largest counts; alpha is multiplied in.
+
+    Args:
+        path: image file.
+        size: of the photo's camera; see `read_photo`.
+
+    Returns:
+        True where a pixel counts.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with _opened(path) as image:
+        upright = _oriented(image, size)
+        values = np.asarray(upright) if _is_deep(upright) else _as_rgb(path, upright).astype(np.float32)
+    if values.ndim == 3:
+        alpha = values[..., 3] / 255 if values.shape[-1] == 4 else 1
+        values = values[..., :3].max(axis=-1) * alpha
+    return (values > 0) & (values >= values.max(initial=0) / 2)
+
+
+def photo_size(path: Path, size: Size | None = None) -> Size:
+    """Width and height of the photo that `read_photo` returns, from the file's header.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with _opened(path) as image:
+        exchanged = _is_to_be_turned(image, size) and _orientation(image) in TURNED
+        return (image.height, image.width) if exchanged else image.size
+
+
+def has_transparency(path: Path) -> bool:
+    """Whether `read_photo` returns RGBA, from the file's header.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with _opened(path) as image:
+        return _has_transparency(image)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file.") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: {_why_no_image(path)}") from error
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError) as error:
+        raise UserError(f"{path}: this image cannot be read: {' '.join(str(error).split())}.") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: this image has too many pixels; make it smaller.") from error
+
+
+def _why_no_image(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(32)
+    if not start:
+        return "this image file is empty."
+    if start.startswith(LFS_POINTER):
+        return "this is a Git LFS pointer, not an image: fetch the image with `git lfs pull`."
+    if start[4:8] == b"ftyp":
+        return "HEIC and AVIF photos cannot be read: convert them to JPEG or PNG."
+    return "this is no image in a known format: convert it to JPEG or PNG."
+
+
+def _oriented(image: Image.Image, size: Size | None) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _is_to_be_turned(image, size) else image
+
+
+def _is_to_be_turned(image: Image.Image, size: Size | None) -> bool:
+    if size is None:
+        return _orientation(image) != 1
+    return _orientation(image) in TURNED and image.size != size and image.size[::-1] == size
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ORIENTATION, 1)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the values are one channel of more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+def _as_rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
+    if _is_deep(image):
+        gray = _to_8_bit(path, np.asarray(image), is_16_bit=image.format == "PNG" or image.mode.startswith("I;16"))
+        return np.repeat(gray[..., None], 3, axis=-1)
+    return np.array(image.convert("RGBA" if _has_transparency(image) else "RGB"))
+
+
+def _to_8_bit(path: Path, values: np.ndarray, *, is_16_bit: bool) -> UInt8[np.ndarray, "height width"]:
+    lowest, highest = float(values.min(initial=0)), float(values.max(initial=0))
+    limits = RANGES[-1:] if is_16_bit else RANGES
+    limit = next((limit for limit in limits if highest <= limit), None)
+    if limit is None or not lowest >= 0:
+        raise UserError(
+            f"{path}: its values range from {lowest:g} to {highest:g}; known are 0 to 1, 255 and 65535. "
+            "Convert it to 8 bits."
+        )
+    return np.rint(values.astype(np.float64) * (255 / limit)).astype(np.uint8)

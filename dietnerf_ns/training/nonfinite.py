@@ -1,0 +1,97 @@
+"""Losses and gradients that are not finite: what they would have changed is left out, counted, and limited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+
+Part = Literal["photometric", "semantic"]
+
+
+def all_finite(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether all numbers are finite. Each tensor is read once; a GPU is waited for once.
+
+    Args:
+        tensors: gradients, of which the missing ones count as finite.
+    """
+    sums = [tensor.detach().sum(dtype=torch.float32) for tensor in tensors if tensor is not None]
+    return not sums or bool(torch.stack(sums).isfinite().all())
+
+
+def is_searching(grad_scaler: GradScaler) -> bool:
+    """Whether gradients that are not finite are part of a scaler's search for its scale, which leaves such steps out.
+
+    The search begins at 65,536 and has no use for factors below 1.
+    """
+    return grad_scaler.is_enabled() and grad_scaler.get_scale() >= 1
+
+
+class BadSteps:
+    """Counts the steps of which a part was left out."""
+
+    LIMIT: ClassVar[int] = 20
+    """Training stops after so many in a row. The weights do not change in them, but the rays do: it is no bad luck."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Part, int] = {"photometric": 0, "semantic": 0}
+        """Number of steps whose part was left out."""
+        self._in_a_row: dict[Part, int] = {"photometric": 0, "semantic": 0}
+        self._noted: set[Part] = set()
+        self._step = 0
+
+    def begin(self, step: int) -> None:
+        """A step begins."""
+        self._step = step
+        self._noted.clear()
+
+    def note(self, part: Part, what: Literal["loss", "gradient"]) -> None:
+        """A part of this step is left out.
+
+        Args:
+            part: of the losses.
+            what: is not finite.
+        """
+        if self._noted:  # one fault: the total of all losses is not finite either
+            return
+        self._noted.add(part)
+        self.counts[part] += 1
+        self._in_a_row[part] += 1
+        if sum(self.counts.values()) == 1:
+            CONSOLE.print(
+                f"[yellow]Step {self._step}: the {part} {what} is not finite. This part of the step is left out. "
+                f"Training goes on, and stops after {self.LIMIT} such steps in a row.[/yellow]",
+                soft_wrap=True,
+            )
+
+    def is_fine(self, part: Part) -> None:
+        """A part of this step was finite."""
+        self._in_a_row[part] = 0
+
+    def end(self) -> None:
+        """The step is done."""
+        if "photometric" not in self._noted:
+            self.is_fine("photometric")
+
+    @property
+    def photometric_left_out(self) -> bool:
+        """Whether the photometric part of this step was left out."""
+        return "photometric" in self._noted
+
+    @property
+    def at_limit(self) -> Part | None:
+        """The part that was left out too many times in a row, or None."""
+        return next((part for part, count in self._in_a_row.items() if count >= self.LIMIT), None)
+
+    def summary(self) -> str | None:
+        """What was left out of the run, or None if nothing was."""
+        if not any(self.counts.values()):
+            return None
+        return (
+            f"Losses or gradients were not finite: the photometric part of {self.counts['photometric']} steps and the "
+            f"semantic part of {self.counts['semantic']} were left out."
+        )

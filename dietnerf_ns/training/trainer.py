@@ -1,0 +1,285 @@
+"""nerfstudio's trainer, without the ways in which it loses a training."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+from torch.cuda.amp.grad_scaler import GradScaler
+
+from dietnerf_ns.training import atomic, saved
+from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
+from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching
+from dietnerf_ns.utils.compat import replaced, steps_of_run
+from dietnerf_ns.utils.errors import UserError, check_limits, flags_under, in_one_line, make_folder
+
+
+@dataclass
+class SafeTrainerConfig(TrainerConfig):
+    """Configuration of a training that loses nothing: see `SafeTrainer`."""
+
+    _target: type = field(default_factory=lambda: SafeTrainer)
+    chooses_checkpoint: ClassVar[bool] = True
+    """Whether asking for the folder of checkpoints also chooses one in it, as everything but a trainer needs it."""
+
+    def set_timestamp(self) -> None:
+        """Called by ns-train before anything is loaded: impossible settings are refused here.
+
+        Raises:
+            UserError: for the first one.
+        """
+        self._check()
+        super().set_timestamp()
+
+    def _check(self) -> None:
+        with flags_under("--"):
+            check_limits(self, {"max_num_iterations": (self.max_num_iterations >= 1, "at least 1")})
+        _check_device(self.machine.device_type)
+        if self.machine.num_devices != 1 or self.machine.num_machines != 1:
+            raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
+        if self.load_dir is not None:
+            saved.check_resumable(self.load_dir, self.load_step)
+        elif self.load_checkpoint is not None:
+            saved.check_checkpoint(self.load_checkpoint, "--load-checkpoint")
+
+    def save_config(self) -> None:
+        """Write config.yml into the run's folder, completely or not at all.
+
+        Raises:
+            UserError: the folder cannot be made or written to.
+        """
+        make_folder(self.get_base_dir(), "--output-dir")
+        try:
+            with replaced(Path, "write_text", atomic.write_text):
+                super().save_config()
+        except OSError as error:
+            folder = self.get_base_dir()
+            raise UserError(f"--output-dir {folder}: cannot be written: {saved.reason_of(error)}.") from error
+
+    def get_checkpoint_dir(self) -> Path:
+        """The folder of checkpoints.
+
+        nerfstudio's commands ask for it and then load the newest checkpoint in it, or `load_step` if there is one. It
+        is set here to the newest one that can be read.
+
+        Raises:
+            UserError: none of the checkpoints can be read.
+        """
+        folder = super().get_checkpoint_dir()
+        if self.chooses_checkpoint and saved.steps_in(folder):
+            self.load_step = saved.newest_readable(folder)
+        return folder
+
+
+def _check_device(kind: str) -> None:
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if kind in available and not available[kind]():
+        what = {"cuda": "CUDA GPU", "mps": "Apple GPU"}[kind]
+        raise UserError(
+            f"--machine.device-type {kind}: torch finds no {what} here; use --machine.device-type cpu, or install a "
+            "driver and a torch that fits it."
+        )
+
+
+class SafeTrainer(Trainer):
+    """nerfstudio's trainer with checkpoints that are complete or absent, and that ends well when it is interrupted.
+
+    Checkpoints are written under another name, flushed to the disk and then renamed; older ones are deleted after that.
+    If one cannot be written, training goes on. SIGINT and SIGTERM end training after the step, with a checkpoint and
+    the signal's exit status. Steps whose gradients are not finite change nothing.
+
+    Args:
+        config: of the run.
+        local_rank: of this process.
+        world_size: number of processes.
+    """
+
+    config: SafeTrainerConfig
+
+    def __init__(self, config: SafeTrainerConfig, local_rank: int = 0, world_size: int = 1):
+        with replaced(type(config), "chooses_checkpoint", False):
+            super().__init__(config, local_rank=local_rank, world_size=world_size)
+        self.interruption = Interruption(self._stop)
+        self.unsaved: str | None = None
+        """Why the last checkpoint could not be saved; None if it was."""
+        self._last_step: int | None = None
+        saved.remove_unfinished(self.checkpoint_dir)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Build everything and load the checkpoint to resume from.
+
+        Raises:
+            UserError: the checkpoint does not fit, or an event writer cannot be started.
+        """
+        with self.interruption, replaced(writer, "setup_event_writer", self._start_event_writers):
+            super().setup(test_mode)
+
+    def _start_event_writers(self, *arguments: Any, **settings: Any) -> None:
+        try:
+            _setup_event_writer(*arguments, **settings)
+        except Exception as error:  # whatever wandb and comet raise without a key or a network
+            raise UserError(
+                f"--vis {self.config.vis}: it cannot be started; --vis viewer+tensorboard needs no account. "
+                f"{in_one_line(error)}"
+            ) from error
+
+    def setup_optimizers(self) -> Optimizers:
+        """nerfstudio's optimizers, which leave out a step whose gradients are not finite."""
+        bad_steps = getattr(self.pipeline, "bad_steps", None) or BadSteps()
+        self.bad_steps: BadSteps = bad_steps
+        optimizers = super().setup_optimizers()
+        step_some = optimizers.optimizer_scaler_step_some
+
+        def step_if_finite(grad_scaler: GradScaler, param_groups: list[str]) -> None:
+            parameters = [p for group in param_groups for p in optimizers.parameters[group]]
+            if is_searching(grad_scaler) or all_finite([p.grad for p in parameters]):
+                step_some(grad_scaler, param_groups)
+            else:
+                self.bad_steps.note("photometric", "gradient")
+
+        optimizers.optimizer_scaler_step_some = step_if_finite
+        return optimizers
+
+    def _load_checkpoint(self) -> None:
+        load_dir, step = self.config.load_dir, self.config.load_step
+        if load_dir is not None:
+            saved.check_resumable(load_dir, step)
+            if step is None:
+                step = saved.newest_readable(load_dir)
+            saved.check_checkpoint(saved.checkpoint_of(load_dir, step), "--load-dir")
+        elif self.config.load_checkpoint is not None:
+            saved.check_checkpoint(self.config.load_checkpoint, "--load-checkpoint")
+        try:
+            with replaced(self.config, "load_step", step):
+                super()._load_checkpoint()
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except (LookupError, ValueError, RuntimeError) as error:
+            raise UserError(
+                "The checkpoint does not fit this run; resume with the settings of the first run, which its config.yml "
+                f"has. On a GPU, what began on a CPU needs --mixed-precision False. {in_one_line(error)}"
+            ) from error
+
+    def train(self) -> None:
+        """Train to the end, or to a signal.
+
+        Raises:
+            UserError: the last checkpoint could not be saved, or too many steps in a row were not finite.
+            SystemExit: a signal ended training; with its status.
+        """
+        self._last_step = self._start_step - 1
+        with self.interruption, _transform_written_at_once():
+            super().train()
+        if (number := self.interruption.number) is not None:
+            self._say_how_to_resume()
+            raise SystemExit(status_of(number))
+        if self.unsaved is not None:
+            raise UserError(f"The checkpoint at the end of training could not be saved: {self.unsaved}.")
+
+    def train_iteration(self, step: int) -> Any:
+        """One step; see nerfstudio's trainer.
+
+        Raises:
+            UserError: too many steps in a row were not finite.
+        """
+        self.interruption.phase = "training"
+        self.bad_steps.begin(step)
+        result = super().train_iteration(step)
+        # Without a scaler such a loss shows in the gradients. With one, nerfstudio has waited for the GPU already.
+        if self.grad_scaler.is_enabled() and not bool(result[0].isfinite()):
+            self.bad_steps.note("photometric", "loss")
+        self.bad_steps.end()
+        self._last_step = step
+        if (part := self.bad_steps.at_limit) is not None:
+            newest = saved.steps_in(self.checkpoint_dir)
+            kept = f"{saved.checkpoint_of(self.checkpoint_dir, newest[0])} is kept" if newest else "none was saved yet"
+            raise UserError(
+                f"Training stopped at step {step}: the {part} loss or its gradient was not finite "
+                f"{self.bad_steps.LIMIT} times in a row. The last checkpoint: {kept}. Check the photos and the poses, "
+                "lower the learning rates, or train with --mixed-precision False."
+            )
+        return result
+
+    def save_checkpoint(self, step: int) -> None:
+        """Save the state after the last finished step. A failure is said and remembered in `unsaved`.
+
+        Args:
+            step: nerfstudio's number of the step, which is one too high when training is stopped before its end.
+        """
+        if self._last_step is not None:
+            if self._last_step < self._start_step:
+                return
+            step = min(step, self._last_step)
+        try:
+            with replaced(torch, "save", saved.write):
+                super().save_checkpoint(step)
+            self.unsaved = None
+        except (OSError, saved.NotWritten) as error:
+            self.unsaved = saved.reason_of(error) if isinstance(error, OSError) else str(error)
+            CONSOLE.print(
+                f"[bold red]Step {step}: no checkpoint could be saved in {escape(str(self.checkpoint_dir))}: "
+                f"{escape(self.unsaved)}. Earlier checkpoints are kept, and training goes on.[/bold red]",
+                soft_wrap=True,
+            )
+
+    def _after_train(self) -> None:
+        if (summary := self.bad_steps.summary()) is not None:
+            CONSOLE.print(f"[yellow]{summary}[/yellow]", soft_wrap=True)
+        if self.interruption.number is None:
+            super()._after_train()
+            return
+        self.training_state = "completed"
+        self.save_checkpoint(self.step)
+        writer.write_out_storage()
+
+    def _train_complete_viewer(self) -> None:
+        """The viewer waits for Ctrl-C, which then ends the program well."""
+        self.interruption.status_when_done = 0 if self.unsaved is None else 1
+        self.interruption.phase = "done"
+        if self.interruption.number is None:
+            super()._train_complete_viewer()
+
+    def _stop(self) -> None:
+        self.stop_training = True
+
+    def _say_how_to_resume(self) -> None:
+        steps = saved.steps_in(self.checkpoint_dir)
+        if not steps:
+            CONSOLE.print("Interrupted; no checkpoint was saved.")
+            return
+        left = steps_of_run(self) - steps[0] - 1
+        if left <= 0:
+            CONSOLE.print("Interrupted at the end of training; nothing is left to train.")
+            return
+        command = command_to_resume(
+            sys.argv, method=str(self.config.method_name), checkpoints=self.checkpoint_dir, steps_left=left
+        )
+        CONSOLE.print(f"Interrupted after step {steps[0]}. Go on with: {escape(command)}", soft_wrap=True)
+
+
+_setup_event_writer = writer.setup_event_writer
+
+
+@contextlib.contextmanager
+def _transform_written_at_once() -> Iterator[None]:
+    """Inside, dataparser_transforms.json is written completely or not at all."""
+    write = DataparserOutputs.save_dataparser_transform
+
+    def write_at_once(outputs: DataparserOutputs, path: Path) -> None:
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        write(outputs, unfinished)
+        unfinished.replace(path)
+
+    with replaced(DataparserOutputs, "save_dataparser_transform", write_at_once):
+        yield

@@ -1,0 +1,135 @@
+"""Masks as tools write them: the same pixels count, or one line names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dietnerf_ns.data.photos import read_mask
+from dietnerf_ns.utils.errors import UserError
+from tests.helpers.inputs import base_meta, base_photos, datamanager, on_white, write_capture
+
+
+def inside(rgba: np.ndarray) -> np.ndarray:
+    return rgba[..., 3] > 127
+
+
+def values(rgba, low: int, high: int, dtype=np.uint8) -> np.ndarray:
+    return np.where(inside(rgba), high, low).astype(dtype)
+
+
+def palette(rgba) -> Image.Image:
+    image = Image.fromarray(values(rgba, 0, 7), mode="P")
+    image.putpalette([0, 0, 0] * 7 + [128, 0, 64])
+    return image
+
+
+def soft(rgba) -> Image.Image:
+    return Image.fromarray(values(rgba, 40, 220))
+
+
+FORMATS = {
+    "gray": lambda a: Image.fromarray(values(a, 0, 255)),
+    "0 and 1": lambda a: Image.fromarray(values(a, 0, 1)),
+    "1 bit": lambda a: Image.fromarray(values(a, 0, 255)).convert("1"),
+    "rgb": lambda a: Image.fromarray(values(a, 0, 255)).convert("RGB"),
+    "one colour of rgb": lambda a: Image.fromarray(np.stack([values(a, 0, 200), *[values(a, 0, 0)] * 2], axis=-1)),
+    "rgba": lambda a: Image.fromarray(values(a, 0, 255)).convert("RGBA"),
+    "alpha": lambda a: Image.fromarray(np.stack([values(a, 255, 255)] * 3 + [values(a, 0, 255)], axis=-1)),
+    "gray and alpha": lambda a: Image.fromarray(values(a, 0, 255)).convert("LA"),
+    "palette": palette,
+    "16 bit": lambda a: Image.fromarray(values(a, 0, 65535, np.uint16)),
+    "16 bit labels": lambda a: Image.fromarray(values(a, 0, 3, np.uint16)),
+    "32 bit": lambda a: Image.fromarray(values(a, 0, 9, np.int32)),
+    "soft": soft,
+}
+
+
+@pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
+def test_every_format_marks_the_same_pixels(tmp_path, write):
+    photo = base_photos()[0]
+    suffix = ".tif" if write(photo).mode.startswith(("I", "F")) else ".png"
+    write(photo).save(tmp_path / f"mask{suffix}")
+    assert np.array_equal(read_mask(tmp_path / f"mask{suffix}"), inside(photo))
+
+
+def test_ringing_of_jpeg_does_not_count(tmp_path):
+    Image.fromarray(values(base_photos()[0], 0, 255)).save(tmp_path / "mask.jpg", quality=50)
+    assert (read_mask(tmp_path / "mask.jpg") != inside(base_photos()[0])).mean() < 0.01
+
+
+def test_a_black_mask_marks_nothing(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "mask.png")
+    assert not read_mask(tmp_path / "mask.png").any()
+
+
+def masked_capture(folder: Path, write=FORMATS["gray"], *, numbers=range(5), broken=None) -> Path:
+    meta = base_meta()
+    (folder / "masks").mkdir(parents=True)
+    for number, (photo, frame) in enumerate(zip(base_photos(), meta["frames"], strict=True)):
+        if number in numbers:
+            frame["mask_path"] = f"masks/{number}.png"
+            write(photo).save(folder / "masks" / f"{number}.png")
+
+    if broken is not None:
+        broken(folder / "masks" / "2.png")
+    return write_capture(folder, meta=meta)
+
+
+@pytest.mark.parametrize("name", ["rgb", "palette", "0 and 1", "alpha"])
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_rays_are_sampled_inside(tmp_path, name, factor):
+    manager = datamanager(masked_capture(tmp_path, FORMATS[name]), camera_res_scale_factor=factor)
+    masks = [manager.train_dataset.get_data(i)["mask"] for i in range(5)]
+    for step in range(3):
+        _, batch = manager.next_train(step)
+        assert all(masks[photo][row, column] for photo, row, column in batch["indices"].long().tolist())
+
+
+def test_reduced_pixels_count_if_all_of_their_area_is_inside(tmp_path):
+    manager = datamanager(masked_capture(tmp_path), camera_res_scale_factor=0.5)
+    expected = inside(base_photos()[0]).reshape(50, 2, 50, 2).all(axis=(1, 3))
+    assert np.array_equal(manager.train_dataset.get_data(0)["mask"][..., 0].numpy(), expected)
+
+
+BROKEN = {
+    "missing": (lambda path: path.unlink(), "2.png: there is no such file"),
+    "empty": (lambda path: path.write_bytes(b""), "2.png: this image file is empty"),
+    "other size": (lambda path: Image.new("L", (50, 50), 255).save(path), "2.png is 50x50 (width x height)"),
+}
+
+
+@pytest.mark.parametrize(("broken", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_mask_that_cannot_be_used_is_named(tmp_path, broken, message):
+    with pytest.raises(UserError) as error:
+        datamanager(masked_capture(tmp_path, broken=broken))
+    assert message in str(error.value) and "masks" in str(error.value)
+
+
+def test_masks_for_some_photos_only(tmp_path):
+    with pytest.raises(UserError, match="mask_path is specified for every frame"):
+        datamanager(masked_capture(tmp_path, numbers=[0, 1]))
+
+
+def test_masks_of_several_sizes(tmp_path):
+    meta = base_meta()
+    (tmp_path / "masks").mkdir()
+    for number, frame in enumerate(meta["frames"]):
+        width = 60 if number % 2 else 100
+        frame |= {"w": width, "h": 100, "cx": width / 2, "mask_path": f"masks/{number}.png"}
+        mask = FORMATS["gray"](base_photos()[number])
+        mask.crop((50 - width // 2, 0, 50 + width // 2, 100)).save(tmp_path / "masks" / f"{number}.png")
+    for key in ("w", "h", "cx"):
+        del meta[key]
+
+    def save(rgba, path, number):
+        width = 60 if number % 2 else 100
+        Image.fromarray(on_white(rgba)).crop((50 - width // 2, 0, 50 + width // 2, 100)).save(path)
+
+    manager = datamanager(write_capture(tmp_path, save=save, meta=meta))
+    masks = [manager.train_dataset.get_data(i)["mask"] for i in range(5)]
+    _, batch = manager.next_train(0)
+    assert all(masks[photo][row, column] for photo, row, column in batch["indices"].long().tolist())

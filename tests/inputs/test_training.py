@@ -1,0 +1,58 @@
+"""Inputs as the commands meet them: exit status, last line, and that nothing was trained on a wrong reading."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from tests.helpers.commands import in_this_process
+from tests.helpers.inputs import base_meta, on_white, write_capture
+
+SHORT = ["--max-num-iterations", 2, "--vis", "tensorboard", "--timestamp", "run", "--pipeline.semantic.weight", 0]
+SHORT += ["--pipeline.datamanager.train-num-rays-per-batch", 64]
+
+
+def cmyk(rgba, path, number):
+    Image.fromarray(on_white(rgba)).convert("CMYK").save(path, quality=95)
+
+
+def half_size(rgba, path, number):
+    Image.fromarray(on_white(rgba)).resize((50, 50)).save(path)
+
+
+def nan_pose() -> dict:
+    meta = base_meta()
+    meta["frames"][1]["transform_matrix"][0][0] = float("nan")
+    return meta
+
+
+REFUSED = {
+    "photos of another size": ({"save": half_size}, "0.png is 50x50 (width x height), but its camera is 100x100"),
+    "pose that is not finite": ({"meta": nan_pose()}, "frame images/1.png: transform_matrix has a number"),
+    "focal length of 0": ({"meta": base_meta() | {"fl_x": 0}}, "fl_x is 0; it must be a finite number above 0"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("capture", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("command", ["ns-train", "dietnerf-similarity"])
+def test_commands_end_with_one_line_and_status_1(tmp_path, capture, message, command):
+    folder = write_capture(tmp_path / "photos", **capture)
+    arguments = ["dietnerf-tiny", *SHORT, "--data", folder, "nerfstudio-data"]
+    if command == "dietnerf-similarity":
+        if "size" in message or "camera" in message:
+            pytest.skip("similarity needs no cameras")
+        other = write_capture(tmp_path / "other")
+        arguments = [folder, other, "--out", tmp_path / "report"]
+    result = in_this_process(command, *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert message in result.stdout.strip().splitlines()[-1]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_cmyk_photos_train_on_their_colours(tmp_path):
+    """They were taken for RGBA with black as alpha: an empty scene whose loss is 0."""
+    folder = write_capture(tmp_path / "photos", save=cmyk, suffix=".jpg")
+    result = in_this_process("ns-train", "dietnerf-tiny", *SHORT, "--data", folder, "nerfstudio-data", cwd=tmp_path)
+    assert "Scene: object" in result.stdout and "RGB (1.00, 1.00, 1.00)" in result.stdout

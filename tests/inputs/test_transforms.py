@@ -1,0 +1,383 @@
+"""transforms.json as people and tools write it: the same cameras, or one line that names file, frame and remedy."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+from dietnerf_ns.methods import TINY_SCENE
+from dietnerf_ns.utils.errors import UserError
+from tests.helpers.inputs import (
+    Meta,
+    base_meta,
+    base_photos,
+    cameras_agree,
+    datamanager,
+    difference_from_base,
+    save_rgb,
+    write_capture,
+)
+
+
+def each(change):
+    """Change every frame."""
+
+    def edit(meta: Meta) -> None:
+        for frame in meta["frames"]:
+            change(frame)
+
+    return edit
+
+
+def poses(change):
+    """Change every pose, a 4x4 array."""
+    return each(lambda frame: frame.update(transform_matrix=change(np.array(frame["transform_matrix"]))))
+
+
+def pose_of_2(change):
+    def edit(meta: Meta) -> None:
+        frame = meta["frames"][2]
+        frame["transform_matrix"] = change(np.array(frame["transform_matrix"]))
+
+    return edit
+
+
+def intrinsics_per_frame(meta: Meta) -> None:
+    for key in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
+        value = meta.pop(key)
+        each(lambda frame, key=key, value=value: frame.update({key: value}))(meta)
+
+
+def without(*keys: str):
+    return lambda meta: [meta.pop(key) for key in keys]
+
+
+def angle_instead_of_focal_length(meta: Meta) -> None:
+    meta["camera_angle_x"] = 2 * math.atan(50 / meta.pop("fl_x"))
+    del meta["fl_y"]
+
+
+def scaled(factor: float):
+    def change(pose):
+        pose[:3, :3] *= factor
+        return pose.tolist()
+
+    return change
+
+
+def with_column(column: int, factor: float):
+    def change(pose):
+        pose[:3, column] *= factor
+        return pose.tolist()
+
+    return change
+
+
+def moved(*offset: float):
+    def change(pose):
+        pose[:3, 3] += offset
+        return pose.tolist()
+
+    return change
+
+
+SAME_CAMERAS = {
+    "as it is": lambda meta: None,
+    "3x4": poses(lambda pose: pose[:3].tolist()),
+    "one 3x4": pose_of_2(lambda pose: pose[:3].tolist()),
+    "flat 16": poses(lambda pose: pose.flatten().tolist()),
+    "flat 12": poses(lambda pose: pose[:3].flatten().tolist()),
+    "numbers as strings": poses(lambda pose: [[str(v) for v in row] for row in pose.tolist()]),
+    "intrinsics as strings": lambda meta: meta.update(
+        {k: str(meta[k]) for k in ("fl_x", "fl_y", "cx", "cy", "w", "h")}
+    ),
+    "w and h as floats": lambda meta: meta.update(w=100.0, h=100.0),
+    "intrinsics in every frame": intrinsics_per_frame,
+    "no w and h": without("w", "h"),
+    "no cx and cy": without("cx", "cy"),
+    "no fl_y": without("fl_y"),
+    "no fl_x": without("fl_x"),
+    "angle of view": angle_instead_of_focal_length,
+    "null keys": lambda meta: meta.update(k1=None, ply_file_path=None, camera_model=None, train_filenames=None),
+    "null in frames": each(lambda frame: frame.update(mask_path=None, depth_file_path=None, fl_x=None)),
+    "backslashes": each(lambda frame: frame.update(file_path=frame["file_path"].replace("/", "\\"))),
+    "leading ./": each(lambda frame: frame.update(file_path="./" + frame["file_path"])),
+    "no suffix": each(lambda frame: frame.update(file_path=frame["file_path"].removesuffix(".png"))),
+    "suffix of another type": each(lambda frame: frame.update(file_path=frame["file_path"].replace(".png", ".jpg"))),
+    "suffix in upper case": each(lambda frame: frame.update(file_path=frame["file_path"].replace(".png", ".PNG"))),
+    "model of every frame": each(lambda frame: frame.update(camera_model="PINHOLE")),
+    "model in lower case": lambda meta: meta.update(camera_model="opencv"),
+    "distortion of a lens": lambda meta: meta.update(k1=-0.3, k2=0.1),
+    "distortion of 0": lambda meta: meta.update(k1=0, k2=0, p1=0, p2=0, distortion_params=[0] * 6),
+    "integers": lambda meta: meta.update(cx=50, cy=50),
+    "keys of other tools": lambda meta: meta.update(aabb_scale=4, colmap={}, note="made by hand"),
+}
+
+
+@pytest.mark.parametrize("edit", SAME_CAMERAS.values(), ids=SAME_CAMERAS)
+def test_what_is_meant_is_plain(tmp_path, edit):
+    meta = base_meta()
+    edit(meta)
+    manager = datamanager(write_capture(tmp_path / "given", meta=meta))
+    assert cameras_agree(manager, datamanager(write_capture(tmp_path / "base")))
+    assert difference_from_base(manager) < 1e-6
+
+
+ENCODED = {
+    "byte order mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "dos lines": lambda text: json.dumps(json.loads(text), indent=1).replace("\n", "\r\n").encode(),
+}
+
+
+@pytest.mark.parametrize("encode", ENCODED.values(), ids=ENCODED)
+def test_encodings_of_the_file(tmp_path, encode):
+    write_capture(tmp_path)
+    file = tmp_path / "transforms.json"
+    file.write_bytes(encode(file.read_text()))
+    assert difference_from_base(datamanager(tmp_path)) < 1e-6
+
+
+def nan_in(pose):
+    pose[0, 3] = float("nan")
+    return pose.tolist()
+
+
+def singular(pose):
+    pose[:3, 1] = pose[:3, 0]
+    return pose.tolist()
+
+
+def sheared(pose):
+    pose[:3, 1] = 0.8 * pose[:3, 1] + 0.6 * pose[:3, 0]
+    return pose.tolist()
+
+
+FRAME_2 = "transforms.json: frame images/2.png"
+REFUSED = {
+    "nan": (pose_of_2(nan_in), f"{FRAME_2}: transform_matrix has a number that is not finite"),
+    "all zero": (pose_of_2(lambda p: (0 * p).tolist()), f"{FRAME_2}: transform_matrix must end with the row 0 0 0 1"),
+    "zero rotation": (pose_of_2(scaled(0)), f"{FRAME_2}: transform_matrix has no rotation"),
+    "singular": (pose_of_2(singular), f"{FRAME_2}: transform_matrix has no rotation"),
+    "sheared": (pose_of_2(sheared), "first three columns are not perpendicular"),
+    "stretched": (pose_of_2(with_column(2, 2)), "have the lengths 1, 1, 2"),
+    "mirrored": (poses(with_column(0, -1)), "images/0.png: transform_matrix mirrors (determinant below 0)"),
+    "transposed": (poses(lambda p: p.T.tolist()), "is transposed: its translation stands in the last row"),
+    "2x2": (pose_of_2(lambda p: p[:2, :2].tolist()), f"{FRAME_2}: transform_matrix must be 4x4 or 3x4 or 16 or 12"),
+    "ragged": (pose_of_2(lambda p: [[1, 2], [3]]), f"{FRAME_2}: transform_matrix must be 4x4"),
+    "words": (pose_of_2(lambda p: "identity"), f"{FRAME_2}: transform_matrix must be 4x4"),
+    "no pose": (lambda m: m["frames"][2].pop("transform_matrix"), f"{FRAME_2} has no `transform_matrix`"),
+    "null pose": (pose_of_2(lambda p: None), f"{FRAME_2} has no `transform_matrix`"),
+    "no file_path": (lambda m: m["frames"][2].pop("file_path"), "transforms.json: frame 2 has no `file_path`"),
+    "number as file_path": (lambda m: m["frames"][2].update(file_path=3), "frame 2 has no `file_path`"),
+    "frames missing": (without("frames"), "transforms.json: `frames` must be a list"),
+    "no frames": (lambda m: m.update(frames=[]), "transforms.json: `frames` must be a list"),
+    "frames as object": (lambda m: m.update(frames={"0": m["frames"][0]}), "`frames` must be a list"),
+    "list as frame": (lambda m: m["frames"].append([1]), "transforms.json: frame 5 must be an object"),
+    "focal length 0": (lambda m: m.update(fl_x=0), "transforms.json: fl_x is 0; it must be a finite number above 0"),
+    "negative focal length": (lambda m: m.update(fl_y=-138), "fl_y is -138; it must be a finite number above 0"),
+    "infinite focal length": (lambda m: m.update(fl_x=float("inf")), "fl_x is inf; it must be a finite number"),
+    "nan as principal point": (lambda m: m.update(cx=float("nan")), "cx is nan; it must be a finite number"),
+    "words as focal length": (lambda m: m.update(fl_x="wide"), "transforms.json: fl_x must be a number, not 'wide'"),
+    "list as focal length": (lambda m: m.update(fl_x=[1, 2]), "fl_x must be a number, not [1, 2]"),
+    "width 0": (lambda m: m.update(w=0), "w is 0; it must be a finite number above 0"),
+    "focal length of a frame": (each(lambda f: f.update(fl_x=0)), "images/0.png: fl_x is 0"),
+    "normalised": (lambda m: m.update(fl_x=1.39, fl_y=1.39, cx=0.5, cy=0.5), "Intrinsics must be in pixels"),
+    "no focal length": (without("fl_x", "fl_y"), "images/0.png has no fl_x, the focal length in pixels"),
+    "degrees": (lambda m: [m.update(camera_angle_x=40), m.pop("fl_x")], "camera_angle_x is 40; it must be in radians"),
+    "unknown model": (lambda m: m.update(camera_model="FOO"), "camera_model FOO is not one of SIMPLE_PINHOLE"),
+    "several models": (
+        lambda m: [m["frames"][0].update(camera_model="OPENCV"), m["frames"][1].update(camera_model="OPENCV_FISHEYE")],
+        "several camera models (OPENCV, OPENCV_FISHEYE)",
+    ),
+    "short distortion": (lambda m: m.update(distortion_params=[0.1]), "distortion_params must be 6 or 12 numbers"),
+    "wild distortion": (lambda m: m.update(k1=-44.8, k2=1017.4), "moves the corner outwards by a factor of 2.1"),
+    "folding distortion": (lambda m: m.update(k1=-9), "folds the image at 25% of the distance to its corner"),
+    "word as distortion": (lambda m: m.update(k1="none"), "k1 must be a number"),
+    "far away": (poses(moved(412345.678, 5312345.678, 120)), "Subtract the same offset"),
+    "orientation": (lambda m: m.update(orientation_override="north"), "must be one of pca, up, vertical, none"),
+    "applied_transform": (lambda m: m.update(applied_transform=[1]), "applied_transform must be 3x4 or 4x4"),
+    "names as a word": (lambda m: m.update(train_filenames="all"), "train_filenames must be a list"),
+    "unknown names": (lambda m: m.update(train_filenames=["images/9.png"]), "images/9.png"),
+    "path with a null character": (lambda m: m["frames"][2].update(file_path="a\0b"), "must be the path of a file"),
+    "path that is too long": (lambda m: m["frames"][2].update(file_path="a" * 5000), "is no path of a file"),
+    "number that is too long": (lambda m: m.update(fl_x=10**400), "fl_x must be a number"),
+    "missing photo": (lambda m: m["frames"][2].update(file_path="images/9.png"), "images/9.png"),
+    "missing photos": (each(lambda f: f.update(file_path=f["file_path"].replace("images", "img"))), "img/0.png"),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_is_refused_in_one_line(tmp_path, edit, message):
+    meta = base_meta()
+    edit(meta)
+    with pytest.raises(UserError) as error:
+        datamanager(write_capture(tmp_path, meta=meta))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+TEXTS = {
+    "comment": ('{\n// ours\n"frames": []}', "line 2, column 1"),
+    "trailing comma": ('{"frames": [1,]}', "line 1, column 15"),
+    "truncated": ('{"frames": [{"file_path": "a', "line 1"),
+    "empty": ("", "line 1, column 1"),
+    "a list": ("[]", "must contain an object with `frames`, not a list"),
+    "deep": ("[" * 100_000, "no valid JSON"),
+    "digits": ("[" + "1" * 5000 + "]", "no valid JSON"),
+    "latin-1": (b'{"frames": "\xe4"}', "not text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize(
+    ("parser", "file"),
+    [
+        (NerfstudioDataParserConfig(), "transforms.json"),
+        (InstantNGPDataParserConfig(), "transforms.json"),
+        (BlenderDataParserConfig(), "transforms_train.json"),
+    ],
+    ids=["nerfstudio-data", "instant-ngp-data", "blender-data"],
+)
+def test_no_json_is_refused_with_its_place(tmp_path, text, message, parser, file):
+    (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as error:
+        datamanager(tmp_path, parser)
+    assert message in str(error.value) and str(tmp_path / file) in str(error.value)
+
+
+WORDS = {
+    "opencv axes": (poses(lambda p: (p * [1, -1, -1, 1]).tolist()), "negate the second and the third column"),
+    "principal point": (lambda m: m.update(cx=0.5, cy=0.5), "cx, cy = 0.5, 0.5 is not inside the photo of 100x100"),
+    "equal poses": (
+        lambda m: m["frames"][1].update(transform_matrix=m["frames"][0]["transform_matrix"]),
+        "2 photos have the same pose (0.png, 1.png)",
+    ),
+    "one pose": (
+        lambda m: each(lambda f: f.update(transform_matrix=m["frames"][0]["transform_matrix"]))(m),
+        "5 photos have the same pose",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "word"), WORDS.values(), ids=WORDS)
+def test_what_is_suspicious_gets_a_word(tmp_path, edit, word, capsys):
+    meta = base_meta()
+    edit(meta)
+    datamanager(write_capture(tmp_path, meta=meta))
+    assert word in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_proper_capture_gets_no_word(tmp_path, capsys):
+    datamanager(write_capture(tmp_path))
+    assert not [word for word in ("same pose", "principal", "negate", "same photo") if word in capsys.readouterr().out]
+
+
+@pytest.mark.parametrize("factor", [0.01, 1000])
+def test_scaled_rotations_have_the_same_rays(tmp_path, factor):
+    meta = base_meta()
+    poses(scaled(factor))(meta)
+    manager = datamanager(write_capture(tmp_path / "given", meta=meta))
+    rays = manager.train_dataset.cameras.generate_rays(0)
+    expected = datamanager(write_capture(tmp_path / "base")).train_dataset.cameras.generate_rays(0)
+    assert (rays.directions - expected.directions).abs().max() < 1e-5
+
+
+def blender(folder: Path, edit=lambda meta: None, *, suffix=".png") -> Path:
+    """The shipped scene with five training photos."""
+    (folder / "train").mkdir(parents=True)
+    meta = json.loads((TINY_SCENE / "transforms_train.json").read_text())
+    meta["frames"] = meta["frames"][:5]
+    for photo, frame in zip(base_photos(), meta["frames"], strict=True):
+        save_rgb(photo, folder / f"{frame['file_path']}{suffix}", 0)
+    edit(meta)
+    (folder / "transforms_train.json").write_text(json.dumps(meta))
+    return folder
+
+
+BLENDER = {
+    "as it is": lambda meta: None,
+    "with suffix": each(lambda frame: frame.update(file_path=frame["file_path"] + ".png")),
+    "with ./": each(lambda frame: frame.update(file_path="./" + frame["file_path"].removeprefix("./"))),
+    "backslashes": each(lambda frame: frame.update(file_path=frame["file_path"].replace("/", "\\"))),
+    "3x4": poses(lambda pose: pose[:3].tolist()),
+}
+
+
+@pytest.mark.parametrize("edit", BLENDER.values(), ids=BLENDER)
+def test_blender_data(tmp_path, edit):
+    assert difference_from_base(datamanager(blender(tmp_path, edit), BlenderDataParserConfig())) < 1e-6
+
+
+BLENDER_REFUSED = {
+    "no angle": (without("camera_angle_x"), "has no camera_angle_x, which blender-data needs"),
+    "degrees": (lambda m: m.update(camera_angle_x=39.6), "must be in radians"),
+    "nan": (pose_of_2(nan_in), "transform_matrix has a number that is not finite"),
+    "missing": (lambda m: m["frames"][0].update(file_path="train/none"), "train/none.png"),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), BLENDER_REFUSED.values(), ids=BLENDER_REFUSED)
+def test_blender_data_that_cannot_be(tmp_path, edit, message):
+    with pytest.raises(UserError) as error:
+        datamanager(blender(tmp_path, edit), BlenderDataParserConfig())
+    assert message in str(error.value)
+
+
+def test_blender_data_of_other_files_than_png(tmp_path):
+    add_suffix = each(lambda frame: frame.update(file_path=frame["file_path"] + ".jpg"))
+    with pytest.raises(UserError, match="r_0.jpg is no PNG file, which blender-data needs"):
+        datamanager(blender(tmp_path, add_suffix, suffix=".jpg"), BlenderDataParserConfig())
+
+
+def test_the_other_format_is_named(tmp_path):
+    with pytest.raises(UserError, match="end with nerfstudio-data"):
+        datamanager(write_capture(tmp_path / "one"), BlenderDataParserConfig())
+    with pytest.raises(UserError, match="end with blender-data"):
+        datamanager(blender(tmp_path / "two"), NerfstudioDataParserConfig())
+    with pytest.raises(UserError, match=f"give --data {tmp_path}/one and end with nerfstudio-data"):
+        datamanager(tmp_path / "one" / "images", NerfstudioDataParserConfig())
+
+
+@pytest.mark.parametrize("parser", [NerfstudioDataParserConfig(), BlenderDataParserConfig()])
+def test_photos_without_poses(tmp_path, parser):
+    save_rgb(base_photos()[0], tmp_path / "1.jpg", 0)
+    with pytest.raises(UserError, match="These are photos without poses: `ns-process-data images` finds the poses."):
+        datamanager(tmp_path, parser)
+
+
+def test_instant_ngp_data_takes_fl_y(tmp_path):
+    meta = base_meta()
+    meta["fl_y"] = 2 * meta["fl_x"]
+    cameras = datamanager(write_capture(tmp_path, meta=meta), InstantNGPDataParserConfig()).train_dataset.cameras
+    assert float(cameras.fy[0] / cameras.fx[0]) == pytest.approx(2)
+
+
+def test_what_a_frame_has_of_its_own_counts(tmp_path):
+    meta = base_meta() | {"k1": 0.01, "k2": 0.02}
+    meta["frames"][1] |= {"fl_x": 200.0, "cx": 40.0, "k1": 0.03}
+    cameras = datamanager(write_capture(tmp_path, meta=meta)).train_dataset.cameras
+    focal = base_meta()["fl_x"]
+    assert np.allclose(cameras.fx[:, 0], [focal, 200, focal, focal, focal])
+    assert cameras.cx[:, 0].tolist() == [50, 40, 50, 50, 50] and np.allclose(cameras.fy, focal)
+    assert np.allclose(cameras.distortion_params[:, :2], [[0.03 if i == 1 else 0.01, 0.02] for i in range(5)])
+
+
+def test_instant_ngp_data_refuses_intrinsics_of_single_frames(tmp_path):
+    meta = base_meta()
+    meta["frames"][1]["fl_x"] = 200.0
+    with pytest.raises(UserError, match="put nerfstudio-data at the end"):
+        datamanager(write_capture(tmp_path, meta=meta), InstantNGPDataParserConfig())
+
+
+def test_instant_ngp_data_without_intrinsics_at_the_top(tmp_path):
+    meta = base_meta()
+    intrinsics_per_frame(meta)
+    with pytest.raises(UserError, match="put nerfstudio-data at the end"):
+        datamanager(write_capture(tmp_path, meta=meta), InstantNGPDataParserConfig())

@@ -1,0 +1,54 @@
+"""What is counted, what is left out, and when training stops."""
+
+import pytest
+import torch
+
+from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_one_bad_number_is_found(bad):
+    tensors = [torch.full((3, 4), 1e30), None, torch.zeros(5)]
+    assert all_finite(tensors) and all_finite([None]) and all_finite([])
+    tensors[2][3] = bad
+    assert not all_finite(tensors)
+
+
+def test_the_limit_counts_steps_in_a_row_of_each_part(capsys):
+    bad = BadSteps()
+    for step in range(3 * BadSteps.LIMIT):
+        bad.begin(step)
+        if step % 2:
+            bad.note("photometric", "gradient")
+        bad.end()
+    assert bad.at_limit is None and bad.counts == {"photometric": 30, "semantic": 0}
+    for step in range(BadSteps.LIMIT):
+        assert bad.at_limit is None
+        bad.begin(step)
+        bad.note("semantic", "loss")
+        bad.note("photometric", "loss")  # the total, which contains the other
+        bad.end()
+    assert bad.at_limit == "semantic" and bad.counts == {"photometric": 30, "semantic": 20}
+    assert "photometric part of 30 steps and the semantic part of 20" in bad.summary()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "Step 1: the photometric gradient is not finite" in line and "after 20 such steps in a row" in line
+
+
+def test_nothing_is_said_of_a_run_without_faults():
+    assert BadSteps().summary() is None
+
+
+def test_a_scaler_searches_until_its_factor_is_below_1():
+    class Scaler(torch.amp.GradScaler):
+        def is_enabled(self):
+            return self.enabled
+
+        def get_scale(self):
+            return self.scale_now
+
+    scaler = Scaler("cpu")
+    for enabled, scale, searches in ((True, 65536.0, True), (True, 0.5, False), (False, 1.0, False)):
+        scaler.enabled, scaler.scale_now = enabled, scale
+        assert is_searching(scaler) is searches

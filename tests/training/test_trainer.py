@@ -1,0 +1,170 @@
+"""Faults of a real training in this process: full disks, signals, numbers that are not finite, and wrong flags."""
+
+import os
+import signal
+
+import pytest
+import torch
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
+from nerfstudio.engine.trainer import Trainer
+
+from dietnerf_ns.models.nerfacto import DietNeRFModel
+from dietnerf_ns.semantic.consistency import SemanticConsistency
+from dietnerf_ns.training import saved, trainer
+from dietnerf_ns.training.nonfinite import BadSteps
+from tests.helpers.commands import in_this_process
+
+SMALL = ["--machine.device-type", "cpu", "--vis", "tensorboard", "--timestamp", "run", "--experiment-name", "e"]
+SMALL += ["--pipeline.datamanager.camera-res-scale-factor", 0.25, "--pipeline.datamanager.train-num-rays-per-batch", 16]
+SMALL += ["--pipeline.semantic.every", 2, "--pipeline.semantic.resolution", 8, "--pipeline.semantic.stop", 1]
+RUN = "outputs/e/dietnerf-tiny/run"
+
+
+def train(folder, *flags, steps=6, semantic=False, check=True):
+    """A short training, without the semantic loss unless it is asked for."""
+    weight = [] if semantic else ["--pipeline.semantic.weight", 0]
+    return in_this_process(
+        "ns-train", "dietnerf-tiny", "--max-num-iterations", steps, *SMALL, *weight, *flags, cwd=folder, check=check
+    )
+
+
+def checkpoints(folder):
+    return saved.steps_in(folder / RUN / "nerfstudio_models")
+
+
+def failing_writes(monkeypatch, *steps):
+    """The disk is full when these steps are saved."""
+    write = saved.write
+
+    def write_or_fail(state, path):
+        if state["step"] in steps:
+            raise saved.NotWritten("No space left on device")
+        write(state, path)
+
+    monkeypatch.setattr(saved, "write", write_or_fail)
+
+
+def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, monkeypatch):
+    failing_writes(monkeypatch, 4)
+    result = train(tmp_path, "--steps-per-save", 2)
+    assert result.stdout.count("Step 4: no checkpoint could be saved") == 1
+    assert "No space left on device. Earlier checkpoints are kept, and training goes on" in result.stdout
+    assert checkpoints(tmp_path) == [5]
+    failing_writes(monkeypatch, 4, 5)
+    failed = train(tmp_path, "--steps-per-save", 2, check=False)
+    assert failed.returncode == 1 and checkpoints(tmp_path) == [2]
+    assert failed.stdout.splitlines()[-1] == (
+        "The checkpoint at the end of training could not be saved: No space left on device."
+    )
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_finished_step(number, status, tmp_path, monkeypatch):
+    iteration, ends = Trainer.train_iteration, []
+
+    def interrupted(self, step):
+        if step == 3:
+            os.kill(os.getpid(), number)
+        return iteration(self, step)
+
+    monkeypatch.setattr(Trainer, "train_iteration", interrupted)
+    monkeypatch.setattr(trainer, "status_of", lambda number: ends.append(128 + number) or 128 + number)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        said = train(tmp_path, check=False).stdout
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert ends == [status] and checkpoints(tmp_path) == [3]
+    assert f"Interrupted after step 3. Go on with: ns-train dietnerf-tiny --load-dir {RUN}/nerfstudio_models" in said
+    assert "--max-num-iterations 2 " in said and "Training Finished" not in said
+    monkeypatch.setattr(Trainer, "train_iteration", iteration)
+    longer = train(tmp_path, "--load-dir", f"{RUN}/nerfstudio_models").stdout
+    assert "was to end after 6 steps; this one ends after 10. With --max-num-iterations 2 it" in longer
+
+
+def test_steps_that_are_not_finite_change_nothing_and_training_stops_at_the_limit(tmp_path, monkeypatch):
+    loss = DietNeRFModel.get_loss_dict
+    bad = set(range(3, 6))
+    weights = {}
+
+    def with_nan(self, *arguments):
+        step = len(weights)
+        weights[step] = self.field.mlp_base[0].levels[0].plane_coef.detach().clone()
+        losses = loss(self, *arguments)
+        return losses | {"rgb_loss": losses["rgb_loss"] * float("nan")} if step in bad else losses
+
+    monkeypatch.setattr(DietNeRFModel, "get_loss_dict", with_nan)
+    result = train(tmp_path, "--steps-per-eval-batch", 10_000, steps=8)
+    assert result.stdout.count("is not finite") == 1 and "Step 3: the photometric gradient" in result.stdout
+    assert "the photometric part of 3 steps and the semantic part of 0 were left out" in result.stdout
+    assert torch.equal(weights[3], weights[6]) and not torch.equal(weights[6], weights[7])
+    bad.update(range(8, 100))
+    monkeypatch.setattr(BadSteps, "LIMIT", 4)
+    weights.clear()
+    stopped = train(tmp_path, "--steps-per-eval-batch", 10_000, "--steps-per-save", 2, steps=50, check=False)
+    assert stopped.returncode == 1 and checkpoints(tmp_path) == [10]
+    last = stopped.stdout.splitlines()[-1]
+    assert "Training stopped at step 11: the photometric loss or its gradient was not finite 4 times in a row" in last
+    assert "step-000000010.ckpt is kept" in last
+
+
+def test_a_semantic_part_that_is_not_finite_leaves_the_photometric_part(tmp_path, monkeypatch):
+    similarity = SemanticConsistency.similarity
+    monkeypatch.setattr(SemanticConsistency, "similarity", lambda *given: similarity(*given) * float("nan"))
+    result = train(tmp_path, semantic=True)
+    assert "Step 0: the semantic loss is not finite" in result.stdout
+    assert "the photometric part of 0 steps and the semantic part of 3 were left out" in result.stdout
+    weights = torch.load(tmp_path / RUN / "nerfstudio_models" / "step-000000005.ckpt")["pipeline"]
+    assert all(value.isfinite().all() for value in weights.values() if isinstance(value, torch.Tensor))
+    train(tmp_path, "--timestamp", "plain")
+    plain = torch.load(tmp_path / "outputs/e/dietnerf-tiny/plain/nerfstudio_models/step-000000005.ckpt")["pipeline"]
+    different = [name for name, value in plain.items() if not _same(value, weights[name])]
+    assert not different, "as without the semantic loss"
+
+
+def _same(value, other):
+    return torch.allclose(value, other, atol=1e-5) if isinstance(value, torch.Tensor) else True
+
+
+def test_wrong_flags_are_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("data were loaded")
+
+    monkeypatch.setattr(VanillaDataManager, "__init__", refuse)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    (tmp_path / "file").touch()
+    for flags, words in (
+        (["--max-num-iterations", 0], "--max-num-iterations 0: must be at least 1."),
+        (["--load-dir", "nowhere"], "--load-dir nowhere: there is no such folder"),
+        (["--load-checkpoint", "file"], "--load-checkpoint file: this is no checkpoint that can be read: it is empty."),
+        (["--output-dir", "file"], "cannot be written: Not a directory."),
+        (["--machine.device-type", "cuda"], "--machine.device-type cuda: torch finds no CUDA GPU here"),
+        (["--machine.device-type", "mps"], "--machine.device-type mps: torch finds no Apple GPU here"),
+        (["--machine.num-devices", 2], "dietnerf trains on one device: use --machine.num-devices 1"),
+    ):
+        result = train(tmp_path, *flags, check=False)
+        assert result.returncode == 1 and words in result.stdout.splitlines()[-1]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp_path):
+    train(tmp_path)
+    folder = tmp_path / RUN / "nerfstudio_models"
+    (folder / "step-000000099.ckpt").write_bytes(b"half")
+    (folder / saved.UNFINISHED).write_bytes(b"half")
+    load = ["--load-dir", folder]
+    result = train(tmp_path, *load, steps=4)
+    assert "step-000000099.ckpt cannot be read" in result.stdout and "other photos" not in result.stdout
+    assert "was to end after" not in result.stdout, "the first run was complete"
+    assert os.listdir(folder) == ["step-000000009.ckpt"]
+    other = train(tmp_path, *load, "--pipeline.datamanager.num-views", 3, "--timestamp", "b", steps=1)
+    assert "The checkpoint was trained on other photos than these (8 photos, now 3)." in other.stdout
+    assert "The checkpoint's box counts, " in other.stdout
+    larger = train(tmp_path, *load, "--pipeline.model.plane-resolution", 30, "--timestamp", "c", steps=1)
+    assert "parts of the model have the checkpoint's size" in larger.stdout
+    assert "plane_coef: (3, 16, 25, 25) instead of (3, 16, 30, 30)." in larger.stdout
+    wider = train(tmp_path, *load, "--pipeline.model.hidden-dim", 24, "--timestamp", "d", check=False)
+    assert wider.returncode == 1 and "differ in size, such as " in wider.stdout.splitlines()[-1]
