@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from PIL import Image
 
-from tests.helpers.commands import in_this_process
+from tests.helpers.commands import checkpoint, in_this_process
 from tests.helpers.inputs import base_meta, on_white, write_capture
 
 SHORT = ["--max-num-iterations", 2, "--vis", "tensorboard", "--timestamp", "run", "--pipeline.semantic.weight", 0]
@@ -56,3 +57,31 @@ def test_cmyk_photos_train_on_their_colours(tmp_path):
     folder = write_capture(tmp_path / "photos", save=cmyk, suffix=".jpg")
     result = in_this_process("ns-train", "dietnerf-tiny", *SHORT, "--data", folder, "nerfstudio-data", cwd=tmp_path)
     assert "Scene: object" in result.stdout and "RGB (1.00, 1.00, 1.00)" in result.stdout
+
+
+def trained_tensors(run) -> list[torch.Tensor]:
+    """All tensors of a checkpoint but the radius of the sampled space, which is infinite when it has grown."""
+    state = checkpoint(run)["pipeline"]
+    return [v for name, v in state.items() if isinstance(v, torch.Tensor) and not name.endswith("collider.radius")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", [1e-6, 1e6])
+def test_extreme_weights_of_the_semantic_loss_stay_finite(tmp_path, weight):
+    arguments = ["dietnerf-tiny", *SHORT, "--max-num-iterations", 12, "--pipeline.semantic.weight", weight]
+    arguments += ["--pipeline.semantic.every", 3, "--pipeline.semantic.resolution", 32]
+    result = in_this_process("ns-train", *arguments, cwd=tmp_path)
+    assert "not finite" not in result.stdout
+    assert all(t.isfinite().all() for t in trained_tensors(tmp_path / "outputs/unnamed/dietnerf-tiny/run"))
+
+
+@pytest.mark.slow
+def test_photos_of_two_pixels_train(tmp_path):
+    def tiny(rgba, path, number):
+        Image.fromarray(on_white(rgba)).resize((2, 2)).save(path)
+
+    meta = base_meta()
+    meta |= {key: meta[key] / 50 for key in ("fl_x", "fl_y", "cx", "cy")} | {"w": 2, "h": 2}
+    folder = write_capture(tmp_path / "photos", save=tiny, meta=meta)
+    in_this_process("ns-train", "dietnerf-tiny", *SHORT, "--data", folder, "nerfstudio-data", cwd=tmp_path)
+    assert all(t.isfinite().all() for t in trained_tensors(tmp_path / "outputs/photos/dietnerf-tiny/run"))
