@@ -55,12 +55,16 @@ LIMITED_TIME = (
 )
 
 
+OTHER_KEYS = ConfigDict(extra="ignore")
+"""The report reads a part of what the benchmark writes."""
 Number = Annotated[float, Strict(), AllowInfNan(True)]
 
 
 @dataclass
 class CellEntry:
     """A cell in `experiment.json`; see `dietnerf_ns.bench.cell.Cell`."""
+
+    __pydantic_config__ = OTHER_KEYS
 
     id: str
     scene: str
@@ -73,6 +77,8 @@ class CellEntry:
 class MethodEntry:
     """A method in `experiment.json`; see `dietnerf_ns.bench.experiment.Method`."""
 
+    __pydantic_config__ = OTHER_KEYS
+
     name: str
     label: str
     overrides: dict[str, Any]
@@ -82,6 +88,8 @@ class MethodEntry:
 @dataclass
 class SettingsEntry:
     """What the report shows of `dietnerf_ns.bench.experiment.Experiment`."""
+
+    __pydantic_config__ = OTHER_KEYS
 
     evaluate: Literal["test", "val"]
     methods: list[MethodEntry]
