@@ -88,6 +88,7 @@ def write_fake_results(
     ]
     methods[0]["overrides"] = {"pipeline.semantic.clip-pretrained": "/somewhere/clip.pt"}
     described = {"evaluate": evaluate, "methods": methods, "overrides": {"max-num-iterations": 5}}
+    described |= {"scenes": [{"name": "s"}], "seeds": [0]}  # the report reads a part of what the benchmark writes
     described |= {} if seconds is None else {"seconds": seconds}
     content = {"name": "made up", "baseline": baseline, "experiment": described, "cells": cells}
     (out / "experiment.json").write_text(json.dumps(content))
