@@ -39,12 +39,12 @@ def test_a_crash_is_shown_and_the_other_cells_run(tmp_path, fake_cell_command, c
 
 
 def test_interruption_ends_the_processes_and_keeps_what_is_finished(tmp_path, fake_cell_command):
-    cells = [cell("good"), cell("sleep")]
+    cells, before = [cell("good"), cell("sleep")], set(psutil.Process().children())
     with contextlib.closing(LocalEngine(2, fake_cell_command).run(cells, tmp_path)) as ended:
         assert next(ended) == cells[0]
         wait_until(lambda: "sleep" in started(tmp_path), "the fake cell has started", seconds=30)
-        assert psutil.Process().children()
-    assert not psutil.Process().children(), "no process is left"
+        assert set(psutil.Process().children()) - before
+    assert not set(psutil.Process().children()) - before, "no process is left"
     assert (tmp_path / "cells" / "good" / "result.json").is_file()
     assert not (tmp_path / "cells" / "sleep" / "result.json").exists()
 

@@ -49,11 +49,13 @@ def test_between_equal_cameras_there_is_only_that_camera(poses, generator):
 
 @given(looking_poses(min_size=3), generators())
 def test_the_same_random_numbers_give_the_same_pose(poses, generator):
-    """A sampler depends on nothing but the cameras and the generator."""
+    """A sampler depends on nothing but the cameras and the generator: bit for bit the same one, and another one up to
+    the rounding of the least squares that it is fitted with, which depends on where its matrices lie in memory."""
     state = generator.get_state()
     for kind in ("sphere", "interpolate"):
-        draws = []
-        for _ in range(2):
+        sampler, draws = pose_sampler(poses, kind), []
+        for draw in (sampler, sampler, pose_sampler(poses, kind)):
             generator.set_state(state)
-            draws.append(pose_sampler(poses, kind)(generator))
-        assert torch.equal(*draws)
+            draws.append(draw(generator))
+        assert torch.equal(draws[0], draws[1])
+        assert torch.allclose(draws[0], draws[2], atol=1e-4)
