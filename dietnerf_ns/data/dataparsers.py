@@ -90,7 +90,8 @@ class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
             pass
         CONSOLE.print(
             "[yellow]All cameras are at one position, which says nothing about the scene's size: the poses keep their "
-            "scale. Depth is not determined by such photos; take some from other positions.[/yellow]"
+            "scale. Depth is not determined by such photos; take some from other positions. World-to-camera matrices, "
+            "which may look so, have to be inverted.[/yellow]"
         )
         self.config = replace(self.config, auto_scale_poses=False)
         return super().get_dataparser_outputs(split, **kwargs)

@@ -14,6 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 COVERAGE_ANGLE_DEG = 30.0
+ONE_POSITION = 1e-6
+"""Distance between cameras relative to their coordinates that is rounding error in single precision."""
+LEAST_DISTANCE = 1e-9
+"""Distance in scene units that is rounding error of centred cameras."""
 SURROUND_ANGLE_DEG = 60.0
 """Front-facing captures have all their viewing directions within this angle of each other."""
 
@@ -81,7 +85,11 @@ def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
 
     True if some two viewing directions are at least 60 degrees apart and the point nearest to all optical axes lies
     in front of every camera. Front-facing captures fail the first test, captures that look outwards the second.
+    Cameras at one position surround nothing.
     """
+    positions = camera_to_worlds[:, :3, 3]
+    if (positions - positions[0]).abs().max() <= max(ONE_POSITION * float(positions.abs().max()), LEAST_DISTANCE):
+        return False
     in_front = is_in_front(nearest_point_to_axes(camera_to_worlds), camera_to_worlds)
     return widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG and in_front
 

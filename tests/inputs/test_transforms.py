@@ -12,6 +12,7 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
+from dietnerf_ns.geometry.cameras import surround_one_object
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.inputs import (
@@ -259,6 +260,7 @@ WORDS = {
         lambda m: m["frames"][1].update(transform_matrix=m["frames"][0]["transform_matrix"]),
         "2 photos have the same pose (0.png, 1.png)",
     ),
+    "world to camera": (poses(lambda p: np.linalg.inv(p).tolist()), "World-to-camera matrices, which may look so"),
     "one pose": (
         lambda m: each(lambda f: f.update(transform_matrix=m["frames"][0]["transform_matrix"]))(m),
         "5 photos have the same pose",
@@ -272,6 +274,13 @@ def test_what_is_suspicious_gets_a_word(tmp_path, edit, word, capsys):
     edit(meta)
     datamanager(write_capture(tmp_path, meta=meta))
     assert word in " ".join(capsys.readouterr().out.split())
+
+
+def test_world_to_camera_matrices_surround_nothing(tmp_path):
+    meta = base_meta()
+    poses(lambda pose: np.linalg.inv(pose).tolist())(meta)
+    cameras = datamanager(write_capture(tmp_path, meta=meta)).train_dataset.cameras
+    assert not surround_one_object(cameras)
 
 
 def test_a_proper_capture_gets_no_word(tmp_path, capsys):
