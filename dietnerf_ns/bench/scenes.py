@@ -220,7 +220,7 @@ def reduced_size(path: Path, size: tuple[int, int], width: int | None) -> tuple[
     """Width and height of an image that is reduced to a width, in pixels.
 
     Args:
-        path: image file, for the message.
+        path: the image file, which the message names.
         size: its width and height in pixels.
         width: width in pixels; None keeps that of the file.
 

@@ -36,7 +36,7 @@ def check_cameras(cameras: Cameras, names: Sequence[str]) -> None:
 
     Args:
         cameras: shape [n]; camera-to-world matrices with OpenGL axes.
-        names: of the photos, for the messages.
+        names: names of the photos, which the messages quote.
 
     Raises:
         UserError: intrinsics or a pose that are not finite or not positive, or an impossible distortion.

@@ -70,15 +70,14 @@ def read_mask(path: Path, size: Size | None = None) -> Bool[np.ndarray, "height 
     return (values > 0) & (values >= values.max(initial=0) / 2)
 
 
-def photo_size(path: Path, size: Size | None = None) -> Size:
-    """Width and height of the photo that `read_photo` returns, from the file's header.
+def photo_size(path: Path) -> Size:
+    """Width and height of the upright photo in pixels, from the file's header.
 
     Raises:
         UserError: the file cannot be read.
     """
     with _opened(path) as image:
-        exchanged = _is_to_be_turned(image, size) and _orientation(image) in TURNED
-        return (image.height, image.width) if exchanged else image.size
+        return (image.height, image.width) if _orientation(image) in TURNED else image.size
 
 
 def has_transparency(path: Path) -> bool:

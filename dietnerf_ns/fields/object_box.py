@@ -61,7 +61,7 @@ class ObjectBox(SpatialDistortion):
 
         Args:
             cameras: the training cameras, OpenGL axes.
-            scene: the kind of scene that needs the cube, for the error.
+            scene: the kind of scene that needs the cube, which the error names.
 
         Raises:
             SettingError: the cameras do not surround anything.

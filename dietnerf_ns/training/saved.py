@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,8 @@ from rich.markup import escape
 
 from dietnerf_ns.training.atomic import replacing
 from dietnerf_ns.utils.errors import UserError, in_one_line
+from dietnerf_ns.utils.saved_runs import CHECKPOINT_NAME
 
-NAME = re.compile(r"step-(\d+)\.ckpt")
 # nerfstudio reads a number between the first dash and the first dot of every name in the folder and takes the largest.
 # This one is -1, so that a file left behind by a crash is no step; without a number nerfstudio could not start.
 UNFINISHED = "unfinished--1.tmp"
@@ -54,7 +53,7 @@ def remove_unfinished(folder: Path) -> None:
 def steps_in(folder: Path) -> list[int]:
     """The steps of the checkpoints in a folder, the newest first."""
     names = os.listdir(folder) if folder.is_dir() else []
-    return sorted((int(match[1]) for name in names if (match := NAME.fullmatch(name))), reverse=True)
+    return sorted((int(match[1]) for name in names if (match := CHECKPOINT_NAME.fullmatch(name))), reverse=True)
 
 
 def checkpoint_of(folder: Path, step: int) -> Path:
