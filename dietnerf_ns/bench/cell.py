@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,10 @@ from typing import Any, Literal
 CELLS = "cells"
 SPECIFICATION = "cell.json"
 RESULT = "result.json"
+DEGREES = "degrees_to_nearest_photo"
+"""Key of an evaluated image in a result: the angle between its viewing direction and the nearest training view's."""
+ABOUT_THE_IMAGE = ("name", DEGREES)
+"""Keys of an evaluated image that are no metrics."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,8 @@ class Cell:
     def config_file(self) -> Path:
         """File in which nerfstudio saves the run's configuration, relative to the results folder."""
         return self.folder / self.train_arguments[0] / "run" / "config.yml"
+
+
+def slug(*parts: str) -> str:
+    """The parts joined to a file name: letters, digits, dots, `_` within a part and `-` between parts."""
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)

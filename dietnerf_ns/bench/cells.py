@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from dietnerf_ns import __version__
 from dietnerf_ns.bench.captures import choose_frames, write_capture_copy
-from dietnerf_ns.bench.cell import CELLS, Cell
+from dietnerf_ns.bench.cell import CELLS, Cell, slug
 from dietnerf_ns.bench.experiment import AS_IS, BenchmarkScene, Experiment, Method, Views, as_flags
 from dietnerf_ns.bench.scenes import (
     SPLITS,
@@ -54,13 +53,13 @@ def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cel
         _define_cell(experiment, scene, views, method, seed, prepared_data)
         for (scene, views), prepared_data in zip(combinations, prepared, strict=True)
         for method in experiment.methods
-        for seed in experiment.seeds
+        for seed in experiment.seeds_of(method)
     ]
 
 
 def _scenes_with_views(experiment: Experiment) -> Iterator[tuple[BenchmarkScene, Views | None]]:
     for scene in experiment.scenes:
-        for views in experiment.views if experiment.copies(scene) else (None,):
+        for views in experiment.views_of(scene) if experiment.copies(scene) else (None,):
             yield scene, views
 
 
@@ -80,12 +79,12 @@ def _prepare_data(
     try:
         plan = _plan_copy if scene.dataparser is None else _plan_capture_copy
         content, write = plan(experiment, scene, views, folder)
-        copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.label)}-{content}")
+        copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.title)}-{content}")
         write(out / copy_path, experiment.resolution)
     except SettingError as error:
-        raise UserError(f"Scene {scene.name}, {views.label}: {error.reason}") from error
+        raise UserError(f"Scene {scene.name}, {views.title}: {error.reason}") from error
     except UserError as error:
-        raise UserError(f"Scene {scene.name}, {views.label}: {error}") from error
+        raise UserError(f"Scene {scene.name}, {views.title}: {error}") from error
     return _PreparedData(str(copy_path), content)
 
 
@@ -122,7 +121,7 @@ def _define_cell(
     defaults = default_settings(method.name)
     limits = () if experiment.seconds is None else (experiment.seconds,)
     defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults, *limits)
-    label = AS_IS if views is None else views.label
+    label = AS_IS if views is None else views.title
     identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
     paths = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
     arguments = [method.name, *as_flags({"vis": "tensorboard"} | paths | settings), *dataparser]
@@ -141,8 +140,3 @@ def default_settings(method: str) -> str:
 def short_hash(*parts: object) -> str:
     """Eight hexadecimal digits that depend on all parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def slug(*parts: str) -> str:
-    """The parts joined to a file name: letters, digits, dots, `_` within a part and `-` between parts."""
-    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)

@@ -48,23 +48,6 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchmarkScene:
-    """One scene: a folder under `--data`, or `tiny`, which comes with the package."""
-
-    __pydantic_config__ = NO_OTHER_KEYS
-    name: str
-    dataparser: str | None = None
-    """Name of the dataparser that reads the folder, see `Experiment.copies`; None if the scene is NeRF-Synthetic."""
-    arguments: Settings = field(default_factory=dict)
-    """Settings of the dataparser."""
-
-    @property
-    def parser(self) -> str:
-        """Name of the dataparser that reads the scene or its copy."""
-        return self.dataparser or "blender-data"
-
-
-@dataclass(frozen=True)
 class Views:
     """The training views: those of a protocol, a list of indices, a number of views, or all (the default)."""
 
@@ -75,10 +58,15 @@ class Views:
     count: int | None = None
     strategy: Literal["first", "random", "farthest"] = "farthest"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    label: str = ""
+    """Name in tables and files. Default: what was chosen. A protocol keeps its own, by which published numbers are
+    found."""
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         """The choice as tables and file names show it."""
+        if self.label:
+            return self.label
         if self.protocol is not None:
             return self.protocol
         if self.indices is not None:
@@ -86,6 +74,25 @@ class Views:
         if self.count is None:
             return "all views"
         return f"{self.count} {self.strategy}" + (f" {self.seed}" if self.strategy == "random" else "")
+
+
+@dataclass(frozen=True)
+class BenchmarkScene:
+    """One scene: a folder under `--data`, or `tiny`, which comes with the package."""
+
+    __pydantic_config__ = NO_OTHER_KEYS
+    name: str
+    dataparser: str | None = None
+    """Name of the dataparser that reads the folder, see `Experiment.copies`; None if the scene is NeRF-Synthetic."""
+    arguments: Settings = field(default_factory=dict)
+    """Settings of the dataparser."""
+    views: Annotated[tuple[Views, ...], Field(min_length=1)] | None = None
+    """The scene's own choices of views. Default: those of the experiment."""
+
+    @property
+    def parser(self) -> str:
+        """Name of the dataparser that reads the scene or its copy."""
+        return self.dataparser or "blender-data"
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ class Method:
     against: str = ""
     """Label of a method that this one is compared with in addition to the baseline. In an ablation this is the row that
     the method adds one component to."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """The method's own seeds, some of the experiment's. Default: all of them."""
 
     @property
     def title(self) -> str:
@@ -121,7 +130,8 @@ def _named(entry: Any) -> Any:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Every combination of the scenes, views, methods and seeds is one cell."""
+    """Every combination of the scenes, views, methods and seeds is one cell. Scenes may have views and methods may have
+    seeds of their own."""
 
     __pydantic_config__ = NO_OTHER_KEYS
     scenes: Annotated[tuple[Annotated[BenchmarkScene, BeforeValidator(_named)], ...], Field(min_length=1)]
@@ -144,11 +154,22 @@ class Experiment:
     """Wall-clock time of the training steps of a cell. A cell ends earlier if it has done `max-num-iterations` steps.
     Default: no limit."""
     similarity: SimilarityEncoderConfig = field(default_factory=SimilarityEncoderConfig)
+    unseen_from: Annotated[float, Field(gt=0, le=180)] | None = None
+    """The report has a table of the evaluated views whose viewing directions are at least so many degrees away from
+    those of all training views. Default: no such table."""
 
     @property
     def baseline_title(self) -> str:
         """Label of the baseline, also when the file names none."""
         return self.baseline or self.methods[0].title
+
+    def views_of(self, scene: BenchmarkScene) -> tuple[Views, ...]:
+        """The scene's choices of views."""
+        return self.views if scene.views is None else scene.views
+
+    def seeds_of(self, method: Method) -> tuple[int, ...]:
+        """The method's seeds."""
+        return self.seeds if method.seeds is None else method.seeds
 
     def copies(self, scene: BenchmarkScene) -> bool:
         """Whether all methods read the same few-shot copy of the scene; otherwise its folder is read as it is.
@@ -157,7 +178,7 @@ class Experiment:
         is given, scenes of other dataparsers never.
         """
         if scene.dataparser == CAPTURE_PARSER:
-            return self.views != (Views(),) or self.resolution is not None
+            return self.views_of(scene) != (Views(),) or self.resolution is not None
         return scene.dataparser is None
 
 
@@ -192,7 +213,8 @@ def _describe_error(error: Mapping[str, Any]) -> str:
             "methods": Method,
             "similarity": SimilarityEncoderConfig,
         }
-        allowed = fields(owners[parents[0]] if parents else Experiment)
+        owner = next((owners[parent] for parent in reversed(parents) if parent in owners), Experiment)
+        allowed = fields(owner)
         return f"{where}: unknown key {key}; allowed keys: {', '.join(f.name for f in allowed)}"
     given = error["input"]
     value = f" {given!r}" if isinstance(given, str | int | float) else ""
@@ -208,21 +230,23 @@ def check_names(experiment: Experiment) -> None:
     titles = [method.title for method in experiment.methods]
     _check_unique("methods", titles, "; give each its own `label`")
     _check_unique("scenes", [scene.name for scene in experiment.scenes])
-    _check_unique("views", [views.label for views in experiment.views])
     _check_unique("seeds", experiment.seeds)
+    for scene in experiment.scenes:
+        _check_views(experiment.views_of(scene))
+        if scene.views is not None and not experiment.copies(scene):
+            raise UserError(
+                f"views of {scene.name}: with {scene.dataparser} the folder is used as it is; leave them out."
+            )
     check_known("baseline", experiment.baseline_title, titles)
     for method in experiment.methods:
         if method.against:
             check_known(f"`against` of {method.title}", method.against, titles)
         check_known("method", method.name, all_methods)
+        _check_unique(f"seeds of {method.title}", experiment.seeds_of(method))
+        for seed in experiment.seeds_of(method):
+            check_known(f"seed of {method.title}", str(seed), map(str, experiment.seeds))
         for setting in experiment.overrides | method.overrides:
             _check_setting(setting, method.name)
-    for views in experiment.views:
-        if views.protocol is not None:
-            check_known("protocol", views.protocol, PROTOCOLS)
-        given = [name for name in ("protocol", "indices", "count") if getattr(views, name) is not None]
-        if len(given) > 1:
-            raise UserError(f"views: {' and '.join(given)} contradict each other; choose the views in one way only.")
     for scene in experiment.scenes:
         check_known("dataparser", scene.parser, all_dataparsers)
         if "data" in scene.arguments:
@@ -231,6 +255,19 @@ def check_names(experiment: Experiment) -> None:
     for method in experiment.methods:
         for dataparser in dataparsers:
             _check_arguments([method.name, *as_flags(experiment.overrides | method.overrides), *dataparser])
+
+
+def _check_views(choices: Sequence[Views]) -> None:
+    _check_unique("views", [views.title for views in choices])
+    for views in choices:
+        if views.protocol is not None:
+            check_known("protocol", views.protocol, PROTOCOLS)
+        given = [name for name in ("protocol", "indices", "count") if getattr(views, name) is not None]
+        if len(given) > 1:
+            raise UserError(f"views: {' and '.join(given)} contradict each other; choose the views in one way only.")
+        # Published numbers are found by the label.
+        if views.label and (views.protocol is not None or views.label in PROTOCOLS):
+            raise UserError(f"views: label {views.label}: a protocol's name is for its own views and their only label.")
 
 
 def as_flags(settings: Settings) -> list[str]:

@@ -1,8 +1,9 @@
-"""Image metrics in two conventions that must not be mixed, and semantic similarity.
+"""Image metrics in two conventions that must not be mixed, a perceptual metric, and semantic similarity.
 
 nerfstudio: the metrics that a model computes itself: PSNR, SSIM (torchmetrics, Gaussian 11x11 window), LPIPS (AlexNet,
 images scaled to [-1, 1]). paper: as in DietNeRF's released code: PSNR, SSIM (scikit-image, uniform 7x7 window), LPIPS
-(VGG, images left in [0, 1]). Metrics are named `convention/metric`.
+(VGG, images left in [0, 1]). perceptual: ST-LPIPS, whose values are not those of LPIPS. Metrics are named
+`convention/metric`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from nerfstudio.models.base_model import Model
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from dietnerf_ns.bench.cell import ABOUT_THE_IMAGE
+from dietnerf_ns.bench.networks import Lite2Encoder, load_st_lpips
 from dietnerf_ns.models.metrics import black_outside, missing_metrics, psnr_inside
-from dietnerf_ns.semantic.encoders import EncoderConfig
+from dietnerf_ns.semantic.encoders import EncoderConfig, ImageEncoder
 from dietnerf_ns.utils.errors import flags_under, in_one_line
 
-NERFSTUDIO, PAPER, SEMANTIC = "nerfstudio", "paper", "semantic"
+NERFSTUDIO, PAPER, PERCEPTUAL, SEMANTIC = "nerfstudio", "paper", "perceptual", "semantic"
 Image = Float[Tensor, "height width 3"]
 """RGB in [0, 1], on the CPU."""
 Compare = Callable[[Image, Image], float]
@@ -78,7 +81,9 @@ def image_metrics(similarity: dict[str, Any], device: torch.device) -> list[Imag
         ImageMetric(f"{PAPER}/psnr", lambda: paper_psnr),
         ImageMetric(f"{PAPER}/ssim", lambda: paper_ssim),
         ImageMetric(f"{PAPER}/lpips", lambda: paper_lpips(device)),
+        ImageMetric(f"{PERCEPTUAL}/st-lpips", st_lpips),
         ImageMetric(f"{SEMANTIC}/similarity", lambda: semantic_similarity(similarity, device)),
+        ImageMetric(f"{SEMANTIC}/similarity-lite2", lambda: similarity_by(Lite2Encoder(device), device)),
     ]
 
 
@@ -101,6 +106,21 @@ def paper_lpips(device: torch.device) -> Compare:
     return lambda photo, render: float(network(as_batch(photo, device), as_batch(render, device)))
 
 
+def st_lpips() -> Compare:
+    """ST-LPIPS with AlexNet, on the CPU; 0 for equal images.
+
+    Raises:
+        ImportError: the extra `perceptual` is not installed.
+    """
+    network, cpu = load_st_lpips(), torch.device("cpu")
+
+    @torch.no_grad()
+    def compare(photo: Image, render: Image) -> float:
+        return float(network(as_batch(photo, cpu), as_batch(render, cpu), normalize=True))
+
+    return compare
+
+
 def semantic_similarity(similarity: dict[str, Any], device: torch.device) -> Compare:
     """Cosine similarity, in [-1, 1], of the embeddings of photo and render.
 
@@ -113,6 +133,16 @@ def semantic_similarity(similarity: dict[str, Any], device: torch.device) -> Com
     """
     with flags_under("similarity.", separator="_"):
         encoder = EncoderConfig(**similarity).load_encoder(device)
+    return similarity_by(encoder, device)
+
+
+def similarity_by(encoder: ImageEncoder, device: torch.device) -> Compare:
+    """Cosine similarity, in [-1, 1], of an encoder's embeddings of photo and render.
+
+    Args:
+        encoder: a loaded encoder.
+        device: device that it runs on.
+    """
 
     def compare(photo: Image, render: Image) -> float:
         a, b = (encoder.embed(encoder.preprocess(as_batch(image, device))) for image in (photo, render))
@@ -153,11 +183,11 @@ def mean(images: list[dict[str, Any]], left_out: dict[str, str]) -> dict[str, fl
     It is computed by `std_mean` in float32 as in `ns-eval`; `mean` may differ in the last digits.
 
     Args:
-        images: metrics of each image, and its `name`.
+        images: metrics of each image, and what `ABOUT_THE_IMAGE` names.
         left_out: the metrics that some image lacks are added here, with the reason.
     """
     values: dict[str, Tensor] = {}
-    for name in dict.fromkeys(name for image in images for name in image if name != "name"):
+    for name in dict.fromkeys(name for image in images for name in image if name not in ABOUT_THE_IMAGE):
         if all(name in image for image in images):
             values[name] = torch.tensor([image[name] for image in images])
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dietnerf_ns.bench.cell import CELLS
+from dietnerf_ns.bench.cell import CELLS, slug
 from dietnerf_ns.bench.summary import METRICS, Metric, Results, Row, over_seeds, paired_difference
 
 matplotlib.use("Agg")
@@ -46,6 +48,7 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
         ),
         "curves": ("PSNR of rays during training, mean over the cells; thin: the rays trained on.", draw_curves),
     }
+    plots |= _plots_by_number(results)
     if contact_sheet:
         plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
     drawn = []
@@ -59,9 +62,66 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
     return drawn
 
 
+def _plots_by_number(results: Results) -> dict[str, tuple[str, Callable[[Results], Figure | None]]]:
+    """Caption and function of the plots over the number of training views: the mean of the scenes and each scene."""
+    scenes = list(dict.fromkeys(cell["scene"] for cell in results.cells))
+    caption = "By number of training views, {}; bands: standard deviation over seeds."
+    plots: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {}
+    if len(scenes) > 1:
+        plots["by_number"] = (caption.format(f"mean of {', '.join(scenes)}"), draw_by_number)
+    for position, scene in enumerate(scenes):
+        name = f"by_number_{position}_{slug(scene)}"
+        plots[name] = (caption.format(scene), partial(draw_by_number, scene=scene))
+    return plots
+
+
+def draw_by_number(results: Results, scene: str | None = None) -> Figure | None:
+    """One panel per metric with one line per method over the number of training views.
+
+    Args:
+        results: the finished cells.
+        scene: the scene; None for the mean over all scenes, of numbers of views that a method has all scenes of.
+
+    Returns:
+        None if the cells do not have different numbers of training views.
+    """
+    part = results if scene is None else results.only(scene=scene)
+    numbers = sorted({row.training_views for row in part.rows if row.training_views is not None})
+    if len(numbers) < 2:
+        return None
+    metrics = _measured(part)
+    figure, axes = pyplot.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.4), squeeze=False)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for position, method in enumerate(part.methods):
+            _line_over_numbers(axis, part, method, metric, color=f"C{position % 10}")
+        axis.set(xlabel="training views", ylabel=metric.title, xticks=numbers)
+        axis.grid(alpha=0.3)
+    axes[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.tight_layout()
+    return figure
+
+
+def _line_over_numbers(axis: Axes, part: Results, method: str, metric: Metric, color: str) -> None:
+    scenes = {cell["scene"] for cell in part.cells}
+    points = {}
+    for number in sorted({row.training_views for row in part.of(method=method) if row.training_views is not None}):
+        rows = [row for row in part.of(method=method, training_views=number) if metric.name in row.values]
+        spread = over_seeds(rows, metric.name)
+        if spread is not None and {row.scene for row in rows} == scenes:
+            points[number] = spread
+    means = np.array([spread.mean for spread in points.values()])
+    deviations = np.array([spread.deviation or 0 for spread in points.values()])
+    axis.plot(list(points), means, "o-", markersize=3, color=color, label=method)
+    axis.fill_between(list(points), means - deviations, means + deviations, color=color, alpha=0.2, linewidth=0)
+
+
+def _measured(results: Results) -> list[Metric]:
+    return [metric for metric in METRICS if any(metric.name in row.values for row in results.rows)]
+
+
 def _panels(results: Results, methods: list[str]) -> tuple[Figure, list[tuple[Axes, Metric]]]:
     """A figure with one panel for each metric that was measured and one line for each method."""
-    metrics = [metric for metric in METRICS if any(metric.name in row.values for row in results.rows)]
+    metrics = _measured(results)
     size = (4 * len(metrics), 1.2 + 0.45 * len(methods))
     figure, axes = pyplot.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
     axes[0, 0].set_yticks(range(len(methods)), methods)

@@ -14,9 +14,11 @@ from dietnerf_ns.bench.summary import (
     METRICS,
     Metric,
     Results,
+    of_unseen_images,
     over_seeds,
     paired_difference,
     read_results,
+    unseen_images,
 )
 from dietnerf_ns.bench.tables import NOTHING, format_difference, format_spread, table
 from dietnerf_ns.utils.errors import make_folder
@@ -97,7 +99,7 @@ def tables(results: Results) -> list[str]:
     sections = [
         "## Metrics as nerfstudio computes them\n",
         "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS "
-        "with AlexNet; similarity: cosine of the embeddings of render and photo.\n",
+        "with AlexNet; ST-LPIPS has a scale of its own; similarity: cosine of the embeddings of render and photo.\n",
         by_method(results, METRICS),
         *difference_sections(results),
     ]
@@ -109,11 +111,34 @@ def tables(results: Results) -> list[str]:
         sections += [f"## Only {views}\n", by_method(part, METRICS), *difference_sections(part, f", {views}")]
     return [
         *sections,
+        *unseen_views(results),
         *limited_time(results),
         *paper_tables(results),
         "## Cost\n",
         "The training loop, including nerfstudio's own evaluations during training.\n",
         by_method(results, COST),
+    ]
+
+
+def unseen_views(results: Results) -> list[str]:
+    """Metrics of the evaluated views that are far from all photos if the experiment asks for it, otherwise nothing."""
+    degrees = results.experiment.get("unseen_from")
+    if degrees is None:
+        return []
+    first_cells = {(row.scene, row.views): row for row in reversed(results.rows)}
+    counts = [
+        [*place, str(len(unseen_images(row, degrees))), str(len(row.result["images"]))]
+        for place, row in reversed(first_cells.items())
+    ]
+    where = f", {degrees:g} degrees and more from every photo"
+    part = of_unseen_images(results, degrees)
+    return [
+        f"## Views {degrees:g} degrees and more from every photo\n",
+        "Only the evaluated views whose viewing directions are so far from those of all training views. A cell without "
+        "such views, or from a version that did not store the angles, does not count.\n",
+        table(["scene", "views", "so far", "evaluated"], counts),
+        by_method(part, METRICS),
+        *difference_sections(part, where),
     ]
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict, TypeAdapter, ValidationError
 from scipy.stats import t as student_t
 
-from dietnerf_ns.bench.cell import CELLS, RESULT
+from dietnerf_ns.bench.cell import ABOUT_THE_IMAGE, CELLS, DEGREES, RESULT
 from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
 EXPERIMENT = "experiment.json"
@@ -34,7 +34,9 @@ METRICS = (
     Metric("nerfstudio/psnr", "PSNR (dB)", 2),
     Metric("nerfstudio/ssim", "SSIM", 3),
     Metric("nerfstudio/lpips", "LPIPS (Alex)", 3),
+    Metric("perceptual/st-lpips", "ST-LPIPS", 4),
     Metric("semantic/similarity", "similarity", 3),
+    Metric("semantic/similarity-lite2", "similarity (Lite2)", 3),
 )
 PAPER_METRICS = (
     Metric("paper/psnr", "PSNR (dB)", 2),
@@ -95,6 +97,7 @@ class SettingsEntry:
     methods: list[MethodEntry]
     overrides: dict[str, Any]
     seconds: Number | None = None
+    unseen_from: Number | None = None
 
 
 @dataclass
@@ -108,10 +111,10 @@ class ExperimentFile:
     cells: list[CellEntry]
 
 
-@dataclass
-class ImageEntry:
-    """An evaluated image in a result."""
+class ImageEntry(BaseModel, extra="allow"):
+    """An evaluated image in a result: its name, its metrics, and its angle to the nearest photo if it has one."""
 
+    __pydantic_extra__: dict[str, Number]
     name: str
 
 
@@ -126,6 +129,7 @@ class ResultFile:
     training: dict[str, Number]
     curves: dict[str, list[tuple[float, float]]]
     machine: dict[str, str | float | bool | None]
+    training_views: int | None = None
 
 
 @dataclass
@@ -157,6 +161,11 @@ class Row:
     """Means over the cell's images and the cost of training, by the names of the metrics."""
     result: Mapping[str, Any]
     """The cell's whole result file."""
+
+    @property
+    def training_views(self) -> int | None:
+        """Number of photos trained on; None in results of versions that did not count them."""
+        return self.result.get("training_views")
 
     @property
     def pair(self) -> tuple[str, str, int]:
@@ -192,6 +201,30 @@ class Results:
     def of(self, **wanted: Any) -> list[Row]:
         """The finished cells that have these values, such as `method="nerfacto"`."""
         return [row for row in self.rows if all(getattr(row, name) == value for name, value in wanted.items())]
+
+
+def unseen_images(row: Row, degrees: float) -> list[Mapping[str, Any]]:
+    """The evaluated images of a cell that are at least so many degrees away from every photo.
+
+    Results of versions that did not store the angle have no such images.
+    """
+    return [image for image in row.result["images"] if image.get(DEGREES, -1) >= degrees]
+
+
+def of_unseen_images(results: Results, degrees: float) -> Results:
+    """The same experiment with the metrics' means over `unseen_images`. Cells without such images count as unfinished.
+
+    As in the means over all images, a metric that some image lacks is left out.
+    """
+    rows = []
+    for row in results.rows:
+        images = unseen_images(row, degrees)
+        names = [name for name in (images[0] if images else ()) if name not in ABOUT_THE_IMAGE]
+        common = [name for name in names if all(name in image for image in images)]
+        if images:
+            values = {name: statistics.fmean(image[name] for image in images) for name in common}
+            rows.append(replace(row, values=values))
+    return replace(results, rows=rows)
 
 
 def read_results(folder: Path) -> Results:

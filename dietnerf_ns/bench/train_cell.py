@@ -28,10 +28,11 @@ from nerfstudio.utils import writer
 from PIL import Image
 from torch import Tensor
 
-from dietnerf_ns.bench.cell import RESULT, SPECIFICATION, Cell
+from dietnerf_ns.bench.cell import DEGREES, RESULT, SPECIFICATION, Cell
 from dietnerf_ns.bench.curves import read_curves
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, photo_and_render, to_uint8
+from dietnerf_ns.geometry.cameras import viewing_directions
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
 from dietnerf_ns.utils.errors import UserError
@@ -184,13 +185,13 @@ def limited_by(limit: TimeLimit | None) -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
 def unique_names(photos: Sequence[Path]) -> list[str]:
     """A name for each photo's files: its own without the suffix, numbered if several photos have the same."""
     uses = Counter(photo.stem for photo in photos)
     return [photo.stem if uses[photo.stem] == 1 else f"{photo.stem}_{number}" for number, photo in enumerate(photos)]
 
 
+@torch.no_grad()
 def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
     """Compute the metrics of every evaluation image. Those of nerfstudio equal `ns-eval`'s.
 
@@ -201,14 +202,16 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
         folder: folder in which `renders/` and `photos/` are made.
 
     Returns:
-        `resolution`: width and height in pixels; `images`: metrics of each image; `metrics`: their means; `left_out`:
-        the metrics that could not be computed, with the reason.
+        `resolution`: width and height in pixels; `training_views`: number of photos trained on; `images`: metrics of
+        each image and its angle to the nearest photo; `metrics`: their means; `left_out`: the metrics that could not be
+        computed, with the reason.
     """
     with lpips_replaced_by(LazyLPIPS):
         pipeline = load_pipeline(cell.config_file, test_mode=cell.split)
     common_metrics = image_metrics(cell.similarity, pipeline.device)
     datamanager: Any = pipeline.datamanager  # the base class does not declare what every image datamanager has
     names = unique_names(datamanager.eval_dataset.image_filenames)
+    photos = datamanager.train_dataset.cameras.camera_to_worlds
     images, left_out, size = [], {}, None
     for camera, batch in datamanager.fixed_indices_eval_dataloader:
         outputs = pipeline.model.get_outputs_for_camera(camera)
@@ -219,12 +222,25 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
         for metric in common_metrics:
             scores |= metric(photo, render, batch.get("mask"))
             left_out |= metric.left_out
-        images.append({"name": name} | scores)
+        degrees = degrees_to_nearest(camera.camera_to_worlds, photos)
+        images.append({"name": name, DEGREES: float(degrees)} | scores)
         for kind, image in (("photos", photo), ("renders", render)):
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(to_uint8(image)).save(folder / kind / f"{name}.png")
     assert images, f"the split {cell.split} has no images"
-    return {"resolution": size, "images": images, "metrics": mean(images, left_out), "left_out": left_out}
+    described = {"resolution": size, "training_views": len(photos), "images": images}
+    return described | {"metrics": mean(images, left_out), "left_out": left_out}
+
+
+def degrees_to_nearest(evaluated: Float[Tensor, "n 3 4"], photos: Float[Tensor, "photos 3 4"]) -> Float[Tensor, "n"]:
+    """Angle in degrees, in [0, 180], between each viewing direction and the nearest one of the training views.
+
+    Args:
+        evaluated: camera-to-world matrices of evaluated views, OpenGL axes.
+        photos: those of the training views, in the same world.
+    """
+    ours, theirs = (viewing_directions(matrices.cpu().double()) for matrices in (evaluated, photos))
+    return torch.rad2deg(torch.acos((ours @ theirs.T).clamp(-1, 1))).min(dim=1).values
 
 
 if __name__ == "__main__":

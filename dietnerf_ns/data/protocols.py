@@ -21,6 +21,7 @@ class ViewProtocol:
 
 
 EIGHT_BLENDER_VIEWS = (26, 86, 2, 55, 75, 93, 16, 73)
+PORT_RESOLUTION = (800, 800)
 PROTOCOLS = {
     # DietNeRF's released code with seed 0: the first eight of np.random.RandomState(0).permutation(100).
     "blender-8": ViewProtocol(EIGHT_BLENDER_VIEWS),
@@ -28,6 +29,13 @@ PROTOCOLS = {
     "blender-4": ViewProtocol(EIGHT_BLENDER_VIEWS[:4]),
     # DietNeRF's released configuration for lego with one unseen side.
     "lego-14-occluded": ViewProtocol((2, 5, 8, 9, 10, 16, 34, 35, 40, 52, 53, 54, 58, 60)),
+    # Those of the 2021 JAX port, github.com/codestella/putting-nerf-on-a-diet 6913693. Its lego views are other ones.
+    "port-lego-14-occluded": ViewProtocol(
+        (2, 5, 10, 40, 52, 53, 69, 78, 83, 85, 90, 94, 96, 97), resolution=PORT_RESOLUTION
+    ),
+    "port-ship-14-occluded": ViewProtocol(
+        (12, 28, 32, 33, 35, 36, 38, 44, 55, 66, 67, 88, 95, 96), resolution=PORT_RESOLUTION
+    ),
 }
 
 

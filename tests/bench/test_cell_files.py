@@ -6,7 +6,7 @@ import pytest
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 
-from dietnerf_ns.bench.cells import slug
+from dietnerf_ns.bench.cell import slug
 from dietnerf_ns.bench.train_cell import check_files, unique_names
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import cell

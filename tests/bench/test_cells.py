@@ -33,6 +33,24 @@ def test_every_combination_once_in_the_order_of_the_file(plan):
     assert cells[0].id.startswith("tiny-2_farthest-default-s3-")
 
 
+def test_scenes_have_views_and_methods_have_seeds_of_their_own(tmp_path, tiny_scene):
+    shutil.copytree(tiny_scene, tmp_path / "data" / "other")
+    scenes = ["tiny", {"name": "other", "views": [{"indices": [1], "label": "one"}, {"count": 2}]}]
+    methods = ["dietnerf-tiny", {"name": "nerfacto", "seeds": [1]}]
+    content = {"scenes": scenes, "methods": methods, "views": [{"indices": [0]}], "seeds": [0, 1], "resolution": 8}
+    cells = plan_cells(experiment(tmp_path, **content), tmp_path / "data", tmp_path)
+    assert [(cell.scene, cell.views, cell.method, cell.seed) for cell in cells] == [
+        (scene, views, method, seed)
+        for scene, views in (("tiny", "views 0"), ("other", "one"), ("other", "2 farthest"))
+        for method, seed in (("dietnerf-tiny", 0), ("dietnerf-tiny", 1), ("nerfacto", 1))
+    ]
+    assert cells[3].id.startswith("other-one-dietnerf_tiny-s0-")
+
+
+def test_a_table_of_unseen_views_needs_no_new_runs(plan):
+    assert plan(unseen_from=45)[0].id == plan()[0].id
+
+
 def test_arguments_of_ns_train(plan):
     (cell,) = plan(methods=TWO[1:], overrides={"max-num-iterations": 5, "mixed-precision": False})
     assert cell.split == "test", "where a few-shot copy holds what is evaluated"

@@ -41,6 +41,8 @@ def test_run_resume_and_report(tmp_path, monkeypatch):
     (result_file,) = out.glob("cells/*/result.json")
     result, written = json.loads(result_file.read_text()), result_file.stat().st_mtime_ns
     assert [image["name"] for image in result["images"]] == ["r_0", "r_12", "r_24"] and result["resolution"] == [40, 40]
+    assert result["training_views"] > 1 and "degrees_to_nearest_photo" not in result["metrics"]
+    assert all(0 < image["degrees_to_nearest_photo"] < 90 for image in result["images"])
     assert result["training"]["steps"] == 8 and result["training"]["seconds"] > 0
     assert result["training"]["peak_memory_mib"] > 100
     assert [step for step, _ in result["curves"]["unseen views"]] == [4]

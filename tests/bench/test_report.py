@@ -6,7 +6,9 @@ import json
 import pytest
 from PIL import Image
 
+from dietnerf_ns.bench.plots import draw_by_number
 from dietnerf_ns.bench.report import write_report
+from dietnerf_ns.bench.summary import read_results
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import write_fake_results
 
@@ -76,6 +78,55 @@ def test_steps_in_equal_time_are_listed_if_the_time_was_limited(tmp_path, report
     assert "| method | cells | time of the steps (s) | steps | steps configured |" in steps
     assert "| diet | 2 of 2 | 7.5 | 100 | 400 |" in steps
     assert "training/step_seconds" in (tmp_path / "limited" / "results.csv").read_text()
+
+
+def test_views_far_from_the_photos_have_a_table_of_their_own(tmp_path, report):
+    assert "from every photo" not in report.read_text()
+    angles = (5.0, 45.0, 60.0, 44.9)
+    text = write_report(write_fake_results(tmp_path / "far", PSNR, unseen_from=45, degrees=angles)).read_text()
+    far = section(text, "## Views 45 degrees and more from every photo")
+    assert "| lego | 8 random 1 | 2 | 4 |" in far
+    assert "| plain | 2 of 2 | -32.00 | 0.205 |" in far, "20.5 and 52.5 degrees"
+    difference = section(text, "## Difference from plain, 45 degrees and more from every photo")
+    assert "| diet | plain | +1.50 [-4.85, +7.85] (n = 2) |" in difference
+    assert "| plain | 2 of 2 | 20.50 | 0.205 |" in text.split("## ")[1], "all views"
+
+
+@pytest.mark.parametrize("degrees", [(), (10.0,)], ids=["old results", "no such view"])
+def test_cells_without_views_far_from_the_photos_do_not_count(tmp_path, degrees):
+    text = write_report(write_fake_results(tmp_path, PSNR, unseen_from=45, degrees=degrees)).read_text()
+    far = section(text, "## Views 45 degrees and more from every photo")
+    assert "| lego | 8 random 0 | 0 | 1 |" in far and "| plain | 0 of 2 |" in far
+
+
+def test_lines_over_the_number_of_photos(tmp_path):
+    psnr = {
+        (scene, views, method, seed): base + 10 * seed
+        for scene, base in (("lego", 20.0), ("mic", 30.0))
+        for views in ("4 photos", "8 photos", "the same 8")
+        for method in ("plain", "diet")
+        for seed in (0, 1)
+    }
+    numbers = {"4 photos": 4, "8 photos": 8, "the same 8": 8}
+    missing = [place for place in psnr if place[:3] == ("mic", "4 photos", "diet")]
+    write_fake_results(tmp_path, psnr, missing=missing, training_views=numbers)
+    beginning = write_report(tmp_path).read_text().split("## ")[0]
+    plots = [f"by_number{part}" for part in ("", "_0_lego", "_1_mic")]
+    assert [f"(plots/{name}.png)" in beginning for name in plots] == [True] * 3
+    results = read_results(tmp_path)
+    mean, mic = draw_by_number(results), draw_by_number(results, "mic")
+    assert [axis.get_ylabel() for axis in mean.axes] == ["PSNR (dB)", "SSIM"]
+    plain, diet = mean.axes[0].lines
+    assert plain.get_label() == "plain" and plain.get_xydata().tolist() == [[4, 30], [8, 30]]
+    assert diet.get_xydata().tolist() == [[8, 30]], "no mean over other scenes"
+    assert mic.axes[0].lines[0].get_xydata().tolist() == [[4, 35], [8, 35]]
+    band = mean.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((30 - 50**0.5, 30 + 50**0.5)), "of 25 and 35"
+
+
+def test_one_number_of_photos_is_no_line(tmp_path):
+    numbers = {"8 random 0": 8, "8 random 1": 8}
+    assert "by_number" not in write_report(write_fake_results(tmp_path, PSNR, training_views=numbers)).read_text()
 
 
 def test_csv_and_json_hold_every_cell(report):

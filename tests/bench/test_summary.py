@@ -64,6 +64,14 @@ def test_no_interval_from_one_pair_and_nothing_from_none(results):
     assert paired_difference(diet, results.of(method="plain", seed=1), METRIC) is None
 
 
+def test_an_image_whose_metric_is_no_number_is_damage(tmp_path):
+    write_fake_results(tmp_path, PSNR)
+    file = tmp_path / "cells" / "cell0" / "result.json"
+    file.write_text(file.read_text().replace('"nerfstudio/ssim": 0.2', '"nerfstudio/ssim": "0.2"', 1))
+    with pytest.raises(UserError, match="images.0.nerfstudio/ssim: Input should be a valid number"):
+        read_results(tmp_path)
+
+
 def test_folders_without_results(tmp_path):
     with pytest.raises(UserError, match="no results here"):
         read_results(tmp_path)

@@ -3,15 +3,17 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils import profiler, writer
+from scipy.spatial.transform import Rotation
 
 from dietnerf_ns.bench.cells import plan_cells
-from dietnerf_ns.bench.train_cell import TimeLimit, train
+from dietnerf_ns.bench.train_cell import TimeLimit, degrees_to_nearest, train
 from dietnerf_ns.methods import dietnerf_tiny
 from tests.helpers.bench import experiment
 
@@ -57,6 +59,19 @@ def test_training_ends_when_its_steps_have_taken_their_time(train_here):
 def test_training_ends_earlier_when_its_steps_are_done(train_here):
     _, training = train_here(seconds=600, steps=3)
     assert training["steps"] == 3 and training["step_seconds"] < 600
+
+
+def test_degrees_to_the_nearest_photo():
+    """Cameras around the y axis: the first evaluated one looks 30 degrees away from a photo, the second along one."""
+
+    def around_y(*degrees: float) -> torch.Tensor:
+        rotations = torch.tensor(
+            Rotation.from_euler("y", np.array(degrees)[:, None], degrees=True).as_matrix(), dtype=torch.float32
+        )
+        return torch.cat([rotations, torch.randn(len(degrees), 3, 1)], dim=2)
+
+    angles = degrees_to_nearest(around_y(-20, 100, 190), around_y(10, 100))
+    assert angles.tolist() == pytest.approx([30, 0, 90], abs=1e-4)
 
 
 def test_only_the_steps_count_with_all_their_callbacks(monkeypatch):

@@ -113,6 +113,13 @@ def test_protocol_evaluates_every_eighth_test_frame():
     assert protocol_test_indices(unnumbered, PROTOCOLS["blender-8"]) == [0, 8]
 
 
+def test_the_ports_occluded_protocols_are_other_views_at_another_size():
+    port, ours = PROTOCOLS["port-lego-14-occluded"], PROTOCOLS["lego-14-occluded"]
+    assert port.train_indices == (2, 5, 10, 40, 52, 53, 69, 78, 83, 85, 90, 94, 96, 97) != ours.train_indices
+    assert len(set(PROTOCOLS["port-ship-14-occluded"].train_indices)) == 14
+    assert port.resolution == (800, 800) and ours.resolution == (400, 400)
+
+
 def test_protocols_are_the_published_ones():
     published = SHARED_DATA.parent / "protocol.json"
     if not published.exists():

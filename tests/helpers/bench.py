@@ -53,8 +53,15 @@ def write_fake_results(
     size=(4, 4),
     evaluate="test",
     seconds: float | None = None,
+    unseen_from: float | None = None,
+    training_views: dict[str, int] | None = None,
+    degrees: tuple[float, ...] = (),
 ) -> Path:
-    """Result files with these PSNRs by (scene, views, method, seed); other metrics follow from it."""
+    """Result files with these PSNRs by (scene, views, method, seed); other metrics follow from it.
+
+    Without `degrees` a cell has one image, and neither its angle nor the number of training views, as results of old
+    versions. Otherwise it has an image for each angle, whose PSNR is by the angle lower than the given one.
+    """
     cells = []
     for index, (place, value) in enumerate(psnr.items()):
         scene, views, method, seed = place
@@ -65,12 +72,17 @@ def write_fake_results(
         folder = out / "cells" / identity
         for kind in ("photos", "renders"):
             (folder / kind).mkdir(parents=True)
-            Image.fromarray(np.full((4, 4, 3), index, np.uint8)).save(folder / kind / "r_0.png")
+            for number in range(max(1, len(degrees))):
+                Image.fromarray(np.full((4, 4, 3), index, np.uint8)).save(folder / kind / f"r_{number}.png")
         scores = {"nerfstudio/psnr": value, "nerfstudio/ssim": value / 100}
         scores |= {"paper/psnr": value, "paper/ssim": value / 200}
         result = {
             "resolution": size,
-            "images": [{"name": "r_0"} | scores],
+            "images": [
+                {"name": f"r_{number}", "degrees_to_nearest_photo": angle} | scores | {"nerfstudio/psnr": value - angle}
+                for number, angle in enumerate(degrees)
+            ]
+            or [{"name": "r_0"} | scores],
             "metrics": scores,
             "left_out": {"paper/lpips": "URLError: no network"},
             "training": {"seconds": 10.0, "steps": 100, "steps_per_second": 10.0}
@@ -79,6 +91,7 @@ def write_fake_results(
             "curves": {"photos": [[0, 10.0], [10, 20.0]], "unseen views": [[0, 9.0], [10, 15.0]]},
             "machine": MACHINE,
         }
+        result |= {} if training_views is None else {"training_views": training_views[views]}
         (folder / "result.json").write_text(json.dumps(result))
     baseline = cells[0]["method"]
     labels = list(dict.fromkeys(method for _, _, method, _ in psnr))
@@ -90,6 +103,7 @@ def write_fake_results(
     described = {"evaluate": evaluate, "methods": methods, "overrides": {"max-num-iterations": 5}}
     described |= {"scenes": [{"name": "s"}], "seeds": [0]}  # the report reads a part of what the benchmark writes
     described |= {} if seconds is None else {"seconds": seconds}
+    described |= {} if unseen_from is None else {"unseen_from": unseen_from}
     content = {"name": "made up", "baseline": baseline, "experiment": described, "cells": cells}
     (out / "experiment.json").write_text(json.dumps(content))
     return out
