@@ -10,8 +10,6 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
-from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -22,6 +20,7 @@ from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.training.checkpoints import register_old_class_paths
+from dietnerf_ns.training.optimizers import DecayOverRunConfig, FusedAdamConfig
 from dietnerf_ns.training.trainer import SafeTrainerConfig
 from dietnerf_ns.utils.compat import allow_numpy_scalars_in_checkpoints
 
@@ -33,9 +32,9 @@ VIEWER_HOST = "127.0.0.1"
 """The viewer listens to this machine alone: it has no password. nerfstudio's default is every network interface."""
 
 
-def _adam(lr: float, final_lr: float, steps: int, eps: float = 1e-15) -> dict:
-    schedule = ExponentialDecaySchedulerConfig(lr_final=final_lr, max_steps=steps)
-    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=eps), "scheduler": schedule}
+def _adam(lr: float, final_lr: float, eps: float = 1e-15) -> dict:
+    """Adam whose learning rate has decayed to the final one at the end of the run, however long that is."""
+    return {"optimizer": FusedAdamConfig(lr=lr, eps=eps), "scheduler": DecayOverRunConfig(lr_final=final_lr)}
 
 
 def _method(
@@ -46,8 +45,8 @@ def _method(
     semantic: SemanticConfig,
     dataparser: DataParserConfig,
     optimizers: dict,
-    steps: int,
     rays: int,
+    steps: int | None = None,
     mixed_precision: bool = True,
     steps_per_save: int = 2000,
     steps_per_eval_image: int = 500,
@@ -88,10 +87,10 @@ dietnerf = _method(
     semantic=SemanticConfig(),
     dataparser=NerfstudioDataParserConfig(),
     optimizers={
-        "proposal_networks": _adam(1e-2, 1e-4, steps=10_000),
-        "fields": _adam(1e-2, 1e-4, steps=10_000),
-        "plane_generator": _adam(3e-3, 3e-4, steps=10_000),
-        "camera_opt": _adam(1e-3, 1e-4, steps=5_000),
+        "proposal_networks": _adam(1e-2, 1e-4),
+        "fields": _adam(1e-2, 1e-4),
+        "plane_generator": _adam(3e-3, 3e-4),
+        "camera_opt": _adam(1e-3, 1e-4),
     },
     steps=10_000,
     rays=4096,
@@ -116,16 +115,15 @@ dietnerf_vanilla = _method(
     dataparser=BlenderDataParserConfig(),
     pixel_sampler=SinglePhotoPixelSamplerConfig(),
     optimizers={
-        "fields": _adam(5e-4, 5e-5, steps=500_000, eps=1e-8),
-        "temporal_distortion": _adam(5e-4, 5e-5, steps=500_000, eps=1e-8),
+        # A tenth in 500k steps, of which the run is half.
+        "fields": _adam(5e-4, 5e-4 * 0.1**0.5, eps=1e-8),
+        "temporal_distortion": _adam(5e-4, 5e-4 * 0.1**0.5, eps=1e-8),
     },
     steps=250_000,
     rays=1024,
     mixed_precision=False,
     steps_per_save=5_000,
 )
-
-TINY_STEPS = 1200
 
 dietnerf_tiny = _method(
     "dietnerf-tiny",
@@ -141,18 +139,19 @@ dietnerf_tiny = _method(
     ),
     # The embedded encoder distinguishes views of one object, so that a random photo is the wrong target. On validation
     # views of lego a larger gradient cost PSNR.
-    semantic=SemanticConfig(encoder="embedded", target="nearest", max_gradient_ratio=0.03, resolution=56, every=20),
+    semantic=SemanticConfig(
+        encoder="embedded", target="nearest", max_gradient_ratio=0.03, resolution=56, every=20, rays_per_chunk=1 << 12
+    ),
     dataparser=BlenderDataParserConfig(data=TINY_SCENE),
     optimizers={
-        "proposal_networks": _adam(4e-2, 1.2e-3, steps=TINY_STEPS),
-        "fields": _adam(4e-2, 1.2e-3, steps=TINY_STEPS),
-        "plane_generator": _adam(3e-3, 3e-4, steps=TINY_STEPS),
-        "camera_opt": _adam(1e-3, 1e-4, steps=TINY_STEPS),
+        "proposal_networks": _adam(4e-2, 1.2e-3),
+        "fields": _adam(4e-2, 1.2e-3),
+        "plane_generator": _adam(3e-3, 3e-4),
+        "camera_opt": _adam(1e-3, 1e-4),
     },
-    steps=TINY_STEPS,
     rays=640,
     mixed_precision=False,
     steps_per_save=400,
-    steps_per_eval_image=25_000,  # never in this short run: the LPIPS of an image would download its backbone
+    steps_per_eval_image=25_000,  # never in these short runs: the LPIPS of an image would download its backbone
     viewer=ViewerConfig(websocket_host=VIEWER_HOST, num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
 )

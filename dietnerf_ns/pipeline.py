@@ -27,6 +27,7 @@ from dietnerf_ns.training.checkpoints import (
     model_for,
     sizes_checked,
     taken_over_sizes_said,
+    with_current_planes,
 )
 from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
 from dietnerf_ns.training.nonfinite import BadSteps, Part, all_finite, is_searching
@@ -305,6 +306,7 @@ class DietNeRFPipeline(VanillaPipeline):
         Raises:
             UserError: the checkpoint belongs to another model.
         """
+        loaded_state = with_current_planes(loaded_state)
         if self.test_mode != "val":
             model = model_for(loaded_state, self.model, opens_photos=self.test_mode != "inference")
             if model is not self.model:

@@ -116,7 +116,7 @@ def test_photometric_activations_are_gone_before_the_semantic_view_is_rendered(p
 
 
 def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
-    pipeline, _ = make_pipeline(model={"field": "generated-planes"}, semantic={"max_gradient_ratio": 0, "weight": 10})
+    pipeline, _ = make_pipeline(model={"field": "generated-planes"}, semantic={"max_gradient_ratio": 0, "weight": 100})
     forward, backward = [], []
     generator = pipeline.model.field.encoding.generator
     generator.register_forward_hook(lambda *_: forward.append(None))
@@ -137,8 +137,8 @@ def test_both_losses_share_one_generation_of_the_planes(make_pipeline):
 def test_checkpoints_of_another_model_are_refused(pipeline):
     state = pipeline.state_dict()
     pipeline.load_pipeline(state, step=0)
-    del state["_model.field.mlp_base.0.levels.0.plane_coef"]
-    with pytest.raises(UserError, match="lacks 1 part.*plane_coef"):
+    del state["_model.field.mlp_base.0.levels.0.features"]
+    with pytest.raises(UserError, match="lacks 1 part.*features"):
         pipeline.load_pipeline(state, step=0)
 
 

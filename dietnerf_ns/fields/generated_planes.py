@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dietnerf_ns.fields.interpolation import Planes, channels_last
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.utils.errors import SettingError
 
@@ -74,7 +75,7 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         super().__init__(generator.resolutions, channels, initial_scale=0)
         self.generator = generator
         for level in self.levels:
-            del level.plane_coef
+            del level.features
         self.end_step()
 
     def end_step(self) -> None:
@@ -86,7 +87,7 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         self._generate()
         return super().forward(positions)
 
-    def planes(self) -> list[Float[Tensor, "3 channels _side _side"]]:
+    def planes(self) -> list[Planes]:
         """The planes of this step, from coarse to fine, with gradients to the generator."""
         self._generate()
         return super().planes()
@@ -106,7 +107,7 @@ class GeneratedTriplanes(MultiResolutionTriplanes):
         with torch.autocast(self.generator.noise.device.type, enabled=False):  # features in full precision
             generated = self.generator()
         for level, planes in zip(self.levels, generated, strict=True):
-            level.plane_coef = planes
+            level.features = channels_last(planes)
         self._generated, self._differentiable = True, torch.is_grad_enabled()
 
     def _load_from_state_dict(self, state_dict, prefix, *args):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
@@ -22,6 +22,8 @@ from dietnerf_ns.utils.errors import SettingError
 
 MARGIN = 0.02
 ROUNDING = 1 + 1e-4  # rays end on the faces of the box
+NEGLIGIBLE = 1e-6
+"""Length of the segment of a ray that misses a box, in scene units."""
 FAR_OUTSIDE = 4.0
 
 
@@ -132,5 +134,15 @@ class BoxCollider(NearFarCollider):
         nears, fars = torch.maximum(enters, bundle.nears), torch.minimum(leaves, bundle.fars)
         hits = nears < fars
         bundle.nears = torch.where(hits, nears, bundle.nears)
-        bundle.fars = torch.where(hits, fars, bundle.nears + 1e-6)
+        bundle.fars = torch.where(hits, fars, bundle.nears + NEGLIGIBLE)
         return bundle
+
+    @staticmethod
+    def hit_by(rays: RayBundle) -> Bool[Tensor, "num_rays"]:
+        """Whether rays pass through the box.
+
+        Args:
+            rays: flat, with the `nears` and `fars` of such a collider.
+        """
+        assert rays.nears is not None and rays.fars is not None
+        return (rays.fars - rays.nears)[:, 0] > 2 * NEGLIGIBLE

@@ -7,24 +7,41 @@ from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
-from nerfstudio.field_components.encodings import Encoding, TriplaneEncoding
+from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, mse_loss
 
 from dietnerf_ns.fields.encoded import two_layer_mlp
+from dietnerf_ns.fields.interpolation import Planes, channels_last, interpolate, total_variation
 
 
-class Triplane(TriplaneEncoding):
-    """nerfstudio's tri-plane with summed features and with gradients to positions, which the camera optimizer needs."""
+class Triplane(nn.Module):
+    """Three planes whose features are summed.
 
-    def forward(self, in_tensor: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch num_components"]:
+    nerfstudio's `TriplaneEncoding` keeps the channels first and has no gradients to positions.
+
+    Args:
+        side: grid points along a plane's side.
+        channels: features per grid point.
+        initial_scale: standard deviation of the features before training.
+    """
+
+    features: Planes
+
+    def __init__(self, side: int, channels: int, initial_scale: float):
+        super().__init__()
+        self.features = nn.Parameter(channels_last(initial_scale * torch.randn(3, channels, side, side)))
+
+    def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch channels"]:
         """Features at positions in [-1, 1]^3."""
-        positions = in_tensor.reshape(-1, 3)
-        on_planes = torch.stack([positions[:, [0, 1]], positions[:, [0, 2]], positions[:, [1, 2]]])[:, :, None]
-        with torch.backends.cudnn.flags(enabled=False):  # cuDNN rejects sizes that rendering an image needs
-            features = grid_sample(self.plane_coef, on_planes, align_corners=True)  # 3 x num_components x positions x 1
-        return features.sum(0).squeeze(-1).T.reshape(*in_tensor.shape[:-1], self.num_components)
+        return interpolate(self.features, positions.reshape(-1, 3)).reshape(*positions.shape[:-1], -1)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Take the checkpoint's size: that of the configuration may follow from images that are absent."""
+        saved = state_dict.get(f"{prefix}features")
+        if saved is not None and saved.shape != self.features.shape:
+            self.features.data = torch.empty_like(saved, device=self.features.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class MultiResolutionTriplanes(Encoding):
@@ -38,30 +55,20 @@ class MultiResolutionTriplanes(Encoding):
 
     def __init__(self, resolutions: Sequence[int], channels: int, initial_scale: float):
         super().__init__(in_dim=3)
-        self.levels = nn.ModuleList(
-            Triplane(resolution, channels, init_scale=initial_scale) for resolution in resolutions
-        )
+        self.levels = nn.ModuleList(Triplane(resolution, channels, initial_scale) for resolution in resolutions)
         self.channels = channels
 
     def get_out_dim(self) -> int:
         """Features per position."""
         return self.channels * len(self.levels)
 
-    def planes(self) -> list[Float[Tensor, "3 channels _side _side"]]:
+    def planes(self) -> list[Planes]:
         """The features of every level, from coarse to fine."""
-        return [cast(Tensor, level.plane_coef) for level in self.levels]
+        return [cast(Tensor, level.features) for level in self.levels]
 
     def forward(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch out_dim"]:
         """Features at positions in the unit cube [0, 1]^3."""
         return torch.cat([level(2 * positions - 1) for level in self.levels], dim=-1)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        """Take the checkpoint's resolutions: those of the configuration may follow from images that are absent."""
-        for index, plane in enumerate(self.planes()):
-            saved = state_dict.get(f"{prefix}levels.{index}.plane_coef")
-            if saved is not None and saved.shape != plane.shape:
-                plane.data = torch.empty_like(saved, device=plane.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def optimizer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters with an optimizer of their own, by the optimizer's name."""
@@ -80,11 +87,7 @@ class MultiResolutionTriplanes(Encoding):
 
     def total_variation(self) -> Float[Tensor, ""]:
         """Sum over levels of the mean squared difference of neighbouring grid points, along both axes of a plane."""
-        variations = (
-            mse_loss(plane[:, :, 1:], plane[:, :, :-1]) + mse_loss(plane[..., 1:], plane[..., :-1])
-            for plane in self.planes()
-        )
-        return cast(Tensor, sum(variations))
+        return cast(Tensor, sum(total_variation(plane) for plane in self.planes()))
 
 
 class PlaneDensityField(HashMLPDensityField):

@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, Sampler
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
@@ -104,6 +106,22 @@ class SemanticModel(Model):
                 elif isinstance(sampler, Sampler) and sampler.num_samples is not None:
                     stack.enter_context(replaced(sampler, "num_samples", _part(fraction, sampler.num_samples)))
             yield
+
+    def may_hit(self, rays: RayBundle) -> Bool[Tensor, "num_rays"] | None:
+        """Whether rays may hit something, or None if this is not known. The others show `background` alone.
+
+        At least one ray is named.
+
+        Args:
+            rays: flat, of one view.
+        """
+        return None
+
+    @property
+    def background(self) -> Float[Tensor, "3"]:
+        """RGB in [0, 1] of a ray that hits nothing."""
+        nothing = torch.zeros(1, 1, 3, device=self.device)
+        return self.renderer_rgb(rgb=nothing, weights=nothing[..., :1])[0]
 
     @property
     def shows_whole_scene(self) -> bool:

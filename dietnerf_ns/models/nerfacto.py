@@ -33,6 +33,7 @@ from dietnerf_ns.models.agreement import (
     planes_around,
 )
 from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.empty_rays import EmptyRaySkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import BLENDER_PLANES, BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
@@ -145,7 +146,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         self.__dict__.update(state)
 
 
-class DietNeRFModel(SemanticModel, NerfactoModel):
+class DietNeRFModel(EmptyRaySkipping, SemanticModel, NerfactoModel):
     """nerfacto with few-shot defaults.
 
     Args:

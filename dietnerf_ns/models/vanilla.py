@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from nerfstudio.model_components.scene_colliders import NearFarCollider
+from nerfstudio.models import vanilla_nerf
 from nerfstudio.models.vanilla_nerf import NeRFModel, VanillaModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
@@ -25,8 +27,8 @@ from dietnerf_ns.models.agreement import (
 from dietnerf_ns.models.base import Render, SemanticModel
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import object_seen_by
-from dietnerf_ns.utils.compat import lpips_replaced_by
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
+from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 
 PLANE_FLAGS = "--pipeline.model.collider-params near_plane {:g} far_plane {:g}"
 
@@ -50,6 +52,10 @@ class DietVanillaModelConfig(VanillaModelConfig):
     _target: type = field(default_factory=lambda: DietVanillaModel)
     semantic_renders: Literal["coarse", "fine", "both"] = "both"
     """Renders that the semantic loss compares: both as in the paper, or one to save memory."""
+    network_layers: int = 8
+    """Layers of each of the two networks; half of them come before the skip connection."""
+    network_width: int = 256
+    """Channels of a layer; the layer of the colour has half."""
 
 
 class DietVanillaModel(SemanticModel, NeRFModel):
@@ -73,8 +79,26 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         return [(outputs[f"rgb_{name}"], outputs[f"accumulation_{name}"]) for name in names]
 
     def populate_modules(self) -> None:
-        """Build nerfstudio's vanilla NeRF with the paper's encoding; the near plane also holds in evaluation."""
-        with lpips_replaced_by(LazyLPIPS):
+        """Build nerfstudio's vanilla NeRF with the paper's encoding; the near plane also holds in evaluation.
+
+        Raises:
+            SettingError: networks without layers or channels.
+        """
+        with flags_under("--pipeline.model."):
+            limits = {
+                "network_layers": (self.config.network_layers >= 2, "at least 2"),
+                "network_width": (self.config.network_width >= 2, "at least 2"),
+            }
+            check_limits(self.config, limits)
+        layers, width = self.config.network_layers, self.config.network_width
+        network = partial(
+            NeRFField,
+            base_mlp_num_layers=layers,
+            base_mlp_layer_width=width,
+            head_mlp_layer_width=width // 2,
+            skip_connections=(layers // 2,),
+        )
+        with lpips_replaced_by(LazyLPIPS), replaced(vanilla_nerf, "NeRFField", network):
             super().populate_modules()
         self.collider.reset_near_plane = False
         self._check_against_photos()

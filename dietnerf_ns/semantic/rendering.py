@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -107,7 +108,8 @@ def render_view(
         size: the view's (height, width).
         rays_per_chunk: number of rays rendered at once; with `recompute` memory grows with it and not with the size.
         recompute: keep no activations and render again in the backward pass (paper: "dropping intermediate
-            activations"); without it every activation of the view is kept.
+            activations"), unless all rays that may hit something fit in one chunk; without it every activation of the
+            view is kept.
         sample_fraction: number of samples along a ray relative to a training ray.
 
     Returns:
@@ -117,10 +119,16 @@ def render_view(
         UserError: the model has no such outputs.
     """
     render = _ray_renderer(model, rays.origins.device.type, sample_fraction)
-    if recompute:
-        colours = _Recomputed.apply(render, rays, rays_per_chunk, *model.gradient_inputs())
+    hit = model.may_hit(rays)
+    chosen = None if hit is None else hit.nonzero()[:, 0]
+    seen = rays if chosen is None else rays[chosen]
+    if recompute and len(seen) > rays_per_chunk:
+        colours = cast(Tensor, _Recomputed.apply(render, seen, rays_per_chunk, *model.gradient_inputs()))
     else:
-        colours, _ = _in_chunks(render, rays, rays_per_chunk)
+        colours, _ = _in_chunks(render, seen, rays_per_chunk)
+    if chosen is not None:
+        empty = model.background.to(colours).expand(len(rays), colours.shape[1], 3)
+        colours = empty.index_copy(0, chosen, colours)
     return colours.reshape(*size, -1, 3).permute(2, 3, 0, 1).float()
 
 

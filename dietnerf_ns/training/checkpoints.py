@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dietnerf_ns.data import capture, datamanager, pixel_samplers
+from dietnerf_ns.fields.interpolation import channels_last
 from dietnerf_ns.fields.surroundings import CubeContraction
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.implementation import implementation_of
@@ -20,6 +22,7 @@ from dietnerf_ns.utils.errors import UserError
 
 EXTRA_STATE = "_model._extra_state"
 OWN_EXTRA_STATE = "_extra_state"
+PLANE_DIMENSIONS = 4
 CUBE_CENTER = "_model.field.spatial_distortion.center"
 
 
@@ -74,6 +77,24 @@ def model_for(checkpoint: Mapping[str, Any], model: SemanticModel, *, opens_phot
     if settings or metadata.get(capture.CAPTURE) is not views:
         return model.rebuild(metadata=metadata, **settings)
     return model
+
+
+def with_current_planes(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """A pipeline's state with feature planes as they are kept now. Versions up to 0.2 had the channels first."""
+    old = ".plane_coef"
+    return {
+        name.replace(old, ".features"): channels_last(value) if name.endswith(old) else value
+        for name, value in checkpoint.items()
+    }
+
+
+def order_moments(optimizers: Optimizers) -> None:
+    """Bring what optimizers keep of planes into the order of the planes; see `with_current_planes`."""
+    for optimizer in optimizers.optimizers.values():
+        for parameter, kept in optimizer.state.items():
+            for name, value in kept.items():
+                if value.ndim == parameter.ndim == PLANE_DIMENSIONS and value.shape != parameter.shape:
+                    kept[name] = channels_last(value)
 
 
 def _capture_state(extra_state: Mapping[str, Any]) -> Mapping[str, Any] | None:

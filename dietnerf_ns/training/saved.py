@@ -81,6 +81,11 @@ def damage_of(path: Path) -> str | None:
     return f"it lacks {', '.join(sorted(missing))}" if missing else None
 
 
+def step_of(path: Path) -> int:
+    """The step after which a readable checkpoint was saved."""
+    return int(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["step"])
+
+
 def check_resumable(load_dir: Path, load_step: int | None) -> None:
     """Refuse a folder to resume from in which nothing can be found, before anything is loaded.
 

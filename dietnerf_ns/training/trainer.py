@@ -6,10 +6,12 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -19,10 +21,15 @@ from rich.markup import escape
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from dietnerf_ns.training import atomic, saved
+from dietnerf_ns.training.checkpoints import order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
 from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching
+from dietnerf_ns.training.optimizers import fitted_to_run
 from dietnerf_ns.utils.compat import replaced, steps_of_run
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under, in_one_line, make_folder
+
+STEPS_PER_PIXEL = 12
+FEWEST_STEPS, MOST_STEPS = 1200, 6000
 
 
 @dataclass
@@ -30,6 +37,9 @@ class SafeTrainerConfig(TrainerConfig):
     """Configuration of a training that loses nothing: see `SafeTrainer`."""
 
     _target: type = field(default_factory=lambda: SafeTrainer)
+    max_num_iterations: int | None = None  # type: ignore[assignment]
+    """Number of training steps; all schedules last as long. When not given: 12 for each pixel along the shorter side of
+    the training images, at least 1200 and at most 6000."""
     chooses_checkpoint: ClassVar[bool] = True
     """Whether asking for the folder of checkpoints also chooses one in it, as everything but a trainer needs it."""
 
@@ -44,7 +54,8 @@ class SafeTrainerConfig(TrainerConfig):
 
     def _check(self) -> None:
         with flags_under("--"):
-            check_limits(self, {"max_num_iterations": (self.max_num_iterations >= 1, "at least 1")})
+            steps = self.max_num_iterations
+            check_limits(self, {"max_num_iterations": (steps is None or steps >= 1, "at least 1")})
         _check_device(self.machine.device_type)
         if self.machine.num_devices != 1 or self.machine.num_machines != 1:
             raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
@@ -135,10 +146,20 @@ class SafeTrainer(Trainer):
             ) from error
 
     def setup_optimizers(self) -> Optimizers:
-        """nerfstudio's optimizers, which leave out a step whose gradients are not finite."""
+        """nerfstudio's optimizers, whose schedules end with the run.
+
+        They leave out a step whose gradients are not finite.
+        """
+        if self.config.max_num_iterations is None:
+            photos = self.pipeline.datamanager.train_dataset
+            assert photos is not None
+            self.config.max_num_iterations = steps_for(photos.cameras)
         bad_steps = getattr(self.pipeline, "bad_steps", None) or BadSteps()
         self.bad_steps: BadSteps = bad_steps
-        optimizers = super().setup_optimizers()
+        first_step = 0 if self._checkpoint is None else saved.step_of(self._checkpoint) + 1
+        total_steps = first_step + self.config.max_num_iterations
+        with replaced(self.config, "optimizers", fitted_to_run(self.config.optimizers, total_steps)):
+            optimizers = super().setup_optimizers()
         step_some = optimizers.optimizer_scaler_step_some
 
         def step_if_finite(grad_scaler: GradScaler, param_groups: list[str]) -> None:
@@ -151,18 +172,25 @@ class SafeTrainer(Trainer):
         optimizers.optimizer_scaler_step_some = step_if_finite
         return optimizers
 
-    def _load_checkpoint(self) -> None:
-        load_dir, step = self.config.load_dir, self.config.load_step
-        if load_dir is not None:
-            saved.check_resumable(load_dir, step)
-            if step is None:
-                step = saved.newest_readable(load_dir)
-            saved.check_checkpoint(saved.checkpoint_of(load_dir, step), "--load-dir")
-        elif self.config.load_checkpoint is not None:
+    @cached_property
+    def _checkpoint(self) -> Path | None:
+        """The checkpoint that the run is resumed from."""
+        folder, step = self.config.load_dir, self.config.load_step
+        if folder is not None:
+            saved.check_resumable(folder, step)
+            path = saved.checkpoint_of(folder, saved.newest_readable(folder) if step is None else step)
+            saved.check_checkpoint(path, "--load-dir")
+            return path
+        if self.config.load_checkpoint is not None:
             saved.check_checkpoint(self.config.load_checkpoint, "--load-checkpoint")
+        return self.config.load_checkpoint
+
+    def _load_checkpoint(self) -> None:
+        step = None if self._checkpoint is None or self.config.load_dir is None else saved.step_of(self._checkpoint)
         try:
             with replaced(self.config, "load_step", step):
                 super()._load_checkpoint()
+            order_moments(self.optimizers)
         except (UserError, torch.OutOfMemoryError):
             raise
         except (LookupError, ValueError, RuntimeError) as error:
@@ -266,6 +294,14 @@ class SafeTrainer(Trainer):
             sys.argv, method=str(self.config.method_name), checkpoints=self.checkpoint_dir, steps_left=left
         )
         CONSOLE.print(f"Interrupted after step {steps[0]}. Go on with: {escape(command)}", soft_wrap=True)
+
+
+def steps_for(cameras: Cameras) -> int:
+    """The number of steps for photos of this size; says so."""
+    side = int(torch.minimum(cameras.width, cameras.height).min())
+    steps = min(max(STEPS_PER_PIXEL * side, FEWEST_STEPS), MOST_STEPS)
+    CONSOLE.print(f"Steps: {steps}, for photos of {side} pixels. Others: --max-num-iterations.")
+    return steps
 
 
 _setup_event_writer = writer.setup_event_writer

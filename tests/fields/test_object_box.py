@@ -1,5 +1,6 @@
 import pytest
 import torch
+from nerfstudio.cameras.rays import RayBundle
 
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.geometry.cameras import surround_one_object
@@ -127,3 +128,11 @@ def test_other_cameras_are_refused():
     assert not surround_one_object(pinhole_cameras(outwards))
     with pytest.raises(UserError, match="scene object"):
         ObjectBox.seen_by(cameras_side_by_side())
+
+
+def test_rays_that_miss_a_box_are_told_from_those_that_hit_it():
+    box = ObjectBox.of(torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    origins = torch.tensor([[0.0, 0.0, 4.0], [0.0, 2.0, 4.0], [0.999, 0.0, 4.0], [0.0, 0.0, 1000.0]])
+    directions = torch.tensor([[0.0, 0.0, -1.0]]).expand(4, 3)
+    rays = BoxCollider(box, 2.0, 6.0)(RayBundle(origins, directions, torch.ones(4, 1)))
+    assert BoxCollider.hit_by(rays).tolist() == [True, False, True, False]

@@ -7,7 +7,7 @@ from nerfstudio.data.scene_box import SceneBox
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.models.nerfacto import DietNeRFModel, DietNeRFModelConfig
 from dietnerf_ns.semantic.rendering import view_camera, view_rays
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 
@@ -37,6 +37,11 @@ def tiny_model(seed=0, **settings):
     }
     config = DietNeRFModelConfig(**(small | settings))
     return config.setup(scene_box=BOX, num_train_data=3, metadata={}, device="cpu")
+
+
+def sample_every_ray(monkeypatch):
+    """Rays that hit nothing get samples, too."""
+    monkeypatch.setattr(DietNeRFModel, "_can_skip", lambda self, rays: False)
 
 
 def rays_of_a_view(resolution=9):

@@ -254,18 +254,18 @@ def test_the_box_shrinks_to_the_silhouettes_in_the_photos(bounded, capsys):
 def test_the_finest_planes_have_a_grid_point_per_pixel():
     model = unbounded_model(cameras_side_by_side())  # 40 x 30 pixels
     assert isinstance(model.field.encoding, MultiResolutionTriplanes)
-    assert [level.resolution for level in model.field.encoding.levels] == [7, 15, 30]
+    assert [len(planes[0]) for planes in model.field.encoding.planes()] == [7, 15, 30]
     huge = cameras_side_by_side()
     huge.rescale_output_resolution(100)
-    assert unbounded_model(huge).field.encoding.levels[-1].resolution == 512
-    assert unbounded_model(huge, plane_resolution=64).field.encoding.levels[-1].resolution == 64
+    assert len(unbounded_model(huge).field.encoding.planes()[-1][0]) == 512
+    assert len(unbounded_model(huge, plane_resolution=64).field.encoding.planes()[-1][0]) == 64
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.0])
 def test_features_start_where_the_settings_say(scale):
     model = tiny_model(plane_initial_scale=scale, plane_resolution=64)
     planes = [*model.field.encoding.levels, *model.proposal_networks[0].mlp_base[0].levels]
-    assert [float(level.plane_coef.detach().std()) for level in planes] == pytest.approx([scale] * 2, rel=0.1)
+    assert [float(level.features.detach().std()) for level in planes] == pytest.approx([scale] * 2, rel=0.1)
 
 
 def test_evaluation_keeps_the_near_plane():

@@ -7,13 +7,14 @@ import pytest
 import torch
 import yaml
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 
 import dietnerf_ns.methods  # noqa: F401  registers the old paths
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler, ForegroundPixelSamplerConfig
 from dietnerf_ns.fields.object_box import ObjectBox
-from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete
+from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete, order_moments
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.scenes import as_transforms_json
 
@@ -61,6 +62,26 @@ def test_a_scene_with_surroundings_of_version_0_2_is_loaded_into_the_space_it_wa
     rendering.load_pipeline(state, step=0)
     assert type(rendering.model.field.spatial_distortion) is SceneContraction
     assert rendering.model.config.average_init_density == 0.01
+
+
+def test_planes_of_version_0_2_and_their_moments_are_brought_into_todays_order(tiny_pipeline_config):
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    planes = pipeline.model.field.encoding.levels[0].features
+    name = "_model.field.mlp_base.0.levels.0.features"
+    state = pipeline.state_dict()
+    in_image_order = {key: value.permute(0, 3, 1, 2) for key, value in state.items() if key.endswith(".features")}
+    old = {key.replace(".features", ".plane_coef"): in_image_order.get(key, value) for key, value in state.items()}
+    images = torch.randn(planes.permute(0, 3, 1, 2).shape)
+    old[name.replace(".features", ".plane_coef")] = images
+    pipeline.load_pipeline(old, step=0)
+    assert planes[1, 2, 3].tolist() == images[1, :, 2, 3].tolist()
+    optimizers = Optimizers({"fields": {"optimizer": AdamOptimizerConfig(), "scheduler": None}}, {"fields": [planes]})
+    moments = {"step": torch.tensor(3.0), "exp_avg": images, "exp_avg_sq": images.square()}
+    optimizers.optimizers["fields"].state[planes].update(moments)
+    order_moments(optimizers)
+    kept = optimizers.optimizers["fields"].state[planes]
+    assert torch.equal(kept["exp_avg"], planes.detach()) and torch.equal(kept["exp_avg_sq"], planes.detach().square())
+    assert kept["step"] == 3
 
 
 def test_an_incomplete_checkpoint_is_refused_in_one_line():

@@ -12,6 +12,7 @@ from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
 from dietnerf_ns.training import saved, trainer
 from dietnerf_ns.training.nonfinite import BadSteps
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.commands import in_this_process
 
 SMALL = ["--machine.device-type", "cpu", "--vis", "tensorboard", "--timestamp", "run", "--experiment-name", "e"]
@@ -42,6 +43,42 @@ def failing_writes(monkeypatch, *steps):
         write(state, path)
 
     monkeypatch.setattr(saved, "write", write_or_fail)
+
+
+def learning_rates(monkeypatch):
+    """Learning rates of the field at the steps that are trained, by step."""
+    rates, iterate = {}, Trainer.train_iteration
+
+    def noting(self, step):
+        rates[step] = self.optimizers.optimizers["fields"].param_groups[0]["lr"]
+        return iterate(self, step)
+
+    monkeypatch.setattr(Trainer, "train_iteration", noting)
+    return rates
+
+
+def test_schedules_last_as_long_as_the_run_also_when_it_is_resumed(tmp_path, monkeypatch):
+    rates = learning_rates(monkeypatch)
+    train(tmp_path, steps=8)
+    first = [rates[step] for step in range(8)]
+    assert first == pytest.approx([0.04 * (1.2e-3 / 0.04) ** (step / 8) for step in range(8)])
+    train(tmp_path, "--steps-per-save", 3, "--timestamp", "b", "--save-only-latest-checkpoint", "False", steps=8)
+    rates.clear()
+    train(tmp_path, "--load-dir", "outputs/e/dietnerf-tiny/b/nerfstudio_models", "--load-step", 3, steps=4)
+    assert [rates[step] for step in range(4, 8)] == pytest.approx(first[4:])
+
+
+@pytest.mark.parametrize(("side", "steps"), [(50, 1200), (128, 1536), (400, 4800), (1080, 6000)])
+def test_larger_photos_get_more_steps_unless_a_number_is_given(side, steps, capsys):
+    cameras = pinhole_cameras(ring_of_poses(2), width=2 * side, height=side)
+    assert trainer.steps_for(cameras) == steps
+    assert f"Steps: {steps}, for photos of {side} pixels." in capsys.readouterr().out
+
+
+def test_a_schedule_that_is_given_is_kept(tmp_path, monkeypatch):
+    rates = learning_rates(monkeypatch)
+    train(tmp_path, "--optimizers.fields.scheduler.max-steps", 2, steps=4)
+    assert rates[3] == pytest.approx(1.2e-3) and rates[1] == pytest.approx(0.04 * (1.2e-3 / 0.04) ** 0.5)
 
 
 def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, monkeypatch):
@@ -91,7 +128,7 @@ def test_steps_that_are_not_finite_change_nothing_and_training_stops_at_the_limi
 
     def with_nan(self, *arguments):
         step = len(weights)
-        weights[step] = self.field.mlp_base[0].levels[0].plane_coef.detach().clone()
+        weights[step] = self.field.mlp_base[0].levels[0].features.detach().clone()
         losses = loss(self, *arguments)
         return losses | {"rgb_loss": losses["rgb_loss"] * float("nan")} if step in bad else losses
 
@@ -165,6 +202,6 @@ def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp
     assert "The checkpoint's box counts, " in other.stdout
     larger = train(tmp_path, *load, "--pipeline.model.plane-resolution", 30, "--timestamp", "c", steps=1)
     assert "parts of the model have the checkpoint's size" in larger.stdout
-    assert "plane_coef: (3, 16, 25, 25) instead of (3, 16, 30, 30)." in larger.stdout
+    assert "features: (3, 25, 25, 16) instead of (3, 30, 30, 16)." in larger.stdout
     wider = train(tmp_path, *load, "--pipeline.model.hidden-dim", 24, "--timestamp", "d", check=False)
     assert wider.returncode == 1 and "differ in size, such as " in wider.stdout.splitlines()[-1]

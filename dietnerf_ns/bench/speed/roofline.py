@@ -171,6 +171,9 @@ def operations_per_ray(model: Model, *, backward: bool) -> float:
         directions=directions,
         pixel_area=torch.full((COUNTED_RAYS, 1), 1e-4),
         camera_indices=torch.zeros(COUNTED_RAYS, 1, dtype=torch.long),
+        # Rays with ends of their own get samples wherever they are.
+        nears=torch.ones(COUNTED_RAYS, 1),
+        fars=torch.full((COUNTED_RAYS, 1), 2.0),
     )
     with OperationCounter() as counter, torch.set_grad_enabled(backward):
         outputs = model(rays)

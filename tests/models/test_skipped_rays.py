@@ -1,0 +1,126 @@
+"""Rays that hit nothing get no samples, and images and losses are the same without them."""
+
+import pytest
+import torch
+from nerfstudio.data.scene_box import OrientedBox
+
+from dietnerf_ns.fields.object_box import BoxCollider
+from dietnerf_ns.semantic.rendering import render_view
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
+from tests.helpers.models import rays_of_a_view, sample_every_ray, tiny_model
+
+
+def model_of_a_ball(**settings):
+    """A model whose proposal and field see a dense ball in a large empty box."""
+    model = tiny_model(num_proposal_samples_per_ray=(64,), num_nerf_samples_per_ray=24, **settings)
+    for network in (model.proposal_networks[0], model.field):
+        real_density = network.get_density
+
+        def density_of_a_ball(samples, real_density=real_density):
+            density, features = real_density(samples)
+            inside = samples.frustums.get_positions().norm(dim=-1, keepdim=True) < 0.5
+            return 30 * inside + 0 * density, features
+
+        network.get_density = density_of_a_ball
+    return model
+
+
+def image_of(model, width=64):
+    camera = pinhole_cameras(ring_of_poses(5)[2:3], width=width, height=width, focal=width * 1.2)[0:1]
+    return model.eval().get_outputs_for_camera(camera)
+
+
+def count_rays(model):
+    counts = []
+    real_outputs = model.get_outputs
+    model.get_outputs = lambda rays: counts.append(len(rays)) or real_outputs(rays)
+    return counts
+
+
+def test_an_image_is_the_same_without_the_rays_that_hit_nothing(monkeypatch):
+    model = model_of_a_ball()
+    counts = count_rays(model)
+    skipping, sampled = image_of(model), sum(counts)
+    sample_every_ray(monkeypatch)
+    monkeypatch.setattr(
+        type(model.field), "colors_visible_only", property(lambda self: False, lambda self, value: None)
+    )
+    everything = image_of(model)
+    assert skipping.keys() == everything.keys()
+    assert 0.02 < float((everything["accumulation"] > 0.5).float().mean()) < 0.3
+    assert sampled < 0.4 * 64 * 64
+    for name in ("rgb", "accumulation"):
+        assert skipping[name].shape == everything[name].shape
+        assert float((skipping[name] - everything[name]).abs().max()) < 1 / 255
+    seen = everything["accumulation"] > 0.5
+    assert torch.allclose(skipping["depth"][seen], everything["depth"][seen])
+
+
+def test_a_semantic_view_is_the_same_without_the_rays_that_hit_nothing(monkeypatch):
+    model = model_of_a_ball().train()
+    rays, size = rays_of_a_view(24)
+    images, gradients = [], []
+    for every_ray in (False, True):
+        if every_ray:
+            sample_every_ray(monkeypatch)
+        image = render_view(model, rays, size, recompute=False)
+        model.zero_grad()
+        (image * torch.linspace(0, 1, image.numel()).reshape(image.shape)).sum().backward()
+        images.append(image.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.field.parameters() if p.grad is not None]))
+    assert float((images[0] - images[1]).abs().max()) < 1 / 255 and images[0].std() > 0.01
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 0.01
+
+
+def test_a_view_past_everything_shows_the_background():
+    model = model_of_a_ball().train()
+    rays, size = rays_of_a_view()
+    rays.directions = -rays.directions
+    image = render_view(model, rays, size)
+    assert torch.allclose(image, torch.ones_like(image), atol=1e-6)
+
+
+def test_rays_that_miss_the_box_are_background_in_training_and_count_in_the_loss():
+    model = tiny_model(average_init_density=30.0).train()
+    rays, _ = rays_of_a_view(16)
+    counts = count_rays(model)
+    outputs = model(rays)
+    hit = BoxCollider.hit_by(model.collider(rays_of_a_view(16)[0]))
+    assert 0 < counts[0] == int(hit.sum()) < len(rays)
+    assert outputs["rgb"].shape == (len(rays), 3) and torch.equal(
+        outputs["rgb"][~hit], torch.ones(int((~hit).sum()), 3)
+    )
+    assert outputs["accumulation"][~hit].abs().max() == 0 < outputs["accumulation"][hit].max()
+    photo = torch.rand(len(rays), 3)
+    losses = model.get_loss_dict(outputs, {"image": photo}, model.get_metrics_dict(outputs, {"image": photo}))
+    assert float(losses["rgb_loss"].detach()) == pytest.approx(float((outputs["rgb"] - photo).square().mean().detach()))
+
+
+@pytest.mark.parametrize("settings", [{"background_color": "last_sample"}, {"fit_box": False}])
+def test_every_ray_is_sampled_where_what_it_misses_has_no_known_colour(settings):
+    model = tiny_model(**settings)
+    rays, _ = rays_of_a_view()
+    assert model.may_hit(rays) is None
+    counts = count_rays(model)
+    model(rays)
+    assert counts == [len(rays)]
+
+
+def test_a_crop_of_the_viewer_limits_the_rays_itself():
+    model = model_of_a_ball().eval()
+    camera = pinhole_cameras(ring_of_poses(5)[2:3], width=32, height=32, focal=40.0)[0:1]
+    beside = OrientedBox.from_params((1.2, 0.0, 0.0), (0.0, 0.0, 0.0), (0.2, 0.2, 0.2))
+    assert model.get_outputs_for_camera(camera, obb_box=beside)["accumulation"].max() < 0.01
+    around = OrientedBox.from_params((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.2, 1.2, 1.2))
+    assert model.get_outputs_for_camera(camera, obb_box=around)["accumulation"].max() > 0.9
+
+
+def test_the_grid_is_computed_anew_when_the_density_has_changed():
+    model = tiny_model(average_init_density=30.0)
+    rays, _ = rays_of_a_view()
+    assert model.may_hit(rays).sum() > 1
+    with torch.no_grad():
+        for parameter in model.proposal_networks[0].mlp_base[1].parameters():
+            parameter.fill_(0)
+        model.proposal_networks[0].mlp_base[1].layers[-1].bias.fill_(-30)
+    assert model.may_hit(rays).sum() == 1, "one at least, because nerfstudio cannot render nothing"
