@@ -56,6 +56,11 @@ class Capture:
         """The capture that the datamanager put into a dataset's metadata, or None if there is none."""
         return metadata.get(CAPTURE)
 
+    @property
+    def shorter_side(self) -> int:
+        """Of the smallest photo, in pixels."""
+        return int(torch.minimum(self.cameras.width, self.cameras.height).min())
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain numbers that `torch.load` reads safely."""
         return {"background": None if self.background is None else self.background.tolist()}

@@ -14,6 +14,7 @@ from torch import Tensor
 from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.data.foreground import TOLERANCE
 from dietnerf_ns.fields.object_box import ObjectBox
+from dietnerf_ns.models.scene import BLENDER_PLANES, SceneSetup
 from dietnerf_ns.utils.errors import UserError
 
 Planes = tuple[float, float]
@@ -25,6 +26,50 @@ MIDDLE = 0.5
 """Planes that cut into the ellipsoid reduced by this cut into the object."""
 NEAR, FAR = 0.5, 1.5
 """Planes in units of the cameras' distance from a box's centre; 2 and 6 for the cameras of NeRF-Synthetic scenes."""
+
+
+def agreed_planes(given: Planes, scene: SceneSetup, capture: Capture, *, is_blender_data: bool) -> Planes:
+    """The planes that are used: those that are set, or planes that fit, in a scene with another unit of length.
+
+    Args:
+        given: the planes that are set.
+        scene: how the scene is modelled.
+        capture: the photos, which have been opened.
+        is_blender_data: whether space is bounded by nerfstudio's box of NeRF-Synthetic scenes.
+
+    Raises:
+        UserError: no photo shows anything of the object between the planes.
+    """
+    box = scene.object_box
+    if box is None:
+        return given
+    is_preset = given == BLENDER_PLANES and is_blender_data
+    planes = planes_around(box, capture.cameras, given) if scene.is_bounded and is_preset else given
+    if planes != given:
+        CONSOLE.print(
+            f"[yellow]Near plane {planes[0]:.3g} and far plane {planes[1]:.3g}, from the cameras: the object does not "
+            f"lie between {given[0]:g} and {given[1]:g}. The scene has another unit of length.[/yellow]"
+        )
+    elif not is_preset:
+        check_planes(box, capture.cameras, given, is_fitted=scene.has_silhouettes)
+    return planes
+
+
+def agreed_background(color: str, capture: Capture, *, is_given: bool) -> Float[Tensor, "3"] | None:
+    """The photos' background if the colour that is set is not theirs, RGB in [0, 1]; None to leave what is set.
+
+    Args:
+        color: a setting of nerfstudio's models.
+        capture: the photos of a scene without anything behind the object.
+        is_given: whether a user has set it; says so if it is not used.
+    """
+    if not capture.photos_opened:
+        return None
+    if is_given:
+        if is_photos_background(color, capture):
+            return None
+        CONSOLE.print(f"[yellow]{background_of_photos(color, capture)} and is used. {TRANSPARENCY_HINT}[/yellow]")
+    return capture.background
 
 
 def planes_around(box: ObjectBox, cameras: Cameras, planes: Planes) -> Planes:

@@ -88,23 +88,23 @@ class SemanticModel(Model):
         return self.renderer_rgb.blend_background(image)
 
     @contextlib.contextmanager
-    def fewer_samples(self, fraction: float) -> Iterator[None]:
-        """Inside, rays have a fraction of their samples, at least one of each kind.
+    def scaled_samples(self, factor: float) -> Iterator[None]:
+        """Inside, rays have so many times their samples, at least one of each kind.
 
         Scales nerfstudio's samplers that have a fixed number of samples, those of proposal networks included.
 
         Args:
-            fraction: above 0 and at most 1.
+            factor: above 0.
         """
         with contextlib.ExitStack() as stack:
             for sampler in self.modules():
                 if isinstance(sampler, ProposalNetworkSampler):
-                    proposals = tuple(_part(fraction, count) for count in sampler.num_proposal_samples_per_ray)
-                    samples = _part(fraction, sampler.num_nerf_samples_per_ray)
+                    proposals = tuple(_scaled(factor, count) for count in sampler.num_proposal_samples_per_ray)
+                    samples = _scaled(factor, sampler.num_nerf_samples_per_ray)
                     stack.enter_context(replaced(sampler, "num_proposal_samples_per_ray", proposals))
                     stack.enter_context(replaced(sampler, "num_nerf_samples_per_ray", samples))
                 elif isinstance(sampler, Sampler) and sampler.num_samples is not None:
-                    stack.enter_context(replaced(sampler, "num_samples", _part(fraction, sampler.num_samples)))
+                    stack.enter_context(replaced(sampler, "num_samples", _scaled(factor, sampler.num_samples)))
             yield
 
     def may_hit(self, rays: RayBundle) -> Bool[Tensor, "num_rays"] | None:
@@ -179,8 +179,8 @@ class SemanticModel(Model):
         return missing_metrics(self)
 
 
-def _part(fraction: float, count: int) -> int:
-    return max(1, round(fraction * count))
+def _scaled(factor: float, count: int) -> int:
+    return max(1, round(factor * count))
 
 
 def trainable_with_semantic_loss(config: ModelConfig) -> ModelConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
     they are also those that pass only through space that the last proposal network leaves empty.
     """
 
+    config: Any
     field: EncodedField
     _grid: tuple[tuple[int, ...], OccupancyGrid] | None = None
 
@@ -59,10 +61,16 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
             return {name: output.flatten(0, 1) for name, output in render(rays.reshape((1, len(rays)))).items()}
 
         hit = self.may_hit(rays)
-        with replaced(self.field, "colors_visible_only", True):
+        with self.only_visible_colors(), self.scaled_samples(self.config.image_sample_factor):
             outputs = render_flat(rays) if hit is None else self._render_those(hit, self.collider(rays), render_flat)
         shape, origins = camera_ray_bundle.shape, camera_ray_bundle.origins
         return {name: output.view(*shape, -1).to(origins) for name, output in outputs.items()}
+
+    @contextlib.contextmanager
+    def only_visible_colors(self) -> Iterator[None]:
+        """Inside, colours that cannot be seen are not computed."""
+        with replaced(self.field, "colors_visible_only", True):
+            yield
 
     def _can_skip(self, rays: RayBundle) -> bool:
         """Whether a ray that misses the object's box has a colour that needs no sample.

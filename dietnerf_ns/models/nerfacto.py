@@ -24,25 +24,20 @@ from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.generated_planes import GeneratedTriplanes
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
-from dietnerf_ns.models.agreement import (
-    TRANSPARENCY_HINT,
-    Planes,
-    background_of_photos,
-    check_planes,
-    is_photos_background,
-    planes_around,
-)
+from dietnerf_ns.models.agreement import Planes, agreed_background, agreed_planes
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.empty_rays import EmptyRaySkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
+from dietnerf_ns.models.members import AveragedMembers
 from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
-from dietnerf_ns.models.scene import BLENDER_PLANES, BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
+from dietnerf_ns.models.scene import BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
 from dietnerf_ns.utils.compat import lpips_replaced_by, steps_of_run
 from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
 
 FLAGS = "--pipeline.model."
 MAX_PLANE_RESOLUTION = 512
 PROPOSAL_PLANE_RESOLUTION = 32
+MIN_SIDE_OF_TWO_MEMBERS = 200
 COARSE_TO_FINE_ON_PLANES = 1 / 3
 NOT_GIVEN = (None, "auto")
 DEFAULTS = {
@@ -80,6 +75,12 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     coarse_to_fine: float | None = None
     """Part of the run over which the finer levels of the planes or the hash grid are enabled one after the other; 0
     enables all from the start. When not given: a third on planes, 0 on the hash grid, where it is harmful."""
+    image_sample_factor: float = 1.0
+    """Number of samples along a ray of an image (evaluation, viewer, turntable) relative to a training ray. More find
+    thin parts that the fewer samples of a training ray find only now and then."""
+    members: int | Literal["auto"] = 1
+    """Number of independently initialised fields that are trained together and whose renders are averaged. Two take
+    twice the time. auto: 2 for photos with at least 200 pixels along the shorter side, otherwise 1."""
     scene: Literal["auto", "object", "around", "front-facing", "inside-out"] = "auto"
     """What the cameras see. object: one object without surroundings; a box is fitted to the cameras and to the
     silhouettes in the photos, and the background is that of the photos. around: an object with its surroundings; a cube
@@ -146,7 +147,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         self.__dict__.update(state)
 
 
-class DietNeRFModel(EmptyRaySkipping, SemanticModel, NerfactoModel):
+class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
     """nerfacto with few-shot defaults.
 
     Args:
@@ -216,19 +217,10 @@ class DietNeRFModel(EmptyRaySkipping, SemanticModel, NerfactoModel):
 
     def _in_agreement(self, config: DietNeRFModelConfig, scene: SceneSetup) -> DietNeRFModelConfig:
         """The complete configuration, with near and far planes between which the object lies."""
-        box, capture = scene.object_box, self.capture
-        if box is None or capture is None or not capture.photos_opened:
+        capture, given = self.capture, cast(Planes, (config.near_plane, config.far_plane))
+        if capture is None or not capture.photos_opened:
             return config
-        planes = given = cast(Planes, (config.near_plane, config.far_plane))
-        if scene.is_bounded and given == BLENDER_PLANES and config.disable_scene_contraction:
-            planes = planes_around(box, capture.cameras, given)
-        if planes != given:
-            CONSOLE.print(
-                f"[yellow]Near plane {planes[0]:.3g} and far plane {planes[1]:.3g}, from the cameras: the object does "
-                f"not lie between {given[0]:g} and {given[1]:g}. The scene has another unit of length.[/yellow]"
-            )
-        elif given != BLENDER_PLANES or not config.disable_scene_contraction:
-            check_planes(box, capture.cameras, given, is_fitted=scene.has_silhouettes)
+        planes = agreed_planes(given, scene, capture, is_blender_data=bool(config.disable_scene_contraction))
         density = cast(float, config.average_init_density)
         if density == BLENDER_PRESET["average_init_density"]:
             density = density * given[1] / planes[1]  # per unit of length
@@ -236,15 +228,10 @@ class DietNeRFModel(EmptyRaySkipping, SemanticModel, NerfactoModel):
 
     def _background(self, scene: SceneSetup) -> Float[Tensor, "3"] | None:
         """RGB in [0, 1] in place of the background colour that is set, or None to leave that."""
-        capture, color = self.capture, self.config.background_color
-        if scene.background is not None or capture is None or not scene.is_bounded or not capture.photos_opened:
+        if scene.background is not None or self.capture is None or not scene.is_bounded:
             return scene.background
-        if self._given_config.background_color in NOT_GIVEN:
-            return capture.background
-        if is_photos_background(color, capture):
-            return None
-        CONSOLE.print(f"[yellow]{background_of_photos(color, capture)} and is used. {TRANSPARENCY_HINT}[/yellow]")
-        return capture.background
+        is_given = self._given_config.background_color not in NOT_GIVEN
+        return agreed_background(self.config.background_color, self.capture, is_given=is_given)
 
     def _replace_field(self) -> None:
         on_hash = self.config.field == "hash"
@@ -291,8 +278,7 @@ class DietNeRFModel(EmptyRaySkipping, SemanticModel, NerfactoModel):
             return self.config.plane_resolution
         if self.capture is None:
             raise SettingError("plane_resolution", None, "must be given, because the training images are not known.")
-        cameras = self.capture.cameras
-        return min(int(torch.minimum(cameras.width, cameras.height).min()), MAX_PLANE_RESOLUTION)
+        return min(self.capture.shorter_side, MAX_PLANE_RESOLUTION)
 
     def _replace_proposal_networks(self) -> None:
         if self.config.predict_normals:
@@ -419,9 +405,34 @@ class DietNeRFModel(EmptyRaySkipping, SemanticModel, NerfactoModel):
             self.renderer_rgb.background_color = torch.tensor(state["background"])
 
 
+class DietNeRFModel(AveragedMembers, DietNeRFMember):
+    """One `DietNeRFMember`, or the mean of several.
+
+    Args:
+        config: see `DietNeRFModelConfig`; `NerfactoModelConfig` for the rest.
+    """
+
+    def populate_modules(self) -> None:
+        """Build this member, and the others like it.
+
+        Raises:
+            UserError: settings that cannot work.
+        """
+        super().populate_modules()
+        self.add_members(self._number_of_members())
+
+    def _number_of_members(self) -> int:
+        if self.config.members != "auto":
+            return self.config.members
+        is_large = self.capture is not None and self.capture.shorter_side >= MIN_SIDE_OF_TWO_MEMBERS
+        return 2 if is_large else 1
+
+
 def _check(config: DietNeRFModelConfig) -> None:
     at_least_two = "at least 2 grid points"
     limits = {
+        "image_sample_factor": (config.image_sample_factor > 0, "above 0"),
+        "members": (config.members == "auto" or config.members >= 1, "at least 1"),
         "plane_resolution": (config.plane_resolution is None or config.plane_resolution >= 2, at_least_two),
         "plane_levels": (config.plane_levels >= 1, "at least 1"),
         "plane_channels": (config.plane_channels >= 1, "at least 1"),

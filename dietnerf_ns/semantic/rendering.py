@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler
 from nerfstudio.models.base_model import Model
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
@@ -79,15 +80,15 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     In evaluation mode nerfstudio's models ignore the camera optimizer, use the average appearance and sample without
     noise. The proposal sampler counts forward passes to schedule its own updates; its count is restored.
     """
-    sampler = getattr(model, "proposal_sampler", None)
-    count = getattr(sampler, "_steps_since_update", None)
+    samplers = [module for module in model.modules() if isinstance(module, ProposalNetworkSampler)]
+    counts = [sampler._steps_since_update for sampler in samplers]
     was_training = model.training
     model.eval()
     try:
         yield
     finally:
         model.train(was_training)
-        if sampler is not None and count is not None:
+        for sampler, count in zip(samplers, counts, strict=True):
             sampler._steps_since_update = count
 
 
@@ -141,7 +142,7 @@ def _ray_renderer(model: SemanticModel, device_type: str, sample_fraction: float
     }
 
     def render(rays: RayBundle) -> tuple[Tensor, Tensor]:
-        with evaluation_mode(model), model.fewer_samples(sample_fraction), torch.autocast(device_type, **precision):
+        with evaluation_mode(model), model.scaled_samples(sample_fraction), torch.autocast(device_type, **precision):
             outputs = model(rays)
         try:
             colours, opacities = zip(*model.semantic_renders(outputs), strict=True)

@@ -53,8 +53,8 @@ def model_for(checkpoint: Mapping[str, Any], model: SemanticModel, *, opens_phot
     """The model that a checkpoint belongs to, as far as a model depends on the machine and on the photos.
 
     Rendering opens no photos: the background that they have in common comes with the checkpoint. What was trained
-    without tinycudann is rendered without it. And until version 0.2 scenes with surroundings were trained in nerfacto's
-    contraction.
+    without tinycudann is rendered without it. The number of members is the checkpoint's. And until version 0.2 scenes
+    with surroundings were trained in nerfacto's contraction.
 
     Args:
         checkpoint: the pipeline's state.
@@ -74,9 +74,17 @@ def model_for(checkpoint: Mapping[str, Any], model: SemanticModel, *, opens_phot
         settings["implementation"] = "torch"
     if isinstance(model.field.spatial_distortion, CubeContraction) and CUBE_CENTER not in checkpoint:
         settings["scene"] = "inside-out"
+    if (members := members_in(checkpoint)) != 1 + len(model.other_members):
+        settings["members"] = members
     if settings or metadata.get(capture.CAPTURE) is not views:
         return model.rebuild(metadata=metadata, **settings)
     return model
+
+
+def members_in(checkpoint: Mapping[str, Any]) -> int:
+    """Number of members of the model in a checkpoint, the pipeline's state."""
+    numbers = (re.match(r"_model\.other_members\.(\d+)\.", name) for name in checkpoint)
+    return 1 + max((int(match[1]) + 1 for match in numbers if match), default=0)
 
 
 def with_current_planes(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -205,3 +205,19 @@ def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp
     assert "features: (3, 25, 25, 16) instead of (3, 30, 30, 16)." in larger.stdout
     wider = train(tmp_path, *load, "--pipeline.model.hidden-dim", 24, "--timestamp", "d", check=False)
     assert wider.returncode == 1 and "differ in size, such as " in wider.stdout.splitlines()[-1]
+
+
+def test_members_are_trained_and_resumed_together(tmp_path):
+    train(tmp_path, "--pipeline.model.members", 2, semantic=True, steps=6)
+    file = saved.checkpoint_of(tmp_path / RUN / "nerfstudio_models", 5)
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    name = "field.mlp_base.1.weights"
+    weights = [state["pipeline"][f"_model.{place}{name}"] for place in ("", "other_members.0.")]
+    assert torch.equal(*weights) and weights[0][0] == 1, "one schedule for both"
+    moments = state["optimizers"]["fields"]["state"]
+    assert len(moments) == len(state["optimizers"]["fields"]["param_groups"][0]["params"])
+    assert all(float(moment["exp_avg"].abs().sum()) > 0 for moment in moments.values()), "all of them get gradients"
+    resumed = train(tmp_path, "--pipeline.model.members", 2, "--load-dir", file.parent, steps=2)
+    assert "Steps" not in resumed.stdout and checkpoints(tmp_path) == [7]
+    refused = train(tmp_path, "--pipeline.model.members", 0, check=False)
+    assert refused.returncode == 1 and "--pipeline.model.members 0: must be at least 1." in refused.stdout

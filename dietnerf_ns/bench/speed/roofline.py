@@ -146,7 +146,7 @@ def semantic_parts(semantic: SemanticConsistency, model: DietNeRFModel) -> dict[
         forward = counter.total
         similarity.sum().backward()
     weights = FLOAT_BYTES * sum(p.numel() for p in encoder.network.parameters())
-    with evaluation_mode(twin), twin.fewer_samples(semantic.config.sample_fraction):
+    with evaluation_mode(twin), twin.scaled_samples(semantic.config.sample_fraction):
         gathered = gathered_per_ray(twin)
         return {
             "render forward": (rays * operations_per_ray(twin, backward=False), rays * gathered),

@@ -51,7 +51,7 @@ def test_parts_of_a_semantic_step_follow_the_view(small, data, tmp_path):
     pipeline = small.trainer(data, tmp_path).pipeline
     parts = semantic_parts(pipeline.semantic, pipeline.model)
     rays = len(pipeline.semantic.sample_view(0).rays)
-    with pipeline.model.fewer_samples(pipeline.semantic.config.sample_fraction):
+    with pipeline.model.scaled_samples(pipeline.semantic.config.sample_fraction):
         assert parts["render forward"][0] == rays * operations_per_ray(pipeline.model.eval(), backward=False)
         assert parts["render forward"][1] == rays * gathered_per_ray(pipeline.model)
     assert parts["render backward"][0] > 2 * parts["render forward"][0]

@@ -1,0 +1,172 @@
+"""Several independently initialised members whose renders are averaged.
+
+Members agree where the photos decide, and differ where each has guessed. Their mean is nearer to the truth than one of
+them is on average, and depends less on the seed (deep ensembles, Lakshminarayanan et al., NeurIPS 2017).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor, nn
+
+from dietnerf_ns.models.empty_rays import EmptyRaySkipping
+from dietnerf_ns.utils.compat import replaced
+
+OF_MEMBERS = "of_members"
+"""Key of the outputs of each member, which the losses need."""
+
+
+class AveragedMembers(EmptyRaySkipping):
+    """A model that is the first of several members, and renders the mean of them all. To be put in front of its class.
+
+    Each member has its own photometric loss, so that they stay independent; the semantic loss compares the mean. With
+    one member, this is the model itself.
+    """
+
+    other_members: nn.ModuleList
+    """Complete models with the same settings and other random numbers."""
+    _largest_mse: Tensor | None = None
+
+    def add_members(self, count: int) -> None:
+        """Build the other members. To be called when the model is complete.
+
+        Args:
+            count: number of members with this one, at least 1.
+        """
+        settings = replace(self.given_config, members=1)
+        with replaced(CONSOLE, "quiet", True):  # the first one has said everything
+            self.other_members = nn.ModuleList(
+                settings.setup(scene_box=self.scene_box, num_train_data=self.num_train_data, **self.kwargs)
+                for _ in range(count - 1)
+            )
+
+    @property
+    def _others(self) -> Sequence[AveragedMembers]:
+        return cast(Sequence[AveragedMembers], self.other_members)
+
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of all members by the names of nerfacto's groups."""
+        groups = super().get_param_groups()
+        for member in self._others:
+            for name, parameters in member.get_param_groups().items():
+                groups[name] = [*groups.get(name, []), *parameters]
+        return groups
+
+    def gradient_inputs(self) -> list[Tensor]:
+        """What the gradients of all members are taken with respect to."""
+        others = {id(parameter) for parameter in self.other_members.parameters()}
+        own = [parameter for parameter in super().gradient_inputs() if id(parameter) not in others]
+        return own + [tensor for member in self._others for tensor in member.gradient_inputs()]
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """The callbacks of all members."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        with replaced(CONSOLE, "quiet", True):
+            for member in self._others:
+                callbacks += member.get_training_callbacks(training_callback_attributes)
+        return callbacks
+
+    def begin_attempt(self, step: int) -> None:
+        """Schedules that depend on how long the present initialisation has trained start at this step."""
+        super().begin_attempt(step)
+        for member in self._others:
+            member.begin_attempt(step)
+
+    def may_hit(self, rays: RayBundle) -> Bool[Tensor, "num_rays"] | None:
+        """Whether rays may hit something that a member sees."""
+        hits = [super().may_hit(rays), *(member.may_hit(rays) for member in self._others)]
+        known = [hit for hit in hits if hit is not None]
+        return torch.stack(known).any(dim=0) if len(known) == len(hits) else None
+
+    @contextlib.contextmanager
+    def only_visible_colors(self) -> Iterator[None]:
+        """Inside, no member computes colours that cannot be seen."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(super().only_visible_colors())
+            for member in self._others:
+                stack.enter_context(member.only_visible_colors())
+            yield
+
+    def forward(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """Render rays with all members.
+
+        Args:
+            ray_bundle: flat.
+
+        Returns:
+            The mean of the members' outputs, [num_rays, channels]. In training also the outputs of each.
+        """
+        if len(self.other_members) == 0:
+            return super().forward(ray_bundle)
+        rendered = [super().forward(replace(ray_bundle)), *(member(replace(ray_bundle)) for member in self._others)]
+        outputs: dict[str, Any] = {
+            name: torch.stack([outputs[name] for outputs in rendered]).mean(dim=0)
+            for name, output in rendered[0].items()
+            if isinstance(output, Tensor)
+        }
+        return outputs | {OF_MEMBERS: rendered} if self.training else outputs
+
+    def get_metrics_dict(self, outputs, batch):
+        """The means of the members' metrics of training rays.
+
+        Args:
+            outputs: of the rays, as from `forward`.
+            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1].
+        """
+        if OF_MEMBERS not in outputs:
+            return super().get_metrics_dict(outputs, batch)
+        own, *others = outputs[OF_MEMBERS]
+        members = [super().get_metrics_dict(own, batch)]
+        members += [m.get_metrics_dict(of_one, batch) for m, of_one in zip(self._others, others, strict=True)]
+        return _mean(members) | {OF_MEMBERS: members}
+
+    def get_loss_dict(self, outputs, batch, metrics_dict=None):
+        """The means of the members' losses, already weighted.
+
+        Args:
+            outputs: of the rays, as from `forward`.
+            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1].
+            metrics_dict: what `get_metrics_dict` computed for them; the members' own metrics are taken out of it.
+        """
+        if OF_MEMBERS not in outputs:
+            return super().get_loss_dict(outputs, batch, metrics_dict)
+        own, *others = outputs[OF_MEMBERS]
+        assert metrics_dict is not None, "the members' own metrics are in it"
+        metrics = metrics_dict.pop(OF_MEMBERS)
+        members = [super().get_loss_dict(own, batch, metrics[0])]
+        for member, of_one, of_metrics in zip(self._others, others, metrics[1:], strict=True):
+            members.append(member.get_loss_dict(of_one, batch, of_metrics))
+        self._largest_mse = torch.stack([super(AveragedMembers, self).photometric_mse(one) for one in members]).amax()
+        return _mean(members)
+
+    def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Mean squared error of the training rays of the worst member, RGB in [0, 1]: one that collapses is noticed.
+
+        Args:
+            losses: what `get_loss_dict` returned.
+        """
+        return super().photometric_mse(losses) if self._largest_mse is None else self._largest_mse
+
+    def mean_opacity(self, outputs: Mapping[str, Any]) -> Float[Tensor, ""]:
+        """Mean accumulation of the training rays in the emptiest member, in [0, 1].
+
+        Args:
+            outputs: of the model for the training rays.
+        """
+        opacities = [super(AveragedMembers, self).mean_opacity(one) for one in outputs.get(OF_MEMBERS, [outputs])]
+        return torch.stack(opacities).amin()
+
+
+def _mean(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
+    return {name: torch.stack([torch.as_tensor(one[name]) for one in members]).mean(dim=0) for name in members[0]}
