@@ -124,3 +124,14 @@ def test_the_grid_is_computed_anew_when_the_density_has_changed():
             parameter.fill_(0)
         model.proposal_networks[0].mlp_base[1].layers[-1].bias.fill_(-30)
     assert model.may_hit(rays).sum() == 1, "one at least, because nerfstudio cannot render nothing"
+
+
+def test_images_have_more_samples_than_training_rays(monkeypatch):
+    sample_every_ray(monkeypatch)
+    model = tiny_model(image_sample_factor=2.0)
+    queries = []
+    model.field.mlp_base.register_forward_pre_hook(lambda _, inputs: queries.append(len(inputs[0])))
+    image_of(model, width=8)
+    rays, _ = rays_of_a_view()
+    model.train()(rays)
+    assert queries == [8 * 8 * 16, len(rays) * 8]
