@@ -130,7 +130,6 @@ dietnerf_tiny = _method(
     "DietNeRF in minutes on a CPU, on a scene that comes with it; no download.",
     model=DietNeRFModelConfig(
         members="auto",
-        image_sample_factor=2.0,
         num_proposal_iterations=1,
         num_proposal_samples_per_ray=(48,),
         num_nerf_samples_per_ray=24,

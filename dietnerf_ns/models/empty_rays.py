@@ -63,8 +63,8 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
         hit = self.may_hit(rays)
         with self.only_visible_colors(), self.scaled_samples(self.config.image_sample_factor):
             outputs = render_flat(rays) if hit is None else self._render_those(hit, self.collider(rays), render_flat)
-        shape, origins = camera_ray_bundle.shape, camera_ray_bundle.origins
-        return {name: output.view(*shape, -1).to(origins) for name, output in outputs.items()}
+        shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
+        return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
 
     @contextlib.contextmanager
     def only_visible_colors(self) -> Iterator[None]:

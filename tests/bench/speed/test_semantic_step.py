@@ -41,7 +41,7 @@ def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
     """dietnerf-tiny in a process of its own, from 80 to 160 pixels, which is four times as many rays."""
     specification, results = tmp_path / "probe.json", tmp_path / "probe.jsonl"
     options = {"sizes": [80, 160], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
-    candidate = Candidate("ours", "dietnerf-tiny", 640)
+    candidate = Candidate("ours", "dietnerf-tiny", 640, {"pipeline.semantic.rays_per_chunk": 640})
     described = {"candidates": [asdict(candidate)], "data": asdict(Data(str(TINY_SCENE)))}
     specification.write_text(json.dumps({"probe": "semantic step"} | described | options))
     command = [sys.executable, "-m", "dietnerf_ns.bench.speed.probe", specification, results]
