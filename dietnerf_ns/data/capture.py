@@ -13,6 +13,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from dietnerf_ns.data.foreground import foreground_masks, has_transparent_background, uniform_background
+from dietnerf_ns.geometry.cameras import shorter_side
 from dietnerf_ns.geometry.visual_hull import VisualHull, visual_hull
 
 CAPTURE = "capture"
@@ -59,7 +60,7 @@ class Capture:
     @property
     def shorter_side(self) -> int:
         """Of the smallest photo, in pixels."""
-        return int(torch.minimum(self.cameras.width, self.cameras.height).min())
+        return shorter_side(self.cameras)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain numbers that `torch.load` reads safely."""

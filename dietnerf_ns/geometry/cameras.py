@@ -104,3 +104,8 @@ def is_front_facing(cameras: Cameras) -> bool:
     positions = cameras.camera_to_worlds[:, :, 3]
     apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
     return apart and is_pinhole(cameras) and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG
+
+
+def shorter_side(cameras: Cameras) -> int:
+    """The shorter image side in pixels, of the smallest image."""
+    return int(torch.minimum(cameras.width, cameras.height).min())

@@ -147,7 +147,8 @@ class AveragedMembers(EmptyRaySkipping):
         members = [super().get_loss_dict(own, batch, metrics[0])]
         for member, of_one, of_metrics in zip(self._others, others, metrics[1:], strict=True):
             members.append(member.get_loss_dict(of_one, batch, of_metrics))
-        self._largest_mse = torch.stack([super(AveragedMembers, self).photometric_mse(one) for one in members]).amax()
+        errors = [super(AveragedMembers, self).photometric_mse(one).detach() for one in members]
+        self._largest_mse = torch.stack(errors).amax()
         return _mean(members)
 
     def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:

@@ -20,6 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from torch.cuda.amp.grad_scaler import GradScaler
 
+from dietnerf_ns.geometry.cameras import shorter_side
 from dietnerf_ns.training import atomic, saved
 from dietnerf_ns.training.checkpoints import order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
@@ -298,7 +299,7 @@ class SafeTrainer(Trainer):
 
 def steps_for(cameras: Cameras) -> int:
     """The number of steps for photos of this size; says so."""
-    side = int(torch.minimum(cameras.width, cameras.height).min())
+    side = shorter_side(cameras)
     steps = min(max(STEPS_PER_PIXEL * side, FEWEST_STEPS), MOST_STEPS)
     CONSOLE.print(f"Steps: {steps}, for photos of {side} pixels. Others: --max-num-iterations.")
     return steps
