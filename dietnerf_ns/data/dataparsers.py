@@ -55,7 +55,7 @@ def _missing(config: DataParserConfig, error: FileNotFoundError) -> str:
         if known is not None and Path(str(error.filename)) != folder / known:
             return f"{message} There is {folder / known}: give --data {folder} and end with {OTHER_FORMATS[known]}."
     if config.data.is_dir() and any(path.suffix.lower() in SUFFIXES for path in config.data.iterdir()):
-        return f"{message} These are photos without poses: `ns-process-data images` finds the poses."
+        return f"{message} These are photos without poses: `dietnerf-poses` finds the poses."
     return message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,9 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
-def read_photo(path: Path, size: Size | None = None) -> UInt8[np.ndarray, "height width channels"]:
+def read_photo(
+    path: Path, size: Size | None = None, *, at_least: int | None = None
+) -> UInt8[np.ndarray, "height width channels"]:
     """Read a photo as RGB or, if it has transparency of any kind, as RGBA with straight alpha.
 
     Palettes and other colour spaces are converted, gray is repeated. 16-bit values are divided by 257; 32-bit integers
@@ -35,6 +38,8 @@ def read_photo(path: Path, size: Size | None = None) -> UInt8[np.ndarray, "heigh
         path: image file.
         size: of the photo's camera, whose pose may belong to the stored pixels or to the upright photo. A photo with an
             EXIF orientation is turned if only the turned one has this size. Without a size it is turned.
+        at_least: pixels along the longer side that are enough. A JPEG with twice as many or more is decoded at a half,
+            a quarter or an eighth of its size, which saves time and memory.
 
     Returns:
         [height, width, 3 or 4], 0 to 255.
@@ -43,6 +48,9 @@ def read_photo(path: Path, size: Size | None = None) -> UInt8[np.ndarray, "heigh
         UserError: the file cannot be read, or its values are in no known range.
     """
     with _opened(path) as image:
+        if at_least is not None:
+            factor = at_least / max(image.size)
+            image.draft(None, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
         return _as_rgb(path, _oriented(image, size))
 
 
@@ -115,7 +123,10 @@ def _why_no_image(path: Path) -> str:
     if start.startswith(LFS_POINTER):
         return "this is a Git LFS pointer, not an image: fetch the image with `git lfs pull`."
     if start[4:8] == b"ftyp":
-        return "HEIC and AVIF photos cannot be read: convert them to JPEG or PNG."
+        return (
+            "HEIC and AVIF photos cannot be read: convert them to JPEG or PNG. dietnerf-poses reads HEIC after "
+            "`pip install pillow-heif`."
+        )
     return "this is no image in a known format: convert it to JPEG or PNG."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import atomic_output
 
 Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
@@ -75,34 +75,8 @@ def write_frames(frames: Frames, output: Path, fps: float) -> None:
         raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
 
 
-@contextlib.contextmanager
-def atomic_output(output: Path) -> Iterator[Path]:
-    """Give a hidden path beside the output to write to, a file or a folder.
-
-    It replaces the output when the block ends without an error. Otherwise it is removed, and the output is unchanged.
-    """
-    output = output.resolve()
-    unfinished = output.with_name(f".unfinished-{output.name}")
-    _remove(unfinished)
-    try:
-        yield unfinished
-        if unfinished.is_dir():
-            _remove(output)
-        if unfinished.exists():
-            unfinished.replace(output)
-    finally:
-        _remove(unfinished)
-
-
 def _is_folder(output: Path) -> bool:
     return output.is_dir() or not output.suffix
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _write_mp4(frames: Frames, path: Path, fps: float) -> None:

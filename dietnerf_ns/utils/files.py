@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,3 +15,29 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(json.dumps(content, indent=1) + "\n")
     unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_output(output: Path) -> Iterator[Path]:
+    """Give a hidden path beside the output to write to, a file or a folder.
+
+    It replaces the output when the block ends without an error. Otherwise it is removed, and the output is unchanged.
+    """
+    output = output.resolve()
+    unfinished = output.with_name(f".unfinished-{output.name}")
+    _remove(unfinished)
+    try:
+        yield unfinished
+        if unfinished.is_dir():
+            _remove(output)
+        if unfinished.exists():
+            unfinished.replace(output)
+    finally:
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""docs/own-photos.md, as it is written: the code comes from the page."""
+"""docs/known-poses.md and own-photos.md, as they are written: the code comes from the pages."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 from dietnerf_ns.geometry.sphere import fit_sphere
 from tests.helpers.markdown import code_blocks, section
 
-PAGE = "own-photos.md"
+PAGE = "known-poses.md"
 SHORT = {  # the same commands with less to do
     "ns-train dietnerf-tiny": "ns-train dietnerf-tiny --max-num-iterations 10 --vis tensorboard",
     "dietnerf-render orbit": "dietnerf-render orbit --frames 6 --size 60 60",
@@ -24,7 +24,7 @@ SHORT = {  # the same commands with less to do
 
 
 def example_in_page() -> dict:
-    return json.loads(code_blocks(section(PAGE, "Known poses"), "json")[0])
+    return json.loads(code_blocks(section(PAGE, "The file transforms.json"), "json")[0])
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_photos_with_known_poses_become_a_turntable(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-    recognised = code_blocks(section(PAGE, "What is recognised"), "")[0]
+    recognised = code_blocks(section("own-photos.md", "What is recognised"), "")[0]
     assert " ".join(recognised.split()) in " ".join(said.split())
     video = mediapy.read_video(tmp_path / "turntable.mp4")
     assert video.shape == (6, 60, 60, 3)
@@ -65,7 +65,7 @@ def test_the_example_transforms_json_is_complete(tmp_path):
 
 def test_look_at_gives_the_example_s_matrices():
     defined = {}
-    exec(code_blocks(section(PAGE, "Known poses"), "python")[0], defined)
+    exec(code_blocks(section(PAGE, "The file transforms.json"), "python")[0], defined)
     front, right = (frame["transform_matrix"] for frame in example_in_page()["frames"])
     assert np.allclose(defined["look_at"]((0, -4, 0), (0, 0, 0)), front)
     assert np.allclose(defined["look_at"]((4, 0, 0), (0, 0, 0)), right)

@@ -357,7 +357,7 @@ def test_the_other_format_is_named(tmp_path):
 @pytest.mark.parametrize("parser", [NerfstudioDataParserConfig(), BlenderDataParserConfig()])
 def test_photos_without_poses(tmp_path, parser):
     save_rgb(base_photos()[0], tmp_path / "1.jpg", 0)
-    with pytest.raises(UserError, match="These are photos without poses: `ns-process-data images` finds the poses."):
+    with pytest.raises(UserError, match="These are photos without poses: `dietnerf-poses` finds the poses."):
         datamanager(tmp_path, parser)
 
 

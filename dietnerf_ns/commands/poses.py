@@ -1,0 +1,89 @@
+"""dietnerf-poses: from photos or a video to a scene that can be trained on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass
+class Poses:
+    """Find out where photos were taken, and write a scene that ns-train reads (nerfstudio-data).
+
+    Matches between all photos give the camera poses (structure from motion with pycolmap), with limits for few photos.
+    It says which photos were posed, why others were not, and what to photograph next. Then train with:
+    ns-train dietnerf --data SCENE (on a CPU: ns-train dietnerf-tiny --data SCENE nerfstudio-data).
+
+    Photos stay as they are. The scene has transforms.json with poses and intrinsics, copies of the photos in several
+    sizes, the sparse points (sparse_pc.ply), poses.png (cameras and points from above and from the front, and how many
+    matches the photos have with each other), and poses.json with all numbers.
+    """
+
+    # tyro keeps the line breaks of these texts in --help, so each line ends with a sentence.
+    photos: tyro.conf.Positional[Path]
+    """Folder of photos, as phones and cameras write them, or a video.
+    EXIF orientation and focal length are used.
+    HEIC photos need the package pillow-heif."""
+    output: Path
+    """Folder of the scene.
+    It must be new or empty, or be a scene that this command wrote, which is replaced when all is done."""
+    size: int = 640
+    """Pixels along the longer side of the photos in the scene.
+    Copies of a half, a quarter and an eighth of the size are written beside them, as nerfstudio names them."""
+    frames: int = 24
+    """Number of frames that are taken from a video: the sharpest of as many equal parts of it."""
+    masks: Path | None = None
+    """Folder of masks, one for each photo, with its name (the suffix may differ), white where a pixel counts.
+    People who walk through the photos can be left out in this way, for example."""
+    cutout: bool = False
+    """Cut the object out: the photos in the scene become transparent around it.
+    What is cut out says --masks, or, without masks, the package rembg (pip install "rembg[cpu]"), which downloads its
+    network when it is first used. Poses are found with the whole photos."""
+    separate_cameras: bool = False
+    """Give each photo its own focal length.
+    Otherwise photos of the same size share theirs, unless their EXIF names different cameras or lenses."""
+    seed: int = 0
+    """Seed of the random choices."""
+
+    def main(self) -> None:
+        """Check the settings, find the poses, write the scene, say what was found."""
+        from dietnerf_ns.poses.make import make_scene
+        from dietnerf_ns.utils.errors import check_limits, flags_under
+
+        limits = {
+            "size": (self.size >= 64, "at least 64 pixels"),
+            "frames": (self.frames >= 3, "at least 3"),
+        }
+        with flags_under("--"):
+            check_limits(self, limits)
+        make_scene(
+            self.photos,
+            self.output,
+            size=self.size,
+            frames=self.frames,
+            masks=self.masks,
+            cutout=self.cutout,
+            separate_cameras=self.separate_cameras,
+            seed=self.seed,
+        )
+
+
+def main() -> None:
+    """Entry point of dietnerf-poses."""
+    # Threads that spin while they wait make a network many times slower when another program needs a processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.simplefilter("ignore", FutureWarning)
+    try:
+        tyro.cli(Poses).main()
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing was written.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Camera poses of photos, found with pycolmap: the rooms of `dietnerf-poses`."""

@@ -1,0 +1,201 @@
+"""The photos to be posed: files in a folder or frames of a video, upright, with what their EXIF says of the camera."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from dietnerf_ns.data.photos import SUFFIXES, Size, read_photo
+from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.images import downscale_by_area
+
+HEIF_SUFFIXES = (".heic", ".heif")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+MOST_PIXELS = 500_000_000
+"""Largest photo. Pillow's limit is for images from strangers; phones have 200 megapixels."""
+DIAGONAL_OF_35MM = math.hypot(36, 24)
+MAKE, MODEL, EXIF_IFD = 0x010F, 0x0110, 0x8769
+FOCAL_LENGTH, FOCAL_LENGTH_35MM, LENS, PIXELS_X, PIXELS_Y = 0x920A, 0xA405, 0xA434, 0xA002, 0xA003
+FOCAL_LENGTHS = (0.3, 10.0)
+"""Focal lengths that a photo can have, relative to its longer side."""
+SIDE_OF_SHARPNESS = 480
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What a photo's EXIF says of its camera."""
+
+    camera: str
+    """Photos with the same value were taken with one camera and one zoom. Empty if the photo does not say."""
+    focal_length: float | None
+    """Relative to the photo's diagonal, or None."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo that could be read."""
+
+    name: str
+    """File name in the scene."""
+    size: Size
+    """Of the upright photo, as large as it was read."""
+    lens: Lens
+
+    @property
+    def camera(self) -> str:
+        """Photos with the same value share their intrinsics: one camera and one size."""
+        return f"{self.lens.camera} {self.size[0]}x{self.size[1]}"
+
+
+Pixels = UInt8[np.ndarray, "height width channels"]
+"""RGB, or RGBA with straight alpha, 0 to 255."""
+
+
+def photo_files(source: Path) -> list[Path]:
+    """The image files in a folder, by name.
+
+    Raises:
+        UserError: there is no such folder, or there are no photos in it.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: there is no such folder or video.")
+    if source.is_file():
+        raise UserError(f"{source}: give the folder of the photos, or a video ({', '.join(VIDEO_SUFFIXES)}).")
+    suffixes = (*SUFFIXES, *HEIF_SUFFIXES)
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    if not files:
+        raise UserError(f"{source}: there are no photos in this folder ({', '.join(suffixes)}).")
+    return files
+
+
+def is_video(source: Path) -> bool:
+    """Whether the source is a video file, by its suffix."""
+    return source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_photos(files: Sequence[Path], longest: int, unreadable: dict[str, str]) -> Iterator[tuple[Photo, Pixels]]:
+    """Read photos one by one, upright, reduced to at most `longest` pixels along the longer side.
+
+    Args:
+        files: image files; HEIC needs the package pillow-heif.
+        longest: in pixels.
+        unreadable: is given the reason for each file that cannot be read.
+    """
+    names = scene_names(files)
+    with heif_and_large_photos():
+        for path, name in zip(tqdm(files, "Reading photos", unit="photo"), names, strict=True):
+            try:
+                pixels = reduced(read_photo(path, at_least=longest), longest)
+                lens = read_lens(path)
+            except UserError as error:
+                unreadable[path.name] = str(error)
+                continue
+            yield Photo(name + (".png" if pixels.shape[-1] == 4 else ".jpg"), _size(pixels), lens), pixels
+
+
+def scene_names(files: Sequence[Path]) -> list[str]:
+    """Names of photos in the scene without suffix: the file's, with its suffix where two would have the same name."""
+    stems = Counter(path.stem.lower() for path in files)
+    return [path.stem if stems[path.stem.lower()] == 1 else path.name.replace(".", "_") for path in files]
+
+
+def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, Pixels]]:
+    """The sharpest frame of each of `count` equal parts of a video, reduced as in `read_photos`.
+
+    Sharpness is the variance of the Laplacian of the luminance (Pech-Pacheco et al., ICPR 2000).
+
+    Raises:
+        UserError: the video cannot be decoded.
+    """
+    capture = cv2.VideoCapture(str(video))
+    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    best: dict[int, tuple[float, int, Pixels]] = {}
+    for index in tqdm(range(total), "Reading video", unit="frame"):
+        is_read, frame = capture.read()
+        if not is_read:
+            break
+        part, sharpness = index * count // total, _sharpness(frame)
+        if part not in best or sharpness > best[part][0]:
+            best[part] = sharpness, index, frame
+    capture.release()
+    if not best:
+        raise UserError(f"{video}: this video cannot be read: convert it to H.264 in an .mp4 file.")
+    for _, index, frame in (best[part] for part in sorted(best)):
+        pixels = reduced(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), longest)
+        yield Photo(f"frame_{index:05d}.jpg", _size(pixels), Lens("video", None)), pixels
+
+
+def _sharpness(frame: Pixels) -> float:
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    factor = SIDE_OF_SHARPNESS / max(gray.shape)
+    small = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else gray
+    return float(cv2.Laplacian(small, cv2.CV_64F).var())
+
+
+def reduced(pixels: Pixels, longest: int) -> UInt8[np.ndarray, "new_height new_width channels"]:
+    """The image with at most `longest` pixels along its longer side."""
+    width, height = size_within(_size(pixels), longest)
+    return pixels if (width, height) == _size(pixels) else downscale_by_area(pixels, (width, height))
+
+
+def size_within(size: Size, longest: int) -> Size:
+    """Width and height in pixels of an image reduced to at most `longest` pixels along its longer side."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _size(pixels: Pixels) -> Size:
+    return pixels.shape[1], pixels.shape[0]
+
+
+def read_lens(path: Path) -> Lens:
+    """Camera and focal length from a photo's EXIF, as far as it has any and they belong to these pixels.
+
+    A photo that was cropped keeps the EXIF of the whole, so that entries for another shape are not used.
+    """
+    with Image.open(path) as image:
+        exif, size = image.getexif(), image.size
+    details = exif.get_ifd(EXIF_IFD)
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        described = float(details[PIXELS_X]) / float(details[PIXELS_Y]) if PIXELS_X in details else size[0] / size[1]
+        actual = size[0] / size[1]
+        if min(abs(described / actual - 1), abs(described * actual - 1)) > 0.01:
+            return Lens("", None)
+    parts = [exif.get(MAKE), exif.get(MODEL), details.get(LENS), details.get(FOCAL_LENGTH)]
+    camera = " ".join(str(part).strip("\0 ") for part in parts if part)
+    return Lens(camera, _focal_length(details.get(FOCAL_LENGTH_35MM), size))
+
+
+def _focal_length(of_35mm: object, size: Size) -> float | None:
+    """Relative to the diagonal; the equivalent for 35 mm film includes digital zoom and the sensor's size."""
+    try:
+        relative = float(of_35mm) / DIAGONAL_OF_35MM  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    of_side = relative * math.hypot(*size) / max(size)
+    return relative if FOCAL_LENGTHS[0] <= of_side <= FOCAL_LENGTHS[1] else None
+
+
+@contextlib.contextmanager
+def heif_and_large_photos() -> Iterator[None]:
+    """Inside, photos of phones can be read: HEIC, if its package is installed, and hundreds of megapixels."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+
+        register_heif_opener()
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

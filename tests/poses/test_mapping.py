@@ -1,0 +1,74 @@
+"""Choice among attempts, and intrinsics that are refined as far as photos determine them."""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from dietnerf_ns.poses import mapping
+from dietnerf_ns.poses.mapping import explained_matches, refine_intrinsics, uncertainties
+from dietnerf_ns.poses.matching import Matches, initial_camera, set_unknown_focal_lengths, verified_matches
+from dietnerf_ns.poses.photos import Lens, Photo
+from dietnerf_ns.poses.report import left_out
+
+
+@pytest.fixture
+def synthetic(tmp_path):
+    """A model of five cameras with 200 points, and the database of its matches."""
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig, options.num_points3D = 1, 1, 5, 200
+    pycolmap.set_random_seed(0)
+    with pycolmap.Database.open(tmp_path / "database.db") as database:
+        model = pycolmap.synthesize_dataset(options, database)
+    photos = [Photo(image.name, (1024, 768), Lens("", None)) for image in model.images.values()]
+    names = [photo.name for photo in photos]
+    return model, Matches(tmp_path / "database.db", photos, verified_matches(tmp_path / "database.db", names))
+
+
+def test_true_poses_explain_all_matches_and_wrong_ones_few(synthetic):
+    model, matches = synthetic
+    total = matches.counts.sum() // 2
+    assert total > 500 and explained_matches(model, matches) == total
+    frame = next(iter(model.frames.values()))
+    pose = frame.rig_from_world
+    frame.rig_from_world = pycolmap.Rigid3d(
+        pose.rotation * pycolmap.Rotation3d(np.array([0, 0.2, 0])), pose.translation
+    )
+    assert explained_matches(model, matches) < 0.8 * total
+
+
+@pytest.mark.parametrize(("largest_uncertainty", "factor"), [(0.03, 1), (0, 1.05)])
+def test_a_known_focal_length_is_kept_where_photos_do_not_determine_it(
+    synthetic, monkeypatch, largest_uncertainty, factor
+):
+    model, _ = synthetic
+    (camera,) = model.cameras.values()
+    true = camera.focal_length
+    assert 0 < uncertainties(model, camera.camera_id)[0] < 0.01
+    monkeypatch.setattr(mapping, "LARGEST_UNCERTAINTY", largest_uncertainty)
+    refine_intrinsics(model, {camera.camera_id: 1.05 * true})
+    assert model.cameras[camera.camera_id].focal_length == pytest.approx(factor * true, rel=0.002)
+
+
+def test_unknown_focal_lengths_are_guessed_and_known_ones_kept(tmp_path):
+    known, unknown = Photo("a.jpg", (640, 480), Lens("Phone", 0.6)), Photo("b.jpg", (400, 300), Lens("", None))
+    path = tmp_path / "database.db"
+    with pycolmap.Database.open(path) as database:
+        identifiers = [database.write_camera(initial_camera(photo)) for photo in (known, unknown)]
+    set_unknown_focal_lengths(path, 1.7)
+    with pycolmap.Database.open(path) as database:
+        focal = [database.read_camera(identifier).focal_length for identifier in identifiers]
+    assert focal == pytest.approx([0.6 * 800, 1.7 * 400])
+
+
+def test_a_photo_that_is_left_out_says_with_which_to_overlap():
+    names = [f"{i}.jpg" for i in range(5)]
+    counts = np.zeros((5, 5), dtype=int)
+    counts[3, 1] = counts[1, 3] = 9
+    counts[3, 2] = counts[2, 3] = 4
+    photos = [Photo(name, (4, 3), Lens("", None)) for name in names]
+    some, none = left_out(Matches(Path("none.db"), photos, counts), ["0.jpg", "1.jpg", "2.jpg"])
+    assert some.name == "3.jpg"
+    assert some.reason == "at most 9 matches with any other photo; overlap it more with 1.jpg and 2.jpg"
+    assert none.reason == "no matches with any other photo; overlap it more with 2.jpg and 1.jpg"

@@ -1,0 +1,111 @@
+"""Photos as phones and cameras write them: orientation, EXIF, size, names, videos."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dietnerf_ns.poses.photos import Lens, Photo, photo_files, read_lens, read_photos, read_video, scene_names
+from dietnerf_ns.utils.errors import UserError
+from tests.helpers.corner import corner_photo, corner_positions
+
+MAKE, MODEL, ORIENTATION, EXIF_IFD, FOCAL_35, PIXELS_X, PIXELS_Y = (
+    0x010F,
+    0x0110,
+    0x0112,
+    0x8769,
+    0xA405,
+    0xA002,
+    0xA003,
+)
+
+
+def save(path, size, *, orientation=1, details=None, model="Phone 3"):
+    exif = Image.Exif()
+    exif[MAKE], exif[MODEL], exif[ORIENTATION] = "Maker", model, orientation
+    exif.get_ifd(EXIF_IFD).update(details or {})
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[: size[1] // 2] = 200  # the stored upper half is bright
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def test_orientation_is_applied_and_the_focal_length_is_relative_to_the_diagonal(tmp_path):
+    path = save(tmp_path / "a.jpg", (80, 60), orientation=6, details={FOCAL_35: 28})
+    ((photo, pixels),) = read_photos([path], 1600, {})
+    assert photo.size == (60, 80) and pixels.shape == (80, 60, 3)
+    assert pixels[:, -10:].mean() > 180 > 20 > pixels[:, :10].mean()  # turned clockwise: bright at the right
+    assert photo.lens.focal_length == pytest.approx(28 / np.hypot(36, 24))
+    assert photo.lens.camera == "Maker Phone 3"
+
+
+@pytest.mark.parametrize(
+    ("details", "focal_length"),
+    [
+        ({}, None),
+        ({FOCAL_35: 0}, None),
+        ({FOCAL_35: 26, PIXELS_X: 4000, PIXELS_Y: 3000}, 26 / np.hypot(36, 24)),
+        ({FOCAL_35: 26, PIXELS_X: 3000, PIXELS_Y: 4000}, 26 / np.hypot(36, 24)),  # as stored by some phones
+        ({FOCAL_35: 26, PIXELS_X: 4000, PIXELS_Y: 2000}, None),  # the photo was cropped afterwards
+    ],
+)
+def test_a_focal_length_counts_if_it_belongs_to_these_pixels(tmp_path, details, focal_length):
+    lens = read_lens(save(tmp_path / "a.jpg", (80, 60), details=details))
+    assert lens.focal_length == (None if focal_length is None else pytest.approx(focal_length))
+
+
+def test_photos_share_a_camera_by_exif_and_size():
+    phone, other = Lens("Maker Phone 3", 0.6), Lens("Maker Phone 4", 0.6)
+    assert Photo("a.jpg", (80, 60), phone).camera == Photo("b.jpg", (80, 60), phone).camera
+    assert Photo("a.jpg", (80, 60), phone).camera != Photo("b.jpg", (60, 80), phone).camera
+    assert Photo("a.jpg", (80, 60), phone).camera != Photo("b.jpg", (80, 60), other).camera
+
+
+def test_large_photos_are_decoded_small(tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (15_000, 12_500), (10, 200, 30)).save(path)  # 187 megapixels: above Pillow's own limit
+    ((photo, pixels),) = read_photos([path], 1000, {})
+    assert photo.size == (1000, 834) and np.abs(pixels.astype(int) - (10, 200, 30)).max() < 8
+
+
+def test_a_corrupt_photo_is_left_out_with_a_reason(tmp_path):
+    good = save(tmp_path / "a.jpg", (80, 60))
+    bad = tmp_path / "b.jpg"
+    bad.write_bytes(good.read_bytes()[:300])
+    unreadable = {}
+    assert [photo.name for photo, _ in read_photos([bad, good], 1600, unreadable)] == ["a.jpg"]
+    assert list(unreadable) == ["b.jpg"] and "cannot be read" in unreadable["b.jpg"]
+
+
+def test_names_stay_apart_when_only_suffixes_differ(tmp_path):
+    paths = [tmp_path / name for name in ("a.jpg", "a.PNG", "b.jpg")]
+    assert scene_names(paths) == ["a_jpg", "a_PNG", "b"]
+
+
+def test_a_folder_without_photos_is_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="there are no photos in this folder"):
+        photo_files(tmp_path)
+    with pytest.raises(UserError, match="there is no such folder or video"):
+        photo_files(tmp_path / "missing")
+    with pytest.raises(UserError, match="give the folder of the photos, or a video"):
+        photo_files(tmp_path / "notes.txt")
+
+
+def test_the_sharpest_frames_of_a_video_are_taken(tmp_path):
+    path = tmp_path / "clip.mp4"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 240))
+    sharp = {2, 9}
+    for index in range(12):
+        frame = corner_photo(corner_positions(12)[index])[0]
+        video.write(frame if index in sharp else cv2.GaussianBlur(frame, (0, 0), 4))
+    video.release()
+    frames = [photo.name for photo, _ in read_video(path, 2, 1600)]
+    assert frames == ["frame_00002.jpg", "frame_00009.jpg"]
+
+
+def test_a_video_that_cannot_be_decoded_is_refused(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"clip\.mp4: this video cannot be read: convert it"):
+        list(read_video(path, 4, 1600))
