@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
@@ -23,18 +23,26 @@ from dietnerf_ns.utils.compat import replaced
 
 OF_MEMBERS = "of_members"
 """Key of the outputs of each member, which the losses need."""
+ERROR_SMOOTHING = 0.01
+"""Weight of a step in the running mean of a member's error."""
+LARGEST_ERROR_RATIO = 1.5
+"""Error of a member relative to the least one, above which it does not count. Of six runs of ship, one member filled
+space with fog: its error was 2.5 times that of the other, and the mean of both was worse than the other alone."""
 
 
 class AveragedMembers(EmptyRaySkipping):
     """A model that is the first of several members, and renders the mean of them all. To be put in front of its class.
 
-    Each member has its own photometric loss, so that they stay independent; the semantic loss compares the mean. With
-    one member, this is the model itself.
+    Each member has its own photometric loss, so that they stay independent; the semantic loss compares the mean. A
+    member that explains the photos much worse than another is trained on, but left out of the mean. With one member,
+    this is the model itself.
     """
 
     other_members: nn.ModuleList
     """Complete models with the same settings and other random numbers."""
     _largest_mse: Tensor | None = None
+    _errors: Float[Tensor, "members"] | None = None
+    """Running means of the members' squared errors of training rays, RGB in [0, 1]."""
 
     def add_members(self, count: int) -> None:
         """Build the other members. To be called when the model is complete.
@@ -75,17 +83,34 @@ class AveragedMembers(EmptyRaySkipping):
         with replaced(CONSOLE, "quiet", True):
             for member in self._others:
                 callbacks += member.get_training_callbacks(training_callback_attributes)
-        return callbacks
+        return [*callbacks, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._report_left_out)]
+
+    def _report_left_out(self, step: int) -> None:
+        counted = self._counted()
+        if not all(counted):
+            CONSOLE.print(
+                f"[yellow]Members: {counted.count(False)} of {len(counted)} explains the photos much worse than the "
+                "best one, and is left out of images.[/yellow]"
+            )
+
+    def _counted(self) -> list[bool]:
+        """Which members explain the photos nearly as well as the best one."""
+        if self._errors is None:
+            return [True] * (1 + len(self._others))
+        return (self._errors <= LARGEST_ERROR_RATIO * self._errors.min()).tolist()
 
     def begin_attempt(self, step: int) -> None:
         """Schedules that depend on how long the present initialisation has trained start at this step."""
         super().begin_attempt(step)
+        self._errors = None
         for member in self._others:
             member.begin_attempt(step)
 
     def may_hit(self, rays: RayBundle) -> Bool[Tensor, "num_rays"] | None:
         """Whether rays may hit something that a member sees."""
-        hits = [super().may_hit(rays), *(member.may_hit(rays) for member in self._others)]
+        own, *others = self._counted()
+        hits = [super().may_hit(rays)] if own else []
+        hits += [member.may_hit(rays) for member, counts in zip(self._others, others, strict=True) if counts]
         known = [hit for hit in hits if hit is not None]
         return torch.stack(known).any(dim=0) if len(known) == len(hits) else None
 
@@ -105,11 +130,14 @@ class AveragedMembers(EmptyRaySkipping):
             ray_bundle: flat.
 
         Returns:
-            The mean of the members' outputs, [num_rays, channels]. In training also the outputs of each.
+            The mean of the outputs of the members that count, [num_rays, channels]. In training of all, and the outputs
+            of each.
         """
         if len(self.other_members) == 0:
             return super().forward(ray_bundle)
-        rendered = [super().forward(replace(ray_bundle)), *(member(replace(ray_bundle)) for member in self._others)]
+        own, *others = [True] * (1 + len(self._others)) if self.training else self._counted()
+        rendered = [super().forward(replace(ray_bundle))] if own else []
+        rendered += [member(replace(ray_bundle)) for member, counts in zip(self._others, others, strict=True) if counts]
         outputs: dict[str, Any] = {
             name: torch.stack([outputs[name] for outputs in rendered]).mean(dim=0)
             for name, output in rendered[0].items()
@@ -147,9 +175,20 @@ class AveragedMembers(EmptyRaySkipping):
         members = [super().get_loss_dict(own, batch, metrics[0])]
         for member, of_one, of_metrics in zip(self._others, others, metrics[1:], strict=True):
             members.append(member.get_loss_dict(of_one, batch, of_metrics))
-        errors = [super(AveragedMembers, self).photometric_mse(one).detach() for one in members]
-        self._largest_mse = torch.stack(errors).amax()
+        errors = torch.stack([super(AveragedMembers, self).photometric_mse(one).detach() for one in members])
+        self._largest_mse = errors.amax()
+        self._errors = errors if self._errors is None else torch.lerp(self._errors, errors, ERROR_SMOOTHING)
         return _mean(members)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The members' errors beside what one member saves."""
+        return super().get_extra_state() | {"errors": self._errors}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_extra_state` saved; without errors, or with those of other members, all members count."""
+        super().set_extra_state(state)
+        errors = state.get("errors")
+        self._errors = errors if errors is not None and len(errors) == 1 + len(self._others) else None
 
     def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Mean squared error of the training rays of the worst member, RGB in [0, 1]: one that collapses is noticed.

@@ -70,11 +70,12 @@ def make_scene(
         images.mkdir()
         mask_files.mkdir()
         photos, foregrounds = _collect(source, images, frames=frames, longest=max(size, LONGEST_SIDE), masks=masks)
-        for name, foreground in foregrounds.items():
-            Image.fromarray(foreground).save(mask_files / f"{name}.png")
-        ignores = bool(foregrounds) and not cutout
+        for photo in photos:
+            everywhere = np.ones(photo.size[::-1], dtype=bool)
+            Image.fromarray(foregrounds.get(photo.name, everywhere)).save(mask_files / f"{photo.name}.png")
+        features_in = mask_files if foregrounds and not cutout else None
         matches, attempt = find_poses(
-            photos, images, work, masks=mask_files if ignores else None, separate_cameras=separate_cameras, seed=seed
+            photos, images, work, masks=features_in, separate_cameras=separate_cameras, seed=seed
         )
         attempt.model.extract_colors_for_all_images(images)
         posed = in_world_frame(attempt.model)
@@ -83,7 +84,8 @@ def make_scene(
             foregrounds = segmentation.foregrounds(images, posed.names)
         with atomic_output(output) as unfinished:
             unfinished.mkdir()
-            write_scene(unfinished, posed, images, longest=size, masks=foregrounds, cut_out=cutout)
+            written = foregrounds if masks is not None or cutout else {}  # transparent photos have theirs
+            write_scene(unfinished, posed, images, longest=size, masks=written, cut_out=cutout)
             draw_report(unfinished / PICTURE, posed, matches)
             write_report(unfinished / NUMBERS, attempt, posed, matches, without)
     CONSOLE.print(escape(summary(attempt, posed, matches)))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import re
+import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +32,9 @@ MAKE, MODEL, EXIF_IFD = 0x010F, 0x0110, 0x8769
 FOCAL_LENGTH, FOCAL_LENGTH_35MM, LENS, PIXELS_X, PIXELS_Y = 0x920A, 0xA405, 0xA434, 0xA002, 0xA003
 FOCAL_LENGTHS = (0.3, 10.0)
 """Focal lengths that a photo can have, relative to its longer side."""
+SHAPE_TOLERANCE = 0.01
+EXIF_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, struct.error)
+"""What Pillow raises for EXIF that is broken."""
 SIDE_OF_SHARPNESS = 480
 
 
@@ -104,9 +111,20 @@ def read_photos(files: Sequence[Path], longest: int, unreadable: dict[str, str])
 
 
 def scene_names(files: Sequence[Path]) -> list[str]:
-    """Names of photos in the scene without suffix: the file's, with its suffix where two would have the same name."""
-    stems = Counter(path.stem.lower() for path in files)
-    return [path.stem if stems[path.stem.lower()] == 1 else path.name.replace(".", "_") for path in files]
+    """Names of photos in the scene without suffix, all different: the files', without what COLMAP's lists cannot hold.
+
+    Where two files have the same name but for the suffix or such characters, they are numbered.
+    """
+    stems = [re.sub(r"[\s#]+", "_", path.stem) for path in files]
+    counts = Counter(stem.lower() for stem in stems)
+    taken = {stem.lower() for stem in stems if counts[stem.lower()] == 1}
+    names = []
+    for stem in stems:
+        numbered = (f"{stem}_{number}" for number in itertools.count(1))
+        name = stem if counts[stem.lower()] == 1 else next(name for name in numbered if name.lower() not in taken)
+        taken.add(name.lower())
+        names.append(name)
+    return names
 
 
 def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, Pixels]]:
@@ -163,25 +181,32 @@ def read_lens(path: Path) -> Lens:
 
     A photo that was cropped keeps the EXIF of the whole, so that entries for another shape are not used.
     """
-    with Image.open(path) as image:
-        exif, size = image.getexif(), image.size
-    details = exif.get_ifd(EXIF_IFD)
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
-        described = float(details[PIXELS_X]) / float(details[PIXELS_Y]) if PIXELS_X in details else size[0] / size[1]
-        actual = size[0] / size[1]
-        if min(abs(described / actual - 1), abs(described * actual - 1)) > 0.01:
-            return Lens("", None)
-    parts = [exif.get(MAKE), exif.get(MODEL), details.get(LENS), details.get(FOCAL_LENGTH)]
-    camera = " ".join(str(part).strip("\0 ") for part in parts if part)
-    return Lens(camera, _focal_length(details.get(FOCAL_LENGTH_35MM), size))
-
-
-def _focal_length(of_35mm: object, size: Size) -> float | None:
-    """Relative to the diagonal; the equivalent for 35 mm film includes digital zoom and the sensor's size."""
     try:
-        relative = float(of_35mm) / DIAGONAL_OF_35MM  # type: ignore[arg-type]
-    except (TypeError, ValueError, ZeroDivisionError):
+        with Image.open(path) as image:
+            exif, size = image.getexif(), image.size
+            details = exif.get_ifd(EXIF_IFD)
+        if not _belongs_to(details, size):
+            return Lens("", None)
+        parts = [exif.get(MAKE), exif.get(MODEL), details.get(LENS), details.get(FOCAL_LENGTH)]
+        camera = " ".join(str(part).strip("\0 ") for part in parts if part)
+        return Lens(camera, _focal_length(details.get(FOCAL_LENGTH_35MM), size))
+    except EXIF_ERRORS:
+        return Lens("", None)
+
+
+def _belongs_to(details: Mapping[int, Any], size: Size) -> bool:
+    """Whether a photo has the shape, upright or on its side, of which its EXIF speaks, if it does."""
+    if PIXELS_X not in details or PIXELS_Y not in details:
+        return True
+    described, actual = float(details[PIXELS_X]) / float(details[PIXELS_Y]), size[0] / size[1]
+    return min(abs(described / actual - 1), abs(described * actual - 1)) <= SHAPE_TOLERANCE
+
+
+def _focal_length(of_35mm: Any, size: Size) -> float | None:
+    """Relative to the diagonal; the equivalent for 35 mm film includes digital zoom and the sensor's size."""
+    if not of_35mm:
         return None
+    relative = float(of_35mm) / DIAGONAL_OF_35MM
     of_side = relative * math.hypot(*size) / max(size)
     return relative if FOCAL_LENGTHS[0] <= of_side <= FOCAL_LENGTHS[1] else None
 

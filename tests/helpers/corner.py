@@ -70,21 +70,3 @@ def corner_photos(folder: Path, count: int) -> dict[str, np.ndarray]:
         photo, poses[f"{index}.jpg"] = corner_photo(position)
         Image.fromarray(photo).save(folder / f"{index}.jpg", quality=95)
     return poses
-
-
-def pose_errors(found: dict[str, np.ndarray], known: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Largest errors of poses after alignment by rotation, scale and translation.
-
-    Returns:
-        Of the rotations in degrees, and of the positions relative to the largest distance of a camera from the middle.
-    """
-    names = sorted(found)
-    u, _, v = np.linalg.svd(sum(known[name][:3, :3] @ found[name][:3, :3].T for name in names))
-    rotation = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
-    turned = np.stack([rotation @ found[name][:3, 3] for name in names])
-    targets = np.stack([known[name][:3, 3] for name in names])
-    turned, targets = turned - turned.mean(axis=0), targets - targets.mean(axis=0)
-    scaled = (turned * targets).sum() / (turned**2).sum() * turned
-    cosines = [(np.trace((rotation @ found[name][:3, :3]).T @ known[name][:3, :3]) - 1) / 2 for name in names]
-    angle = np.degrees(np.arccos(np.clip(min(cosines), -1, 1)))
-    return float(angle), float(np.linalg.norm(scaled - targets, axis=1).max() / np.linalg.norm(targets, axis=1).max())

@@ -112,3 +112,29 @@ def test_auto_depends_on_the_photos_size(side, members, monkeypatch):
     monkeypatch.setattr(DietNeRFModel, "capture", capture)
     model = tiny_model(plane_resolution=4, members="auto")
     assert 1 + len(model.other_members) == members
+
+
+def test_a_member_that_explains_the_photos_badly_is_left_out_of_images_and_of_semantic_views():
+    model = tiny_model(members=3, **DENSE).train()
+    model.other_members[0].renderer_rgb.background_color = torch.tensor([9.0, 9.0, 9.0])  # its renders are far off
+    with torch.no_grad():
+        for parameter in model.other_members[0].field.parameters():
+            parameter.mul_(3)
+    for seed in range(3):
+        losses_of(model, seed)
+    assert model._counted() == [True, False, True]
+    images = [image_of(alone(model, number))["rgb"] for number in (0, 2)]
+    assert torch.allclose(image_of(model)["rgb"], (images[0] + images[1]) / 2, atol=1e-5)
+    restored = tiny_model(members=3, **DENSE)
+    restored.set_extra_state(model.get_extra_state())
+    assert restored._counted() == [True, False, True]
+    model.begin_attempt(0)
+    assert model._counted() == [True, True, True]
+
+
+def test_members_whose_errors_differ_little_all_count():
+    model = tiny_model(members=2, **DENSE)
+    model._errors = torch.tensor([0.01, 0.0149])
+    assert model._counted() == [True, True]
+    model._errors = torch.tensor([0.0151, 0.01])
+    assert model._counted() == [False, True]

@@ -1,6 +1,7 @@
 """dietnerf-poses as a user types it, on photos with known poses and on inputs that cannot work."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,17 +11,13 @@ from PIL import Image
 
 from dietnerf_ns.data.photos import photo_size
 from tests.helpers.commands import in_this_process
-from tests.helpers.corner import corner_photos, pose_errors
+from tests.helpers.corner import corner_photos
 from tests.helpers.scenes import shared_scene
+from tools.measure_poses import pose_errors, poses_in, scene_size
 
 
 def run(*arguments, cwd, check=True):
     return in_this_process("dietnerf-poses", *arguments, cwd=cwd, check=check)
-
-
-def poses_of(scene):
-    frames = json.loads((scene / "transforms.json").read_text())["frames"]
-    return {frame["file_path"].removeprefix("images/"): np.array(frame["transform_matrix"])[:3] for frame in frames}
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +33,10 @@ def scene(tmp_path_factory):
 @pytest.mark.slow
 def test_poses_and_focal_length_are_found(scene):
     folder, known, output = scene
-    found = poses_of(folder)
+    found = poses_in(folder)
     assert found.keys() == known.keys()
     angle, distance = pose_errors(found, known)
-    assert angle < 0.2 and distance < 0.01
+    assert angle < 0.2 and distance < 0.01 * scene_size(known.values())
     meta = json.loads((folder / "transforms.json").read_text())
     assert meta["fl_x"] == pytest.approx(240, rel=0.02) and (meta["w"], meta["h"]) == (256, 192)
     assert "Posed 4 of 4 photos" in output
@@ -48,7 +45,7 @@ def test_poses_and_focal_length_are_found(scene):
 @pytest.mark.slow
 def test_what_is_left_out_is_said(scene):
     _, _, output = scene
-    assert "Left out: copy of 1.jpg: the same photo as 1.jpg." in output
+    assert "Left out: copy_of_1.jpg: the same photo as 1.jpg." in output
     assert "broken.jpg: this is no image in a known format" in output
 
 
@@ -56,7 +53,7 @@ def test_what_is_left_out_is_said(scene):
 def test_nerfstudio_reads_the_scene_at_every_size(scene):
     folder, _, _ = scene
     for factor in (1, 2):
-        config = NerfstudioDataParserConfig(data=folder, downscale_factor=factor, eval_mode="all")
+        config = NerfstudioDataParserConfig(data=folder, downscale_factor=factor, eval_mode="all", load_3D_points=True)
         outputs = config.setup().get_dataparser_outputs("train")
         camera = outputs.cameras[0]
         assert (int(camera.width), int(camera.height)) == (256 // factor, 192 // factor)
@@ -70,7 +67,7 @@ def test_nerfstudio_reads_the_scene_at_every_size(scene):
 @pytest.mark.slow
 def test_the_scene_has_z_up_and_the_first_camera_in_front(scene):
     folder, _, _ = scene
-    poses = poses_of(folder)
+    poses = poses_in(folder)
     assert np.abs([pose[2, 0] for pose in poses.values()]).max() < 0.01  # level horizons
     assert poses["0.jpg"][1, 3] < 0 and abs(poses["0.jpg"][0, 3]) < 1e-3
     distances = [np.linalg.norm(pose[:, 3]) for pose in poses.values()]
@@ -101,7 +98,9 @@ def test_photos_without_overlap_end_in_one_line_and_leave_nothing(tmp_path):
         Image.fromarray(noise).resize((320, 240)).save(tmp_path / "photos" / f"{seed}.png")
     result = run("photos", "--output", "scene", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "No two of the 3 photos show the same points. Photograph with more overlap" in result.stdout
+    # The second message with learned matches, if their package is installed.
+    assert re.search("No two of the 3 photos show the same points|Fewer than 3 of the 3 photos could be", result.stdout)
+    assert "Photograph with more overlap" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -168,5 +167,5 @@ def test_six_photos_of_fern_have_the_known_poses(tmp_path):
         shutil.copy(source / frame["file_path"], tmp_path / "photos")
     run("photos", "--output", "scene", cwd=tmp_path)
     known = {frame["file_path"].split("/")[-1]: np.array(frame["transform_matrix"])[:3] for frame in frames}
-    angle, distance = pose_errors(poses_of(tmp_path / "scene"), known)
-    assert angle < 0.5 and distance < 0.02
+    angle, distance = pose_errors(poses_in(tmp_path / "scene"), known)
+    assert angle < 0.5 and distance < 0.02 * scene_size(known.values())

@@ -77,9 +77,22 @@ def test_a_corrupt_photo_is_left_out_with_a_reason(tmp_path):
     assert list(unreadable) == ["b.jpg"] and "cannot be read" in unreadable["b.jpg"]
 
 
-def test_names_stay_apart_when_only_suffixes_differ(tmp_path):
-    paths = [tmp_path / name for name in ("a.jpg", "a.PNG", "b.jpg")]
-    assert scene_names(paths) == ["a_jpg", "a_PNG", "b"]
+def test_names_are_different_and_have_no_spaces(tmp_path):
+    paths = [tmp_path / name for name in ("a.jpg", "A.PNG", "a_1.jpg", "my photo #1.jpg", "my photo_1.jpg", "b.jpg")]
+    assert scene_names(paths) == ["a_2", "A_3", "a_1", "my_photo_1_1", "my_photo_1_2", "b"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_broken_exif_is_no_error(tmp_path, seed):
+    path = save(tmp_path / "a.jpg", (80, 60), details={FOCAL_35: 28, PIXELS_X: 4000, PIXELS_Y: 3000})
+    data, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    start = data.index(b"Exif") + 6
+    for place in random.integers(start, start + 120, 6):
+        data[place] = random.integers(256)
+    path.write_bytes(data)
+    unreadable = {}
+    photos = [photo for photo, _ in read_photos([path], 1600, unreadable)]
+    assert len(photos) + len(unreadable) == 1
 
 
 def test_a_folder_without_photos_is_refused(tmp_path):
