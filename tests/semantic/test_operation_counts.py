@@ -78,7 +78,7 @@ def semantic_step(pipeline, size: int, **settings) -> dict[str, int]:
 
 
 def test_rays_field_queries_and_encoder_calls_of_a_semantic_step(pipeline):
-    rays, samples, proposals = 16 * 16, 12, 24  # half of a training ray's
+    rays, samples, proposals = 16 * 16, 16, 32  # half of a training ray's
     counts = semantic_step(pipeline, 16)
     assert counts["rays"] == 2 * rays, "once for the image, once for its gradient"
     assert counts["field queries"] == 2 * rays * samples
