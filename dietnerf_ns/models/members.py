@@ -89,8 +89,8 @@ class AveragedMembers(EmptyRaySkipping):
         counted = self._counted()
         if not all(counted):
             CONSOLE.print(
-                f"[yellow]Members: {counted.count(False)} of {len(counted)} explains the photos much worse than the "
-                "best one, and is left out of images.[/yellow]"
+                f"[yellow]Members: {counted.count(False)} of {len(counted)} left out of images, because of a much "
+                "larger error in the photos than the best one has.[/yellow]"
             )
 
     def _counted(self) -> list[bool]:
@@ -102,7 +102,6 @@ class AveragedMembers(EmptyRaySkipping):
     def begin_attempt(self, step: int) -> None:
         """Schedules that depend on how long the present initialisation has trained start at this step."""
         super().begin_attempt(step)
-        self._errors = None
         for member in self._others:
             member.begin_attempt(step)
 
