@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dietnerf_ns.utils.errors import UserError
-from dietnerf_ns.utils.files import atomic_output
+from dietnerf_ns.utils.files import atomic_output, check_writable
 
 Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
@@ -47,13 +47,7 @@ def check_output(output: Path, fps: float) -> None:
         )
     if output.suffix.lower() == ".gif" and fps > FASTEST_GIF_FPS:
         raise UserError(f"--fps {fps:g}: a GIF shows at most {FASTEST_GIF_FPS} frames per second.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(output) as unfinished:
-            unfinished.touch()
-            unfinished.unlink()
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
+    check_writable(output, "--output")
 
 
 def write_frames(frames: Frames, output: Path, fps: float) -> None:

@@ -18,11 +18,11 @@ from dietnerf_ns.data.photos import SUFFIXES, read_mask
 from dietnerf_ns.poses import cutout as segmentation
 from dietnerf_ns.poses.finding import find_poses
 from dietnerf_ns.poses.mapping import FEWEST_PHOTOS
-from dietnerf_ns.poses.photos import Photo, is_video, photo_files, read_photos, read_video
+from dietnerf_ns.poses.photos import Photo, is_video, photo_files, read_photos, read_video, scene_stem
 from dietnerf_ns.poses.report import advice, doubt, draw_report, left_out, summary, write_report
 from dietnerf_ns.poses.scene import JPEG_QUALITY, in_world_frame, write_scene
 from dietnerf_ns.utils.errors import UserError
-from dietnerf_ns.utils.files import atomic_output
+from dietnerf_ns.utils.files import atomic_output, check_writable
 
 LONGEST_SIDE = 1600
 """Of the photos in which features are looked for, in pixels; and of the scene's photos, if more are asked for."""
@@ -105,13 +105,7 @@ def _check_output(output: Path, source: Path) -> None:
         raise UserError(f"--output {output}: holds the photos; name a new folder.")
     if output.is_dir() and any(output.iterdir()) and not (output / NUMBERS).exists():
         raise UserError(f"--output {output}: holds other files; name a new or empty folder.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(output) as unfinished:
-            unfinished.touch()
-            unfinished.unlink()
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
+    check_writable(output, "--output")
 
 
 def _collect(
@@ -149,7 +143,7 @@ def _mask_of(photo: Photo, masks: Path) -> Bool[np.ndarray, "height width"]:
         UserError: there is none, or it cannot be read.
     """
     stem = Path(photo.name).stem
-    found = sorted(path for path in masks.iterdir() if path.stem == stem and path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in masks.iterdir() if scene_stem(path) == stem and path.suffix.lower() in SUFFIXES)
     if not found:
         raise UserError(f"--masks {masks}: there is no mask of {photo.name}; each photo needs one with its name.")
     mask = Image.fromarray(read_mask(found[0])).resize(photo.size, Image.Resampling.NEAREST)

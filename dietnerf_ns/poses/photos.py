@@ -115,7 +115,7 @@ def scene_names(files: Sequence[Path]) -> list[str]:
 
     Where two files have the same name but for the suffix or such characters, they are numbered.
     """
-    stems = [re.sub(r"[\s#]+", "_", path.stem) for path in files]
+    stems = [scene_stem(path) for path in files]
     counts = Counter(stem.lower() for stem in stems)
     taken = {stem.lower() for stem in stems if counts[stem.lower()] == 1}
     names = []
@@ -125,6 +125,11 @@ def scene_names(files: Sequence[Path]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
+
+
+def scene_stem(path: Path) -> str:
+    """A file's name without suffix and without what COLMAP's lists cannot hold."""
+    return re.sub(r"[\s#]+", "_", path.stem)
 
 
 def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, Pixels]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dietnerf_ns.utils.errors import UserError
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file in one step, so that a reader never sees half of it."""
@@ -34,6 +36,21 @@ def atomic_output(output: Path) -> Iterator[Path]:
             unfinished.replace(output)
     finally:
         _remove(unfinished)
+
+
+def check_writable(output: Path, flag: str) -> None:
+    """Check before the work that an output can be written, and make the folder that contains it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_output(output) as unfinished:
+            unfinished.touch()
+            unfinished.unlink()
+    except OSError as error:
+        raise UserError(f"{flag} {output}: cannot be written: {error.strerror}.") from error
 
 
 def _remove(path: Path) -> None:

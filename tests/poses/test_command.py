@@ -10,6 +10,8 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from dietnerf_ns.data.photos import photo_size
+from dietnerf_ns.poses.make import _mask_of
+from dietnerf_ns.poses.photos import Lens, Photo
 from tests.helpers.commands import in_this_process
 from tests.helpers.corner import corner_photos
 from tests.helpers.scenes import shared_scene
@@ -102,6 +104,12 @@ def test_photos_without_overlap_end_in_one_line_and_leave_nothing(tmp_path):
     assert re.search("No two of the 3 photos show the same points|Fewer than 3 of the 3 photos could be", result.stdout)
     assert "Photograph with more overlap" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_masks_are_found_by_names_with_spaces(tmp_path):
+    Image.new("L", (4, 3), 255).save(tmp_path / "my photo #1.png")
+    mask = _mask_of(Photo("my_photo_1.jpg", (8, 6), Lens("", None)), tmp_path)
+    assert mask.shape == (6, 8) and mask.all()
 
 
 def two_photos(folder):
