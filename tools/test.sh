@@ -7,7 +7,8 @@ usage() {
 Usage: bash tools/test.sh [--fast] [PYTEST ARGUMENT ...]
 
 Checks the code and runs the tests. The first run installs the package and the tools for development into a virtual
-environment in ~/.cache/dietnerf_ns ($XDG_CACHE_HOME), which is kept until the dependencies change.
+environment in ~/.cache/dietnerf_ns ($XDG_CACHE_HOME), about 10 GB, which is kept until the dependencies change: then
+a new one takes its place.
 
   (no option)  Lint, format, types and the documentation site (tools/check.sh), then all tests. On Debian and Ubuntu the
                missing system packages (ffmpeg, the libraries of open3d, Chromium) are installed, which needs root;
@@ -64,7 +65,7 @@ environment="${XDG_CACHE_HOME:-$HOME/.cache}/dietnerf_ns/venv-$key"
 installed="$environment/checkout" # holds the path of the checkout that was installed last
 if [ ! -e "$installed" ]; then
     echo "Installing into $environment (several GB, several minutes)." >&2
-    rm -rf "$environment"
+    rm -rf "$(dirname "$environment")"/venv-*
     python3 -m venv "$environment" || fail "python3 -m venv failed, see above (Debian: apt-get install python3-venv)."
     "$environment/bin/pip" install --quiet --editable ".[dev]" ||
         fail "pip could not install the package and what its tests need, see above. Solve that and run this again."
