@@ -77,13 +77,9 @@ class Measurement:
 def measured(program: str, scene: Path, count: int, draw: int) -> dict[str, Any]:
     """Pose `count` photos of a scene, which `draw` determines, and compare with the known poses."""
     known = poses_in(scene)
-    files = {Path(frame["file_path"]).name: scene / frame["file_path"] for frame in frames_in(scene)}
-    names = sorted(random.Random(draw).sample(sorted(files), count))
     with tempfile.TemporaryDirectory() as temporary:
-        photos, output = Path(temporary, "photos"), Path(temporary, "scene")
-        photos.mkdir()
-        for name in names:
-            shutil.copy(files[name], photos)
+        photos, output = draw_photos(scene, count, draw, Path(temporary, "photos")), Path(temporary, "scene")
+        names = sorted(photo.name for photo in photos.iterdir())
         command = [part.format(photos=photos, output=output) for part in COMMANDS[program]]
         start = time.perf_counter()
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
@@ -94,6 +90,15 @@ def measured(program: str, scene: Path, count: int, draw: int) -> dict[str, Any]
     size = scene_size(known.values())
     angle, distance = pose_errors(found, known)
     return {"photos": names, "posed": len(found), "degrees": angle, "distance": distance / size, "seconds": seconds}
+
+
+def draw_photos(scene: Path, count: int, draw: int, folder: Path) -> Path:
+    """Copy `count` photos of a scene, which `draw` determines, to a new folder."""
+    files = {Path(frame["file_path"]).name: scene / frame["file_path"] for frame in frames_in(scene)}
+    folder.mkdir()
+    for name in random.Random(draw).sample(sorted(files), count):
+        shutil.copy(files[name], folder)
+    return folder
 
 
 def _by_photo(poses: Poses, names: list[str]) -> Poses:

@@ -12,6 +12,9 @@ from tqdm import tqdm
 
 from dietnerf_ns.utils.errors import UserError
 
+NETWORK = "u2net"
+"""Named, because the default of rembg depends on its version, and the network of 2.0.86 is not for commercial use."""
+
 
 def check_available() -> None:
     """Refuse `--cutout` before any work if nothing can cut out.
@@ -34,7 +37,7 @@ def foregrounds(images: Path, names: Sequence[str]) -> dict[str, Bool[np.ndarray
     """
     rembg, found = _network(), {}
     try:
-        session = rembg.new_session()
+        session = rembg.new_session(NETWORK)
     except Exception as error:  # pooch and requests raise errors of their own
         raise UserError(
             "--cutout: the weights of rembg could not be downloaded. Without a network, copy u2net.onnx from rembg's "

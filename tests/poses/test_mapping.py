@@ -7,7 +7,15 @@ import pycolmap
 import pytest
 
 from dietnerf_ns.poses import mapping
-from dietnerf_ns.poses.mapping import explained_matches, refine_intrinsics, uncertainties
+from dietnerf_ns.poses.mapping import (
+    FEWEST_INLIERS,
+    Attempt,
+    best_reconstruction,
+    explained_matches,
+    leave_out_weak,
+    refine_intrinsics,
+    uncertainties,
+)
 from dietnerf_ns.poses.matching import Matches, initial_camera, set_unknown_focal_lengths, verified_matches
 from dietnerf_ns.poses.photos import Lens, Photo
 from dietnerf_ns.poses.report import left_out
@@ -36,6 +44,54 @@ def test_true_poses_explain_all_matches_and_wrong_ones_few(synthetic):
         pose.rotation * pycolmap.Rotation3d(np.array([0, 0.2, 0])), pose.translation
     )
     assert explained_matches(model, matches) < 0.8 * total
+
+
+def without(model, names):
+    """A copy of a model in which some photos have no pose."""
+    copy = pycolmap.Reconstruction(model)
+    for image in list(copy.images.values()):
+        if image.name in names:
+            copy.deregister_frame(image.frame_id)
+    return copy
+
+
+def with_wrong_pose(model):
+    """A copy of a model with one pose so far off that bundle adjustment does not find back."""
+    copy = pycolmap.Reconstruction(model)
+    frame = next(iter(copy.frames.values()))
+    pose = frame.rig_from_world
+    turn = pycolmap.Rotation3d(np.array([0, 0, 2.5]))
+    frame.rig_from_world = pycolmap.Rigid3d(turn * pose.rotation, pose.translation)
+    return copy
+
+
+def test_the_attempt_that_poses_most_and_explains_most_is_kept(synthetic, tmp_path, monkeypatch):
+    model, matches = synthetic
+    attempts = [
+        Attempt("four photos", without(model, matches.names[:1])),
+        Attempt("one wrong pose", with_wrong_pose(model)),
+        Attempt("good", pycolmap.Reconstruction(model)),
+        Attempt("two photos", without(model, matches.names[:3])),
+    ]
+    for order in (attempts, attempts[::-1]):
+        monkeypatch.setattr(mapping, "_attempts", lambda *_, order=order: iter(order))
+        best = best_reconstruction(matches, tmp_path, tmp_path, 0)
+        assert best is not None and best.how == "good"
+    monkeypatch.setattr(mapping, "_attempts", lambda *_: iter(attempts[3:]))
+    assert best_reconstruction(matches, tmp_path, tmp_path, 0) is None
+
+
+def test_photos_that_see_too_few_points_lose_their_pose(synthetic):
+    model, _ = synthetic
+    weak, strong, *_ = model.images.values()
+    for image, kept in ((weak, FEWEST_INLIERS - 1), (strong, FEWEST_INLIERS)):
+        seen = [index for index, point in enumerate(image.points2D) if point.has_point3D()]
+        for index in seen[kept:]:
+            model.delete_observation(image.image_id, index)
+    leave_out_weak(model)
+    assert {image.name for image in model.images.values() if image.has_pose} == {
+        image.name for image in model.images.values() if image.name != weak.name
+    }
 
 
 @pytest.mark.parametrize(("largest_uncertainty", "factor"), [(0.03, 1), (0, 1.05)])

@@ -1,0 +1,67 @@
+"""The world frame of a scene, and what is said about where its photos were taken."""
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+
+from dietnerf_ns.poses.report import advice
+from dietnerf_ns.poses.scene import PosedPhotos, camera_to_world, in_world_frame
+from tests.helpers.cameras import arc_of_poses, ring_of_poses
+
+
+def model_with(poses):
+    """A model with one point in front of each of the given cameras, in a world of another scale, place and rotation."""
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig, options.num_points3D = (
+        1,
+        1,
+        len(poses),
+        50,
+    )
+    pycolmap.set_random_seed(0)
+    model = pycolmap.synthesize_dataset(options)
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    for image, pose in zip(images, poses.double().numpy(), strict=True):
+        to_world = np.vstack([pose, [0, 0, 0, 1]]) @ np.diag([1.0, -1, -1, 1])
+        image.frame.rig_from_world = pycolmap.Rigid3d(np.linalg.inv(to_world)[:3])
+    model.transform(pycolmap.Sim3d(7, pycolmap.Rotation3d(np.array([0.4, -1, 0.3])), np.array([3, -5, 2])))
+    return model
+
+
+@pytest.mark.parametrize("elevation", [0.0, 35.0])
+def test_z_is_up_the_first_camera_in_front_and_the_cameras_look_at_the_origin(elevation):
+    model = model_with(ring_of_poses(6, center=(1.0, 2.0, 3.0), elevation=elevation, radius=4))
+    before = [point.xyz.copy() for point in model.points3D.values()]
+    posed = in_world_frame(model)
+    poses = posed.camera_to_worlds
+    assert posed.names == sorted(posed.names) and len(posed.names) == 6
+    assert poses[0, 0, 3].abs() < 1e-4 and poses[0, 1, 3] < 0
+    assert poses[:, 2, 3] == pytest.approx(np.sin(np.radians(elevation)), abs=1e-4)
+    assert poses[:, :, 3].norm(dim=-1) == pytest.approx(1, abs=1e-4)
+    assert -poses[:, :, 2] == pytest.approx(-poses[:, :, 3], abs=1e-4)
+    after = [point.xyz for point in model.points3D.values()]
+    ratios = [
+        np.linalg.norm(a - after[0]) / np.linalg.norm(b - before[0]) for a, b in zip(after[1:], before[1:], strict=True)
+    ]
+    assert ratios == pytest.approx(1 / 28, rel=1e-5)  # 7 times 4
+    first = min(model.images.values(), key=lambda image: image.name)
+    assert camera_to_world(first) == pytest.approx(poses[0].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("poses", "said"),
+    [
+        (arc_of_poses([-20.0, -10.0, 0.0, 10.0]), "The photos look at the scene from one side"),
+        (ring_of_poses(6)[:5], "Photograph next: between 4.jpg and 0.jpg, which are 120 degrees apart."),
+        (ring_of_poses(8), "Photograph next: from above or below; all photos are 30 degrees up."),
+        (
+            torch.cat([ring_of_poses(8), ring_of_poses(4, elevation=70)]),
+            "The largest gap is 45 degrees, between",
+        ),
+    ],
+)
+def test_the_advice_is_to_photograph_where_the_gap_is(poses, said):
+    model = pycolmap.Reconstruction()
+    text = advice(PosedPhotos([f"{number}.jpg" for number in range(len(poses))], poses, model))
+    assert text.startswith("Direction coverage: ") and said in text
