@@ -3,8 +3,8 @@
 python -m tools.compare_poses --data DIR --out DIR
 
 For each scene, photos are drawn at random and posed. Then there are two scenes of the posed photos, NAME-found and
-NAME-known, with the same photos for training and the same for tests, and `dietnerf-bench` compares them. Test photos are
-posed together with the others: to see how good a pose is, a render must be made from it.
+NAME-known, with the same photos for training and the same for tests, and `dietnerf-bench` compares them. Test photos
+are posed together with the others.
 """
 
 from __future__ import annotations
