@@ -15,20 +15,18 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from jaxtyping import Float
 from tqdm import tqdm
 
+from dietnerf_ns.geometry.alignment import Poses, cameras_extent, pose_errors
 from dietnerf_ns.utils.files import write_json
 
-Poses = Mapping[str, Float[np.ndarray, "3 4"]]
-"""Camera-to-world matrices with OpenGL axes by the name of the photo."""
 COMMANDS = {
     "dietnerf-poses": ["dietnerf-poses", "{photos}", "--output", "{output}"],
     "ns-process-data": [
@@ -87,7 +85,7 @@ def measured(program: str, scene: Path, count: int, draw: int) -> dict[str, Any]
         found = _by_photo(poses_in(output), names) if (output / "transforms.json").exists() else {}
     if len(found) < 3:
         return {"photos": names, "posed": len(found), "seconds": seconds}
-    size = scene_size(known.values())
+    size = cameras_extent(known.values())
     angle, distance = pose_errors(found, known)
     return {"photos": names, "posed": len(found), "degrees": angle, "distance": distance / size, "seconds": seconds}
 
@@ -116,30 +114,6 @@ def frames_in(scene: Path) -> list[dict[str, Any]]:
 def poses_in(scene: Path) -> Poses:
     """The poses of a scene."""
     return {Path(frame["file_path"]).name: np.array(frame["transform_matrix"])[:3] for frame in frames_in(scene)}
-
-
-def scene_size(poses: Iterable[Float[np.ndarray, "3 4"]]) -> float:
-    """Largest distance of a camera from the middle of all."""
-    positions = np.stack([pose[:, 3] for pose in poses])
-    return float(np.linalg.norm(positions - positions.mean(axis=0), axis=1).max())
-
-
-def pose_errors(found: Poses, known: Poses) -> tuple[float, float]:
-    """Largest errors of poses after alignment by a rotation (of all rotations), a scale and a translation.
-
-    Returns:
-        Of the rotations in degrees, and of the positions in the units of `known`.
-    """
-    names = sorted(found)
-    u, _, v = np.linalg.svd(np.sum([known[name][:, :3] @ found[name][:, :3].T for name in names], axis=0))
-    rotation = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
-    turned = np.stack([rotation @ found[name][:, 3] for name in names])
-    targets = np.stack([known[name][:, 3] for name in names])
-    turned, targets = turned - turned.mean(axis=0), targets - targets.mean(axis=0)
-    scaled = (turned * targets).sum() / (turned**2).sum() * turned
-    cosines = [(np.trace((rotation @ found[name][:, :3]).T @ known[name][:, :3]) - 1) / 2 for name in names]
-    angle = float(np.degrees(np.arccos(np.clip(min(cosines), -1, 1))))
-    return angle, float(np.linalg.norm(scaled - targets, axis=1).max())
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:

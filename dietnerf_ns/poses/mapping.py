@@ -13,6 +13,7 @@ import numpy as np
 import pycolmap
 from tqdm import tqdm
 
+from dietnerf_ns.geometry.alignment import Poses, cameras_extent, pose_errors
 from dietnerf_ns.poses.matching import Matches, set_unknown_focal_lengths
 
 FEWEST_PHOTOS = 3
@@ -33,10 +34,18 @@ LARGEST_UNCERTAINTY = 0.03
 LARGEST_DISTORTION = 0.4
 EXACT_PIXELS = 0.5
 """Scale of the Cauchy loss of reprojection errors."""
+CONVERGED = 1e-6
+"""Relative change of the robust error that ends a bundle adjustment. Without a limit it runs ten times longer, and the
+poses of nine photos change by .002 degrees."""
 LARGEST_ERRORS = (4.0, 2.0, 2.0)
 """Pixels, in the rounds of a bundle adjustment."""
 LEAST_TRIANGULATION_ANGLE = 1.5
 """Degrees between the rays of a point; COLMAP's default."""
+SAME_DEGREES, SAME_DISTANCE = 0.5, 0.02
+"""Largest differences between the rotations, and between the positions (relative to the extent of the cameras), up to
+which two attempts found the same poses."""
+EQUALLY_GOOD = 0.99
+"""Share of the most explained matches from which on the number of points decides between attempts."""
 EXPLAINED_PIXELS = 2.0
 """Distance from its epipolar line up to which poses explain a match."""
 
@@ -60,9 +69,10 @@ class Attempt:
 
 
 def best_reconstruction(matches: Matches, images: Path, folder: Path, seed: int) -> Attempt | None:
-    """The best of several attempts: most photos posed, then most matches explained.
+    """The best of several attempts: most photos posed, then most matches explained, then most points.
 
-    The mean reprojection error does not tell attempts apart: it is least for those that leave most points out.
+    No further attempts are made when two of them, from different beginnings, posed all photos at the same places. The
+    mean reprojection error does not tell attempts apart: it is least for those that leave most points out.
 
     Args:
         matches: of all photos.
@@ -73,16 +83,43 @@ def best_reconstruction(matches: Matches, images: Path, folder: Path, seed: int)
     Returns:
         The attempt after a last bundle adjustment, or None if no attempt posed at least three photos.
     """
-    attempts = [*_attempts(matches, images, folder, seed)]
-    for attempt in attempts:
+    attempts: list[Attempt] = []
+    for attempt in _attempts(matches, images, folder, seed):
         _adjust(attempt.model, focal_length=True, distortion=False)
         leave_out_weak(attempt.model)
-    attempts = [attempt for attempt in attempts if attempt.num_posed >= FEWEST_PHOTOS]
+        if attempt.num_posed < FEWEST_PHOTOS:
+            continue
+        attempts.append(attempt)
+        if attempt.num_posed == len(matches.names) and any(_agree(attempt, other) for other in attempts[:-1]):
+            break
     if not attempts:
         return None
-    best = max(attempts, key=lambda attempt: (attempt.num_posed, explained_matches(attempt.model, matches)))
+    best = _best(attempts, matches)
     refine_intrinsics(best.model, {camera.camera_id: camera.focal_length for camera in _known_cameras(matches)})
     return best
+
+
+def _best(attempts: Sequence[Attempt], matches: Matches) -> Attempt:
+    most = max(attempt.num_posed for attempt in attempts)
+    explained = [
+        (explained_matches(attempt.model, matches), attempt) for attempt in attempts if attempt.num_posed == most
+    ]
+    equal = [attempt for count, attempt in explained if count >= EQUALLY_GOOD * max(count for count, _ in explained)]
+    return max(equal, key=lambda attempt: attempt.model.num_points3D())
+
+
+def _agree(one: Attempt, other: Attempt) -> bool:
+    """Whether two attempts posed the same photos at the same places."""
+    poses, others = _poses(one.model), _poses(other.model)
+    if poses.keys() != others.keys():
+        return False
+    angle, distance = pose_errors(poses, others)
+    return angle <= SAME_DEGREES and distance <= SAME_DISTANCE * cameras_extent(others.values())
+
+
+def _poses(model: pycolmap.Reconstruction) -> Poses:
+    images = (image for image in model.images.values() if image.has_pose)
+    return {image.name: image.cam_from_world().inverse().matrix() for image in images}
 
 
 def leave_out_weak(model: pycolmap.Reconstruction) -> None:
@@ -120,40 +157,67 @@ def _known_cameras(matches: Matches) -> list[pycolmap.Camera]:
         return [camera for camera in opened.read_all_cameras() if camera.has_prior_focal_length]
 
 
-def _attempts(matches: Matches, images: Path, folder: Path, seed: int) -> Iterator[Attempt]:
+@dataclass(frozen=True)
+class _Way:
+    """How to map."""
+
+    guess: float | None = None
+    """First guess of unknown focal lengths, relative to the longer side. None: as in the database."""
+    holds_focal_length: bool = False
+    pair: tuple[str, str] | None = None
+    """The photos to begin with. None: COLMAP chooses."""
+    is_global: bool = False
+
+    def __str__(self) -> str:
+        if self.is_global:
+            return "global mapping"
+        parts = ["incremental mapping"]
+        parts += [] if self.pair is None else [f"begun with {self.pair[0]} and {self.pair[1]}"]
+        parts += [] if self.guess is None else [f"focal length {self.guess:g} x the longer side at first"]
+        parts += ["held until the last bundle adjustment"] if self.holds_focal_length else []
+        return ", ".join(parts)
+
+
+def _ways(matches: Matches) -> list[_Way]:
+    """From the most to the least different ones, because mapping ends when two agree."""
     all_known = len(_known_cameras(matches)) == len(_all_cameras(matches))
     guesses = (None,) if all_known else FOCAL_LENGTHS
-    ways = [(guess, holds, None) for guess in guesses for holds in (True, False)]
-    ways += [(guesses[len(guesses) // 2], False, pair) for pair in _initial_pairs(matches)]
-    with tqdm(total=len(ways) + 1, desc="Finding poses", unit="attempt") as bar:
-        for number, (guess, holds, pair) in enumerate(ways):
-            output = folder / str(number)
-            output.mkdir()
-            database = _with_guess(matches.database, output, guess)
-            options = incremental_options(seed, refine_focal_length=not holds)
-            options.image_names = matches.names
-            if pair is not None:
-                options.init_image_id1, options.init_image_id2 = _identifiers(database, pair)
-            models = pycolmap.incremental_mapping(database, images, output, options=options)
-            yield from (Attempt(_description(guess, holds, pair), model) for model in models.values())
-            bar.update()
-        output = folder / "global"
+    middle, *others = guesses[len(guesses) // 2 :] + guesses[: len(guesses) // 2]
+    ways = [_Way(middle), _Way(is_global=True), *(_Way(guess) for guess in others)]
+    ways += [_Way(middle, pair=pair) for pair in _initial_pairs(matches)]
+    return ways + [_Way(guess, holds_focal_length=True) for guess in guesses]
+
+
+def _attempts(matches: Matches, images: Path, folder: Path, seed: int) -> Iterator[Attempt]:
+    ways = _ways(matches)
+    for number, way in enumerate(tqdm(ways, "Finding poses", unit="attempt", leave=False)):
+        output = folder / str(number)
         output.mkdir()
-        database = _with_guess(matches.database, output, None)
-        pycolmap.calibrate_view_graph(database)
-        options = global_options(seed)
-        options.image_names = matches.names
-        models = pycolmap.global_mapping(database, images, output, options=options)
-        yield from (Attempt("global mapping", model) for model in models.values())
-        bar.update()
+        database = _with_guess(matches.database, output, way.guess)
+        if way.is_global:
+            models = _map_globally(matches, database, images, output, seed)
+        else:
+            models = _map_incrementally(way, matches, database, images, output, seed)
+        yield from (Attempt(str(way), model) for model in models.values())
 
 
-def _description(guess: float | None, holds: bool, pair: tuple[str, str] | None) -> str:
-    parts = ["incremental mapping"]
-    parts += [] if pair is None else [f"begun with {pair[0]} and {pair[1]}"]
-    parts += [] if guess is None else [f"focal length {guess:g} x the longer side at first"]
-    parts += ["held until the last bundle adjustment"] if holds else []
-    return ", ".join(parts)
+def _map_incrementally(
+    way: _Way, matches: Matches, database: Path, images: Path, output: Path, seed: int
+) -> dict[int, pycolmap.Reconstruction]:
+    options = incremental_options(seed, refine_focal_length=not way.holds_focal_length)
+    options.image_names = matches.names
+    if way.pair is not None:
+        options.init_image_id1, options.init_image_id2 = _identifiers(database, way.pair)
+    return pycolmap.incremental_mapping(database, images, output, options=options)
+
+
+def _map_globally(
+    matches: Matches, database: Path, images: Path, output: Path, seed: int
+) -> dict[int, pycolmap.Reconstruction]:
+    pycolmap.calibrate_view_graph(database)
+    options = global_options(seed)
+    options.image_names = matches.names
+    return pycolmap.global_mapping(database, images, output, options=options)
 
 
 def _all_cameras(matches: Matches) -> list[pycolmap.Camera]:
@@ -261,6 +325,7 @@ def _adjust(model: pycolmap.Reconstruction, *, focal_length: bool, distortion: b
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = EXACT_PIXELS
     options.ceres.solver_options.num_threads = 1
+    options.ceres.solver_options.function_tolerance = CONVERGED
     for largest_error in LARGEST_ERRORS:
         # pycolmap.bundle_adjustment does the same, and turns COLMAP's log on.
         pycolmap.create_default_bundle_adjuster(options, _all_photos(model), model).solve()

@@ -10,12 +10,13 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from dietnerf_ns.data.photos import photo_size
+from dietnerf_ns.geometry.alignment import cameras_extent, pose_errors
 from dietnerf_ns.poses.make import _mask_of
 from dietnerf_ns.poses.photos import Lens, Photo
 from tests.helpers.commands import in_this_process
 from tests.helpers.corner import corner_photos
 from tests.helpers.scenes import shared_scene
-from tools.measure_poses import pose_errors, poses_in, scene_size
+from tools.measure_poses import poses_in
 
 
 def run(*arguments, cwd, check=True):
@@ -38,7 +39,7 @@ def test_poses_and_focal_length_are_found(scene):
     found = poses_in(folder)
     assert found.keys() == known.keys()
     angle, distance = pose_errors(found, known)
-    assert angle < 0.2 and distance < 0.01 * scene_size(known.values())
+    assert angle < 0.2 and distance < 0.01 * cameras_extent(known.values())
     meta = json.loads((folder / "transforms.json").read_text())
     assert meta["fl_x"] == pytest.approx(240, rel=0.02) and (meta["w"], meta["h"]) == (256, 192)
     assert "Posed 4 of 4 photos" in output
@@ -176,4 +177,4 @@ def test_six_photos_of_fern_have_the_known_poses(tmp_path):
     run("photos", "--output", "scene", cwd=tmp_path)
     known = {frame["file_path"].split("/")[-1]: np.array(frame["transform_matrix"])[:3] for frame in frames}
     angle, distance = pose_errors(poses_in(tmp_path / "scene"), known)
-    assert angle < 0.5 and distance < 0.02 * scene_size(known.values())
+    assert angle < 0.5 and distance < 0.02 * cameras_extent(known.values())
