@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nerfstudio.cameras.cameras import Cameras
 
 
@@ -21,7 +23,8 @@ class Orbit:
 
     This works for the runs of every nerfstudio method. The camera keeps its elevation and looks at the point that the
     training cameras look at. If the training cameras do not surround the scene, the camera moves back and forth between
-    the leftmost and the rightmost of them instead. Start the command in the folder where you trained, because the paths
+    the leftmost and the rightmost of them instead; in front of a scene that was photographed from one side, it moves
+    along an ellipse within the training cameras. Start the command in the folder where you trained, because the paths
     in a run are relative.
     """
 
@@ -42,7 +45,7 @@ class Orbit:
     Without this setting it sweeps the arc once. A full circle is not affected."""
     phi: float | None = None
     """Elevation in degrees above the horizon, from -90 to 90.
-    The default is the mean elevation of the training cameras."""
+    The default is the mean elevation of the training cameras, and all their elevations on an ellipse."""
     radius: float | None = None
     """Distance in scene units from the camera to the point it looks at.
     The default is the mean distance of the training cameras."""
@@ -67,12 +70,13 @@ class Orbit:
         self._check()
         check_output(self.output, self.fps)
 
-        from dietnerf_ns.orbit.frames import load_run, render_frames
+        from dietnerf_ns.orbit.frames import load_run, median_depth, render_frames
 
         pipeline = load_run(self.load_config)
         photos = pipeline.datamanager.train_dataset
         assert photos is not None, "the pipeline was loaded without its training photos"
-        cameras = self.cameras(photos.cameras.to("cpu"))
+        photographed = photos.cameras.to("cpu")
+        cameras = self.cameras(photographed, depth=lambda: median_depth(pipeline.model, photographed))
         try:
             write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
         except KeyboardInterrupt:
@@ -97,11 +101,12 @@ class Orbit:
         if not self.load_config.is_file():
             raise UserError(f"--load-config {self.load_config}: there is no such file; give a run's config.yml.")
 
-    def cameras(self, training_cameras: Cameras) -> Cameras:
+    def cameras(self, training_cameras: Cameras, *, depth: Callable[[], float]) -> Cameras:
         """The cameras of the frames; prints what the turntable does.
 
         Args:
             training_cameras: on the CPU; camera-to-world matrices with OpenGL axes.
+            depth: of what they see; see `fit_turntable`.
         """
         from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -114,17 +119,23 @@ class Orbit:
         )
 
         sphere = fit_turntable(
-            training_cameras.camera_to_worlds, theta_range=self.theta_range, phi=self.phi, radius=self.radius
+            training_cameras.camera_to_worlds,
+            theta_range=self.theta_range,
+            phi=self.phi,
+            radius=self.radius,
+            there_and_back=self.there_and_back,
+            depth=depth,
         )
         size = self.size or default_size(training_cameras[:1])
-        theta_range, phi, radius = sphere.azimuth_range, sphere.elevation_range[0], sphere.radius_range[0]
+        theta_range, (low, high), radius = sphere.azimuth_range, sphere.elevation_range, sphere.radius_range[0]
+        phi = f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
         if self.theta_range is None and not is_full_circle(theta_range):
             CONSOLE.print(
                 "The training cameras do not surround the scene: theta stays between the outermost of them.",
                 soft_wrap=True,
             )
         CONSOLE.print(
-            f"Orbit: theta {theta_range[0]:.0f} to {theta_range[1]:.0f} degrees, phi {phi:.0f} degrees, "
+            f"Orbit: theta {theta_range[0]:.0f} to {theta_range[1]:.0f} degrees, phi {phi} degrees, "
             f"radius {radius:.2f}, {size[0]}x{size[1]} pixels, {self.frames} frames.",
             soft_wrap=True,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -70,14 +70,24 @@ def depth_range(model: Model, cameras: Cameras) -> tuple[float, float]:
     Returns:
         The near and the far limit, in scene units along the ray.
     """
+    near, far = _depth_quantiles(model, cameras, (0.02, 0.98))
+    return near, far
+
+
+def median_depth(model: Model, cameras: Cameras) -> float:
+    """Median depth of the opaque pixels in small renders from some of the cameras, in scene units along the ray."""
+    (depth,) = _depth_quantiles(model, cameras, (0.5,))
+    return depth
+
+
+def _depth_quantiles(model: Model, cameras: Cameras, quantiles: Sequence[float]) -> list[float]:
     count = min(DEPTH_RANGE_FRAMES, len(cameras))
     chosen = cameras[torch.linspace(0, len(cameras) - 1, count).round().long()]
     chosen.rescale_output_resolution(DEPTH_RANGE_SIDE_PX / int(min(chosen.height[0], chosen.width[0])))
     outputs = [model.get_outputs_for_camera(chosen[i : i + 1].to(model.device)) for i in range(count)]
     depth = torch.cat([_output(o, "depth").flatten() for o in outputs])
     opaque = torch.cat([_output(o, "accumulation").flatten() for o in outputs]) > 0.5
-    near, far = torch.quantile(depth[opaque] if opaque.any() else depth, torch.tensor([0.02, 0.98]).to(depth))
-    return float(near), float(far)
+    return torch.quantile(depth[opaque] if opaque.any() else depth, torch.tensor(quantiles).to(depth)).tolist()
 
 
 def render_frames(

@@ -1,4 +1,4 @@
-"""The cameras of a turntable, which circle the scene once or move back and forth along an arc. Pure functions.
+"""The cameras of a turntable, which circle the scene once or move back and forth in front of it. Pure functions.
 
 theta is the azimuth and phi the elevation, both in degrees. Lengths are in scene units, and poses are camera-to-world
 matrices [3, 4] with OpenGL axes.
@@ -6,6 +6,7 @@ matrices [3, 4] with OpenGL axes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -40,46 +41,54 @@ def fit_turntable(
     theta_range: Range | None = None,
     phi: float | None = None,
     radius: float | None = None,
+    there_and_back: bool = True,
+    depth: Callable[[], float],
 ) -> Sphere:
-    """Choose the circle or arc that a turntable follows.
+    """Choose the circle, arc or ellipse that a turntable follows.
+
+    The default for photos from one side, with azimuths within 60 degrees, is an ellipse over the azimuths and the
+    elevations of the cameras.
 
     Args:
         camera_to_worlds: poses of the training cameras.
         theta_range: first and last azimuth. None takes those that the cameras cover: the full circle, or an arc.
-        phi: elevation. None takes the mean of the cameras' elevations.
+        phi: elevation. None takes the mean of the cameras' elevations, or all of them for an ellipse.
         radius: distance to the centre. None takes the mean of the cameras' distances.
+        there_and_back: whether the camera returns over an arc. One that does not keeps its elevation.
+        depth: distance from the cameras to what they see, in scene units. It is asked for if the cameras look along
+            parallel or diverging lines, so that they have no centre, and `radius` is None.
 
     Returns:
-        A sphere with a single elevation and a single radius.
+        A sphere with a single radius, and a single elevation but for an ellipse.
 
     Raises:
-        UserError: the cameras look apart, so that there is no centre; they look in parallel directions, so that the
-            distance of the centre is unknown; or they all have the same azimuth, so that they span no arc.
+        UserError: the cameras look apart, so that there is no centre; or they all have the same azimuth, so that they
+            span no arc.
     """
     sphere = fit_sphere(camera_to_worlds)
     if not is_in_front(sphere.center, camera_to_worlds):
-        sphere = replace(sphere, center=_point_ahead(camera_to_worlds, radius))
+        sphere = replace(sphere, center=_point_ahead(camera_to_worlds, radius, depth))
     azimuths, elevations, radii = spherical_coordinates(camera_to_worlds, sphere.center, sphere.up)
-    phi = float(elevations.mean()) if phi is None else phi
     radius = float(radii.mean()) if radius is None else radius
+    phi_range = (float(elevations.mean()),) * 2 if phi is None else (phi, phi)
     if theta_range is None:
         theta_range = _arc_of(azimuths)
-    return replace(sphere, azimuth_range=theta_range, elevation_range=(phi, phi), radius_range=(radius, radius))
+        if phi is None and there_and_back and theta_range[1] - theta_range[0] < SURROUND_ANGLE_DEG:
+            phi_range = float(elevations.min()), float(elevations.max())
+    return replace(sphere, azimuth_range=theta_range, elevation_range=phi_range, radius_range=(radius, radius))
 
 
-def _point_ahead(camera_to_worlds: Float[Tensor, "n 3 4"], distance: float | None) -> Float[Tensor, "3"]:
+def _point_ahead(
+    camera_to_worlds: Float[Tensor, "n 3 4"], distance: float | None, depth: Callable[[], float]
+) -> Float[Tensor, "3"]:
     if widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG:
         raise UserError(
             "The training cameras look apart, not at a common centre: there is nothing to turn around. "
             "ns-render interpolate moves between them instead."
         )
-    if distance is None:
-        raise UserError(
-            "The training cameras look along parallel lines and not at one point: give --radius, the distance in scene "
-            "units from the cameras to the point to turn around."
-        )
     direction = viewing_directions(camera_to_worlds).mean(0)
-    return camera_to_worlds[:, :3, 3].mean(0) + distance * direction / direction.norm()
+    ahead = depth() if distance is None else distance
+    return camera_to_worlds[:, :3, 3].mean(0) + ahead * direction / direction.norm()
 
 
 def _arc_of(azimuths: Float[Tensor, "n"]) -> Range:
@@ -117,12 +126,28 @@ def turntable_azimuths(theta_range: Range, frames: int, *, there_and_back: bool 
     if is_full_circle(theta_range):
         fraction = torch.arange(frames) / frames
     elif there_and_back:
-        # Without the shift by a quarter step the two middle ones of an odd number of frames would be identical.
-        phase = (torch.arange(frames) + (frames % 2) / 4) / frames
-        fraction = (1 - torch.cos(2 * torch.pi * phase)) / 2
+        fraction = (1 - torch.cos(2 * torch.pi * _phases(frames))) / 2
     else:
         fraction = torch.linspace(0, 1, frames)
     return start + (end - start) * fraction
+
+
+def turntable_elevations(phi_range: Range, frames: int) -> Float[Tensor, "frames"]:
+    """The elevation of every frame in degrees: with the azimuths of an arc there and back, an ellipse.
+
+        phi = middle + (highest - lowest) / 2 sin(2 pi i / frames)
+
+    Args:
+        phi_range: lowest and highest elevation in degrees.
+        frames: number of frames.
+    """
+    low, high = phi_range
+    return (low + high) / 2 + (high - low) / 2 * torch.sin(2 * torch.pi * _phases(frames))
+
+
+def _phases(frames: int) -> Float[Tensor, "frames"]:
+    # Without the shift by a quarter step the two middle azimuths of an odd number of frames would be identical.
+    return (torch.arange(frames) + (frames % 2) / 4) / frames
 
 
 def turntable_cameras(
@@ -131,13 +156,17 @@ def turntable_cameras(
     """Pinhole cameras that look at the sphere's centre, one for each frame.
 
     Args:
-        sphere: a sphere with a single elevation and a single radius; see `fit_turntable`.
+        sphere: a sphere with a single radius; see `fit_turntable`.
         azimuths: azimuth of each frame in degrees.
         like: a training camera, shape [1]. The frames contain its whole field of view.
         size: width and height of a frame in pixels.
     """
-    elevation, radius = (torch.tensor(float(value)) for value in (sphere.elevation_range[0], sphere.radius_range[0]))
-    poses = [pose_at(sphere.center, sphere.up, azimuth=a, elevation=elevation, radius=radius) for a in azimuths]
+    radius = torch.tensor(float(sphere.radius_range[0]))
+    elevations = turntable_elevations(sphere.elevation_range, len(azimuths))
+    poses = [
+        pose_at(sphere.center, sphere.up, azimuth=azimuth, elevation=elevation, radius=radius)
+        for azimuth, elevation in zip(azimuths, elevations, strict=True)
+    ]
     width, height = size
     scale = min(width / float(like.width), height / float(like.height))
     return Cameras(

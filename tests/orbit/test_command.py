@@ -60,7 +60,7 @@ def test_arc_to_a_folder(trained_tiny, tmp_path):
 def test_front_facing_cameras_give_an_arc_and_a_message(tmp_path, capsys):
     cameras = pinhole_cameras(arc_of_poses((-20, 0, 15)))
     orbit = Orbit(tmp_path / "config.yml", tmp_path / "o.gif", frames=8)
-    orbit_cameras = orbit.cameras(cameras)
+    orbit_cameras = orbit.cameras(cameras, depth=lambda: 1.0)
     output = " ".join(capsys.readouterr().out.split())
     assert "do not surround the scene: theta stays between the outermost" in output
     assert "theta -20 to 15 degrees" in output

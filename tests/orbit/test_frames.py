@@ -3,7 +3,7 @@ import torch
 from nerfstudio.models.base_model import Model
 
 from dietnerf_ns.orbit import frames
-from dietnerf_ns.orbit.frames import depth_range, load_run, render_frames
+from dietnerf_ns.orbit.frames import depth_range, load_run, median_depth, render_frames
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 
@@ -44,6 +44,7 @@ def test_colours_depth_and_both_side_by_side(cameras):
 
 def test_depth_has_the_same_limits_in_all_frames(cameras):
     assert depth_range(FakeModel(), cameras) == pytest.approx((1, 9), abs=0.2), "the range of the opaque pixels"
+    assert median_depth(FakeModel(), cameras[:1]) == pytest.approx(9), "x = 4, without the empty half"
     colours = [frame[0, 0].tolist() for frame in render_frames(FakeModel(), cameras, "depth")]
     assert colours[0] != colours[1] and colours[1] != colours[2], "another distance has another colour"
     assert colours[1] == colours[5] and colours[2] == colours[4], "the same distance has the same colour"

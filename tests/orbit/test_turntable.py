@@ -2,15 +2,23 @@ import pytest
 import torch
 
 from dietnerf_ns.geometry.sphere import spherical_coordinates
+from dietnerf_ns.orbit import turntable
 from dietnerf_ns.orbit.turntable import (
     default_size,
-    fit_turntable,
     is_full_circle,
     turntable_azimuths,
     turntable_cameras,
 )
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import CENTER, arc_of_poses, pinhole_cameras, ring_of_poses
+
+
+def not_asked():
+    raise AssertionError("the depth of the scene is not needed")
+
+
+def fit_turntable(poses, *, depth=not_asked, **options):
+    return turntable.fit_turntable(poses, depth=depth, **options)
 
 
 def looking_outwards(poses):
@@ -44,18 +52,36 @@ def test_front_facing_cameras_give_their_own_arc(azimuths):
     assert torch.allclose(sphere.center, CENTER, atol=1e-3)
 
 
+def test_in_front_of_a_scene_the_camera_moves_along_an_ellipse_within_the_training_cameras():
+    poses = torch.cat([arc_of_poses((-20, 10), elevation=30.0), arc_of_poses((0,), elevation=-6.0)])
+    sphere = fit_turntable(poses)
+    azimuths = turntable_azimuths(sphere.azimuth_range, 40)
+    cameras = turntable_cameras(sphere, azimuths, pinhole_cameras(poses[:1]), (40, 30))
+    theta, phi, radius = spherical_coordinates(cameras.camera_to_worlds, sphere.center, sphere.up)
+    assert theta[[0, 20]] == pytest.approx([sphere.azimuth_range[0], sphere.azimuth_range[1]], abs=0.01)
+    assert phi.max() == pytest.approx(30, abs=2) and phi.min() == pytest.approx(-6, abs=2)
+    across, up = (theta - theta.mean()) / theta.max().sub(theta.mean()), (phi - phi.mean()) / phi.max().sub(phi.mean())
+    assert across**2 + up**2 == pytest.approx(1, abs=0.01)
+    assert radius == pytest.approx(float(radius.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"phi": 5.0}, {"there_and_back": False}, {"theta_range": (-20, 10)}])
+def test_with_any_of_these_settings_the_elevation_stays(options):
+    poses = torch.cat([arc_of_poses((-20, 10), elevation=30.0), arc_of_poses((0,), elevation=-6.0)])
+    low, high = fit_turntable(poses, **options).elevation_range
+    assert low == high
+
+
 def test_cameras_that_look_apart_have_no_orbit():
     with pytest.raises(UserError, match="nothing to turn around"):
         fit_turntable(looking_outwards(ring_of_poses(8)), radius=3)
 
 
-def test_cameras_that_diverge_turn_around_a_point_at_the_given_distance():
+def test_cameras_that_diverge_turn_around_a_point_at_the_given_distance_or_at_the_scenes_depth():
     diverging = looking_outwards(arc_of_poses((-20, 0, 20), elevation=0.0, radius=1.0))
-    with pytest.raises(UserError, match="give --radius"):
-        fit_turntable(diverging)
-    sphere = fit_turntable(diverging, radius=5)
     middle = diverging[:, :, 3].mean(0)
-    assert torch.allclose(sphere.center, middle + torch.tensor([5.0, 0.0, 0.0]), atol=1e-4)
+    for sphere in (fit_turntable(diverging, radius=5), fit_turntable(diverging, depth=lambda: 5.0)):
+        assert torch.allclose(sphere.center, middle + torch.tensor([5.0, 0.0, 0.0]), atol=1e-4)
 
 
 def test_cameras_with_the_same_azimuth_need_a_range():
