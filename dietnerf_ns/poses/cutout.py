@@ -33,15 +33,15 @@ def foregrounds(images: Path, names: Sequence[str]) -> dict[str, Bool[np.ndarray
         names: of the photos.
 
     Raises:
-        UserError: rembg is not installed, or its weights cannot be downloaded.
+        UserError: rembg is not installed, or its weights cannot be downloaded or read.
     """
     rembg, found = _network(), {}
     try:
         session = rembg.new_session(NETWORK)
-    except Exception as error:  # pooch and requests raise errors of their own
+    except Exception as error:  # pooch, requests and onnxruntime raise errors of their own
         raise UserError(
-            "--cutout: the weights of rembg could not be downloaded. Without a network, copy u2net.onnx from rembg's "
-            f"releases to ~/.u2net, or give --masks. ({type(error).__name__})"
+            f"--cutout: the weights of rembg could not be loaded ({type(error).__name__}). Without a network, copy "
+            f"{NETWORK}.onnx from rembg's releases to ~/.u2net, or give --masks."
         ) from error
     for name in tqdm(names, "Cutting out", unit="photo"):
         with Image.open(images / name) as photo:

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dietnerf_ns.poses.photos import Lens, Photo, photo_files, read_lens, read_photos, read_video, scene_names
+from dietnerf_ns.poses.photos import (
+    Lens,
+    Photo,
+    heif_and_large_photos,
+    photo_files,
+    read_lens,
+    read_photos,
+    read_video,
+    scene_names,
+)
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.corner import corner_photo, corner_positions
 
@@ -26,7 +35,7 @@ def save(path, size, *, orientation=1, details=None, model="Phone 3"):
     exif.get_ifd(EXIF_IFD).update(details or {})
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     pixels[: size[1] // 2] = 200  # the stored upper half is bright
-    Image.fromarray(pixels).save(path, exif=exif)
+    Image.fromarray(pixels).save(path, exif=exif.tobytes())
     return path
 
 
@@ -52,6 +61,21 @@ def test_orientation_is_applied_and_the_focal_length_is_relative_to_the_diagonal
 def test_a_focal_length_counts_if_it_belongs_to_these_pixels(tmp_path, details, focal_length):
     lens = read_lens(save(tmp_path / "a.jpg", (80, 60), details=details))
     assert lens.focal_length == (None if focal_length is None else pytest.approx(focal_length))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_photos_of_phones_are_read_upright_with_their_focal_length(tmp_path, orientation):
+    pytest.importorskip("pillow_heif")
+    with heif_and_large_photos():
+        whole = save(tmp_path / "a.heic", (80, 60), orientation=orientation, details={FOCAL_35: 28})
+    (tmp_path / "b.heic").write_bytes(whole.read_bytes()[:-200])
+    unreadable = {}
+    ((photo, pixels),) = read_photos(photo_files(tmp_path), 1600, unreadable)
+    assert (photo.name, photo.lens.camera) == ("a.jpg", "Maker Phone 3")
+    assert photo.lens.focal_length == pytest.approx(28 / np.hypot(36, 24))
+    first, last = (pixels[:10], pixels[-10:]) if orientation == 1 else (pixels[:, -10:], pixels[:, :10])
+    assert first.mean() > 180 > 20 > last.mean()
+    assert list(unreadable) == ["b.heic"] and "cannot be read" in unreadable["b.heic"]
 
 
 def test_photos_share_a_camera_by_exif_and_size():
