@@ -109,7 +109,7 @@ def draw_report(path: Path, posed: PosedPhotos, matches: Matches) -> None:
     points = np.stack([point.xyz for point in posed.model.points3D.values()])
     colours = np.stack([point.color for point in posed.model.points3D.values()]) / 255
     chosen = np.random.default_rng(0).permutation(len(points))[:MOST_POINTS_DRAWN]
-    figure = Figure(figsize=(16, 5.2), layout="constrained")
+    figure = Figure(figsize=(16, 5.6), layout="constrained")
     above, side, matrix = figure.subplots(1, 3)
     for axis, (horizontal, vertical), title in ((above, (0, 1), "from above"), (side, (0, 2), "from the front")):
         axis.scatter(points[chosen, horizontal], points[chosen, vertical], s=2, c=colours[chosen], linewidths=0)
