@@ -11,9 +11,9 @@ from dietnerf_ns.poses.mapping import (
     FEWEST_INLIERS,
     Attempt,
     best_reconstruction,
-    explained_matches,
     leave_out_weak,
     refine_intrinsics,
+    support,
     uncertainties,
 )
 from dietnerf_ns.poses.matching import Matches, initial_camera, set_unknown_focal_lengths, verified_matches
@@ -34,16 +34,20 @@ def synthetic(tmp_path):
     return model, Matches(tmp_path / "database.db", photos, verified_matches(tmp_path / "database.db", names))
 
 
+def explained(model, matches):
+    return sum(photo.explained for photo in support(model, matches).values()) // 2
+
+
 def test_true_poses_explain_all_matches_and_wrong_ones_few(synthetic):
     model, matches = synthetic
     total = matches.counts.sum() // 2
-    assert total > 500 and explained_matches(model, matches) == total
+    assert total > 500 and explained(model, matches) == total
     frame = next(iter(model.frames.values()))
     pose = frame.rig_from_world
     frame.rig_from_world = pycolmap.Rigid3d(
         pose.rotation * pycolmap.Rotation3d(np.array([0, 0.2, 0])), pose.translation
     )
-    assert explained_matches(model, matches) < 0.8 * total
+    assert explained(model, matches) < 0.8 * total
 
 
 def without(model, names):
@@ -81,17 +85,42 @@ def test_the_attempt_that_poses_most_and_explains_most_is_kept(synthetic, tmp_pa
     assert best_reconstruction(matches, tmp_path, tmp_path, 0) is None
 
 
+def test_of_attempts_with_as_many_photos_the_matches_decide_then_the_points(synthetic):
+    model, matches = synthetic
+    wrong, fewer = Attempt("wrong", with_wrong_pose(model)), Attempt("fewer points", pycolmap.Reconstruction(model))
+    for point in list(fewer.model.points3D)[:20]:
+        fewer.model.delete_point3D(point)
+    good = Attempt("good", model)
+    for order in ([wrong, fewer, good], [good, fewer, wrong]):
+        assert mapping._best(order, matches).how == "good"
+    assert mapping._best([wrong, fewer], matches).how == "fewer points"
+
+
 def test_photos_that_see_too_few_points_lose_their_pose(synthetic):
-    model, _ = synthetic
+    model, matches = synthetic
     weak, strong, *_ = model.images.values()
     for image, kept in ((weak, FEWEST_INLIERS - 1), (strong, FEWEST_INLIERS)):
         seen = [index for index, point in enumerate(image.points2D) if point.has_point3D()]
         for index in seen[kept:]:
             model.delete_observation(image.image_id, index)
-    leave_out_weak(model)
-    assert {image.name for image in model.images.values() if image.has_pose} == {
-        image.name for image in model.images.values() if image.name != weak.name
-    }
+    leave_out_weak(model, matches)
+    assert {image.name for image in model.images.values() if image.has_pose} == {*matches.names} - {weak.name}
+
+
+def test_a_pose_that_the_matches_contradict_is_taken_away_and_only_this_one(synthetic):
+    model, matches = synthetic
+    wrong = with_wrong_pose(model)
+    leave_out_weak(wrong, matches)
+    assert {image.name for image in wrong.images.values() if image.has_pose} == {*matches.names} - {matches.names[0]}
+
+
+def test_a_pose_that_few_matches_support_is_taken_away(synthetic, monkeypatch):
+    model, matches = synthetic
+    found = support(model, matches)
+    assert all(photo.explained == photo.verified and photo.share == 1 for photo in found.values())
+    monkeypatch.setattr(mapping, "FEWEST_EXPLAINED", 1 + min(photo.explained for photo in found.values()))
+    leave_out_weak(model, matches)
+    assert sum(image.has_pose for image in model.images.values()) < 5
 
 
 @pytest.mark.parametrize(("largest_uncertainty", "factor"), [(0.03, 1), (0, 1.05)])
