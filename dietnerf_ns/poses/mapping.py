@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float
 from tqdm import tqdm
 
 from dietnerf_ns.geometry.alignment import Poses, cameras_extent, pose_errors
 from dietnerf_ns.poses.matching import Matches, set_unknown_focal_lengths
+from dietnerf_ns.poses.support import leave_out_doubtful, support
 
 FEWEST_PHOTOS = 3
 FOCAL_LENGTHS = (0.85, 1.2, 1.7)
@@ -28,12 +27,7 @@ FEWEST_INITIAL_MATCHES = 30
 LEAST_INITIAL_ANGLE = 4.0
 """Between the rays of the first pair of photos, in degrees. COLMAP's default is 16."""
 FEWEST_INLIERS = 20
-"""Matches that connect two photos, and points that a further photo must see. COLMAP's defaults are 15 and 30. With 12,
-photos of a statuette from opposite sides were connected by wrong matches."""
-FEWEST_EXPLAINED, LEAST_EXPLAINED = 60, 0.65
-"""Number and share of a photo's verified matches that its pose must explain. In two captures, photos with 32 matches
-were 42 degrees wrong (matched with the other side of the object), one with 48 was 3.7 degrees wrong, and one of whose
-matches 55 % were explained was 35 degrees wrong. With at least 84 and 71 % none was more than 2.3 degrees wrong."""
+"""Matches that connect two photos, and that give a further photo its pose. COLMAP's defaults are 15 and 30."""
 LARGEST_UNCERTAINTY = 0.03
 """Standard deviation above which photos do not determine a focal length (relative to it) or a distortion."""
 LARGEST_DISTORTION = 0.4
@@ -51,8 +45,6 @@ SAME_DEGREES, SAME_DISTANCE = 0.5, 0.02
 which two attempts found the same poses."""
 EQUALLY_GOOD = 0.99
 """Share of the most explained matches from which on the number of points decides between attempts."""
-EXPLAINED_PIXELS = 2.0
-"""Distance from its epipolar line up to which poses explain a match."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ def best_reconstruction(matches: Matches, images: Path, folder: Path, seed: int)
     attempts: list[Attempt] = []
     for attempt in _attempts(matches, images, folder, seed):
         _adjust(attempt.model, focal_length=True, distortion=False)
-        leave_out_weak(attempt.model, matches)
+        leave_out_doubtful(attempt.model, matches)
         if attempt.num_posed < FEWEST_PHOTOS:
             continue
         attempts.append(attempt)
@@ -107,7 +99,7 @@ def best_reconstruction(matches: Matches, images: Path, folder: Path, seed: int)
 def _best(attempts: Sequence[Attempt], matches: Matches) -> Attempt:
     most = max(attempt.num_posed for attempt in attempts)
     fullest = [attempt for attempt in attempts if attempt.num_posed == most]
-    explained = [sum(found.explained for found in support(attempt.model, matches).values()) for attempt in fullest]
+    explained = [support(attempt.model, matches).total for attempt in fullest]
     good = [a for a, count in zip(fullest, explained, strict=True) if count >= EQUALLY_GOOD * max(explained)]
     return max(good, key=lambda attempt: attempt.model.num_points3D())
 
@@ -124,76 +116,6 @@ def _agree(one: Attempt, other: Attempt) -> bool:
 def _poses(model: pycolmap.Reconstruction) -> Poses:
     images = (image for image in model.images.values() if image.has_pose)
     return {image.name: image.cam_from_world().inverse().matrix() for image in images}
-
-
-@dataclass(frozen=True)
-class Support:
-    """How far the poses of a reconstruction agree with a photo's matches."""
-
-    num_points: int
-    """Points that the photo sees."""
-    explained: int
-    """Verified matches with other posed photos that lie within 2 pixels of their epipolar lines."""
-    verified: int
-    """All verified matches with other posed photos."""
-
-    @property
-    def share(self) -> float:
-        """Share of the matches that are explained."""
-        return self.explained / max(self.verified, 1)
-
-    @property
-    def is_weak(self) -> bool:
-        """Whether the pose can well be wrong."""
-        few = self.num_points < FEWEST_INLIERS or self.explained < FEWEST_EXPLAINED
-        return few or self.share < LEAST_EXPLAINED
-
-
-def leave_out_weak(model: pycolmap.Reconstruction, matches: Matches) -> None:
-    """Take the pose from photos that see too few points or whose matches contradict it, the weakest first."""
-    while True:
-        supports = support(model, matches)
-        weak = [name for name, found in supports.items() if found.is_weak]
-        if not weak:
-            return
-        weakest = model.find_image_with_name(
-            min(weak, key=lambda name: (supports[name].share, supports[name].explained))
-        )
-        assert weakest is not None
-        model.deregister_frame(weakest.frame_id)
-
-
-def support(model: pycolmap.Reconstruction, matches: Matches) -> dict[str, Support]:
-    """The support of each posed photo, by its name.
-
-    Distances from epipolar lines are Sampson errors (Hartley and Zisserman, 2nd edition, equation 11.9).
-    """
-    posed = [image for image in model.images.values() if image.has_pose]
-    explained, verified = ({image.name: 0 for image in posed} for _ in range(2))
-    with pycolmap.Database.open(matches.database) as opened:
-        for first, second in itertools.combinations(posed, 2):
-            errors = _sampson_errors(opened, first, second)
-            for image in (first, second):
-                explained[image.name] += int((errors < EXPLAINED_PIXELS).sum())
-                verified[image.name] += len(errors)
-    return {image.name: Support(image.num_points3D, explained[image.name], verified[image.name]) for image in posed}
-
-
-def _sampson_errors(
-    database: pycolmap.Database, first: pycolmap.Image, second: pycolmap.Image
-) -> Float[np.ndarray, "matches"]:
-    """Of the verified matches of two posed photos, in pixels."""
-    pairs = database.read_two_view_geometry(first.image_id, second.image_id).inlier_matches
-    if len(pairs) == 0:
-        return np.zeros(0)
-    relative = second.cam_from_world() * first.cam_from_world().inverse()
-    rays = [
-        image.camera.cam_from_img(database.read_keypoints(image.image_id)[pairs[:, side], :2].astype(np.float64))
-        for side, image in enumerate((first, second))
-    ]
-    essential = pycolmap.essential_matrix_from_pose(relative)
-    focal = (first.camera.focal_length * second.camera.focal_length) ** 0.5
-    return np.sqrt(pycolmap.compute_squared_sampson_error(rays[0], rays[1], essential)) * focal
 
 
 def _known_cameras(matches: Matches) -> list[pycolmap.Camera]:
