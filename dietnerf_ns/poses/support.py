@@ -94,11 +94,14 @@ def _sampson_errors(
     if len(pairs) == 0:
         return np.zeros(0)
     relative = second.cam_from_world() * first.cam_from_world().inverse()
-    rays, focal_lengths = [], []
+    rays: list[np.ndarray] = []
+    focal_lengths: list[float] = []
     for image, rows in zip((first, second), pairs.T, strict=True):
         assert image.camera is not None, "a photo of a reconstruction has a camera"
         pixels = database.read_keypoints(image.image_id)[rows, :2].astype(np.float64)
         rays.append(image.camera.cam_from_img(pixels))
         focal_lengths.append(image.camera.focal_length)
     essential = pycolmap.essential_matrix_from_pose(relative)
-    return np.sqrt(pycolmap.compute_squared_sampson_error(*rays, essential)) * math.sqrt(math.prod(focal_lengths))
+    return np.sqrt(pycolmap.compute_squared_sampson_error(rays[0], rays[1], essential)) * math.sqrt(
+        math.prod(focal_lengths)
+    )
