@@ -63,10 +63,11 @@ class Support:
 
 
 def leave_out_doubtful(model: pycolmap.Reconstruction, matches: Matches) -> None:
-    """Take the pose from photos whose matches do not support it, the most doubtful first."""
+    """Take photos out of a reconstruction whose matches do not support their poses, the most doubtful first."""
     while doubtful := support(model, matches).doubtful():
         for image in [image for image in model.images.values() if image.name in doubtful]:
             model.deregister_frame(image.frame_id)
+    model.tear_down()  # photos without a pose make COLMAP's covariances fail
 
 
 def support(model: pycolmap.Reconstruction, matches: Matches) -> Support:

@@ -15,7 +15,8 @@ from dietnerf_ns.poses.mapping import (
 )
 from dietnerf_ns.poses.matching import Matches, initial_camera, set_unknown_focal_lengths, verified_matches
 from dietnerf_ns.poses.photos import Lens, Photo
-from dietnerf_ns.poses.report import left_out
+from dietnerf_ns.poses.report import doubt, left_out
+from dietnerf_ns.poses.scene import in_world_frame
 from dietnerf_ns.poses.support import FEWEST_POINTS, Support, leave_out_doubtful, support
 
 
@@ -83,6 +84,15 @@ def test_the_attempt_that_poses_most_and_explains_most_is_kept(synthetic, tmp_pa
     assert best_reconstruction(matches, tmp_path, tmp_path, 0) is None
 
 
+def test_the_rest_is_kept_and_refined_where_one_pose_is_wrong(synthetic, tmp_path, monkeypatch):
+    model, matches = synthetic
+    monkeypatch.setattr(mapping, "_attempts", lambda *_: iter([Attempt("one wrong pose", with_wrong_pose(model))]))
+    best = best_reconstruction(matches, tmp_path, tmp_path, 0)
+    assert best is not None and best.num_posed == 4
+    assert doubt(best) is None
+    assert in_world_frame(best.model).names == sorted(matches.names[1:])
+
+
 def test_of_attempts_with_as_many_photos_the_matches_decide_then_the_points(synthetic):
     model, matches = synthetic
     wrong, fewer = Attempt("wrong", with_wrong_pose(model)), Attempt("fewer points", pycolmap.Reconstruction(model))
@@ -101,8 +111,9 @@ def test_photos_that_see_too_few_points_lose_their_pose(synthetic):
         seen = [index for index, point in enumerate(image.points2D) if point.has_point3D()]
         for index in seen[kept:]:
             model.delete_observation(image.image_id, index)
+    expected = {*matches.names} - {weak.name}
     leave_out_doubtful(model, matches)
-    assert {image.name for image in model.images.values() if image.has_pose} == {*matches.names} - {weak.name}
+    assert {image.name for image in model.images.values() if image.has_pose} == expected
 
 
 def test_a_pose_that_the_matches_contradict_is_taken_away_and_only_this_one(synthetic):
