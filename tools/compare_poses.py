@@ -48,7 +48,8 @@ class Comparison:
 
     def main(self) -> None:
         """Pose, write the scenes that are missing, run the benchmark."""
-        names = []
+        names: list[str] = []
+        (self.out / "scenes").mkdir(parents=True, exist_ok=True)
         for scene in self.scenes:
             folder, count = scene.split(":")
             name = Path(folder).name
