@@ -42,8 +42,9 @@ class Poses:
     People who walk through the photos can be left out in this way, for example."""
     cutout: bool = False
     """Cut the object out: the photos in the scene become transparent around it.
-    What is cut out says --masks, or, without masks, the package rembg (pip install "rembg[cpu]"), which downloads its
-    network when it is first used. Poses are found with the whole photos."""
+    What is cut out says --masks, or, without masks, the package rembg, which downloads its network when it is first
+    used (pip install "dietnerf-ns[cutout]").
+    Poses are found with the whole photos."""
     separate_cameras: bool = False
     """Give each photo its own focal length.
     Otherwise photos of the same size share theirs, unless their EXIF names different cameras or lenses."""

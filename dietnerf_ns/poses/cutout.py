@@ -55,5 +55,5 @@ def _network():
         import rembg  # pyright: ignore[reportMissingImports]
     # Without onnxruntime, importing rembg ends the program.
     except (ImportError, SystemExit) as error:
-        raise UserError('--cutout: needs --masks, or the package rembg: pip install "rembg[cpu]".') from error
+        raise UserError('--cutout: needs --masks, or the package rembg: pip install "dietnerf-ns[cutout]".') from error
     return rembg
