@@ -93,6 +93,18 @@ def test_the_rest_is_kept_and_refined_where_one_pose_is_wrong(synthetic, tmp_pat
     assert in_world_frame(best.model).names == sorted(matches.names[1:])
 
 
+def test_attempts_agree_if_both_rotations_and_positions_do(synthetic):
+    model, _ = synthetic
+    good, moved = Attempt("good", model), Attempt("moved", pycolmap.Reconstruction(model))
+    moved.model.transform(pycolmap.Sim3d(3, pycolmap.Rotation3d(np.array([0.2, 0, 1])), np.ones(3)))
+    assert mapping._agree(good, moved)
+    frame = next(iter(moved.model.frames.values()))
+    pose = frame.rig_from_world
+    frame.rig_from_world = pycolmap.Rigid3d(pose.rotation, pose.translation + 5)
+    assert not mapping._agree(good, moved)
+    assert not mapping._agree(good, Attempt("one photo less", without(model, [next(iter(model.images.values())).name])))
+
+
 def test_of_attempts_with_as_many_photos_the_matches_decide_then_the_points(synthetic):
     model, matches = synthetic
     wrong, fewer = Attempt("wrong", with_wrong_pose(model)), Attempt("fewer points", pycolmap.Reconstruction(model))
