@@ -25,8 +25,11 @@ from tools.measure_poses import draw_photos, frames_in
 
 TEST_EVERY = 3
 """One photo of so many is for tests."""
-CORRECTED = {"name": "dietnerf-tiny", "label": "pose correction"}
-CORRECTION = {"pipeline.model.camera-optimizer.mode": "SO3xR3"}
+CORRECTED = {
+    "name": "dietnerf-tiny",
+    "label": "pose correction",
+    "overrides": {"pipeline.model.camera-optimizer.mode": "SO3xR3"},
+}
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Comparison:
             "scenes": [{"name": name, "dataparser": "nerfstudio-data"} for name in names],
             "resolution": self.resolution,
             "seeds": [*self.seeds],
-            "methods": [{"name": "dietnerf-tiny"}, CORRECTED | {"overrides": CORRECTION}],
+            "methods": [{"name": "dietnerf-tiny"}, CORRECTED],
         }
         file = self.out / "experiment.yaml"
         file.write_text(yaml.safe_dump(experiment, sort_keys=False))

@@ -80,11 +80,11 @@ def measured(program: str, scene: Path, count: int, draw: int) -> dict[str, Any]
         names = sorted(photo.name for photo in photos.iterdir())
         command = [part.format(photos=photos, output=output) for part in COMMANDS[program]]
         start = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         seconds = time.perf_counter() - start
         found = _by_photo(poses_in(output), names) if (output / "transforms.json").exists() else {}
     if len(found) < 3:
-        return {"photos": names, "posed": len(found), "seconds": seconds}
+        return {"photos": names, "posed": len(found), "said": result.stdout[-300:], "seconds": seconds}
     size = cameras_extent(known.values())
     angle, distance = pose_errors(found, known)
     return {"photos": names, "posed": len(found), "degrees": angle, "distance": distance / size, "seconds": seconds}
