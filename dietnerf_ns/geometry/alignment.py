@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 Poses = Mapping[str, Float[np.ndarray, "3 4"]]
 """Camera-to-world matrices by the name of the photo."""
@@ -28,12 +29,11 @@ def pose_errors(found: Poses, known: Poses) -> tuple[float, float]:
         Of the rotations in degrees, and of the positions in the units of `known`.
     """
     names = sorted(found)
-    u, _, v = np.linalg.svd(np.sum([known[name][:, :3] @ found[name][:, :3].T for name in names], axis=0))
-    rotation = u @ np.diag([1, 1, np.linalg.det(u @ v)]) @ v
-    turned = np.stack([rotation @ found[name][:, 3] for name in names])
+    relative = Rotation.from_matrix(np.stack([known[name][:, :3] @ found[name][:, :3].T for name in names]))
+    rotation = relative.mean()
+    turned = rotation.apply(np.stack([found[name][:, 3] for name in names]))
     targets = np.stack([known[name][:, 3] for name in names])
     turned, targets = turned - turned.mean(axis=0), targets - targets.mean(axis=0)
     scaled = (turned * targets).sum() / (turned**2).sum() * turned
-    cosines = [(np.trace((rotation @ found[name][:, :3]).T @ known[name][:, :3]) - 1) / 2 for name in names]
-    angle = float(np.degrees(np.arccos(np.clip(min(cosines), -1, 1))))
-    return angle, float(np.linalg.norm(scaled - targets, axis=1).max())
+    angles = np.degrees((rotation.inv() * relative).magnitude())
+    return float(angles.max()), float(np.linalg.norm(scaled - targets, axis=1).max())
