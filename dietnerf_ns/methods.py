@@ -19,6 +19,7 @@ from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.semantic_method import VIEWER_HOST
 from dietnerf_ns.training.checkpoints import register_old_class_paths
 from dietnerf_ns.training.optimizers import DecayOverRunConfig, FusedAdamConfig
 from dietnerf_ns.training.trainer import SafeTrainerConfig
@@ -28,8 +29,6 @@ allow_numpy_scalars_in_checkpoints()
 register_old_class_paths()
 
 TINY_SCENE = Path(__file__).parent / "assets" / "tiny_scene"
-VIEWER_HOST = "127.0.0.1"
-"""The viewer listens to this machine alone: it has no password. nerfstudio's default is every network interface."""
 
 
 def _adam(lr: float, final_lr: float, eps: float = 1e-15) -> dict:
@@ -136,7 +135,7 @@ dietnerf_tiny = _method(
         proposal_warmup=500,
         proposal_weights_anneal_max_num_iters=200,
         implementation="torch",
-        eval_num_rays_per_chunk=1 << 12,
+        eval_num_rays_per_chunk=1 << 11,
     ),
     # The embedded encoder distinguishes views of one object, so that a random photo is the wrong target. On validation
     # views of lego a larger gradient cost PSNR.
@@ -154,5 +153,5 @@ dietnerf_tiny = _method(
     mixed_precision=False,
     steps_per_save=400,
     steps_per_eval_image=25_000,  # never in these short runs: the LPIPS of an image would download its backbone
-    viewer=ViewerConfig(websocket_host=VIEWER_HOST, num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
+    viewer=ViewerConfig(websocket_host=VIEWER_HOST, num_rays_per_chunk=1 << 11, quit_on_train_completion=True),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.fields.base_field import Field
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
+from torchmetrics import Metric
 
 from dietnerf_ns.data.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManager, FewShotDataManagerConfig
 from dietnerf_ns.models.base import SemanticModel, trainable_with_semantic_loss
@@ -103,6 +107,10 @@ class DietNeRFPipeline(VanillaPipeline):
         config = replace(config, model=model)
         super().__init__(config, str(device), world_size=world_size, grad_scaler=grad_scaler, **kwargs)
         trains = self.test_mode == "val"
+        if trains and config.semantic.weight > 0 and self.datamanager.includes_time:
+            raise UserError(
+                "Data: the photos show a scene that moves, and an unseen view has no time. Use a still scene."
+            )
         self.dietnerf = ViewerPanel(self.datamanager.train_dataset, config.semantic if trains else None)
         self.collapse_detector = CollapseDetector()
         self.bad_steps = BadSteps()
@@ -129,7 +137,7 @@ class DietNeRFPipeline(VanillaPipeline):
         self._seed = trainer.config.machine.seed
         self._say_if_schedules_differ(trainer)
         if self.config.semantic.weight > 0:
-            self.semantic = self._semantic_consistency(steps_of_run(trainer))
+            self.semantic = self._semantic_consistency(steps_of_run(trainer), mixed_precision=trainer.mixed_precision)
         if self.config.max_restarts > 0 and self.model.can_restart:
             callbacks.append(self._callback_to_restart(trainer))
         return callbacks + self._callbacks_to_show(trainer.config)
@@ -143,7 +151,7 @@ class DietNeRFPipeline(VanillaPipeline):
                 soft_wrap=True,
             )
 
-    def _semantic_consistency(self, total_steps: int) -> SemanticConsistency:
+    def _semantic_consistency(self, total_steps: int, *, mixed_precision: bool) -> SemanticConsistency:
         with flags_under(SEMANTIC_FLAGS):
             return SemanticConsistency(
                 self.config.semantic,
@@ -153,6 +161,7 @@ class DietNeRFPipeline(VanillaPipeline):
                 rays_per_batch=self.config.datamanager.train_num_rays_per_batch,
                 total_steps=total_steps,
                 seed=self._seed,
+                half_precision=mixed_precision and self.device.type == "cuda",
             )
 
     def _callback_to_restart(self, trainer: Trainer) -> TrainingCallback:
@@ -238,6 +247,9 @@ class DietNeRFPipeline(VanillaPipeline):
         }
         if self.semantic is not None:
             if self.semantic.is_due(step) and self.model.shows_whole_scene:
+                # Nothing may keep the photometric activations alive.
+                outputs = {name: output.detach() for name, output in outputs.items() if isinstance(output, Tensor)}
+                metrics = _detached(metrics)
                 losses = self._with_semantic_loss(self.semantic, losses, step)
             # Between semantic steps the last values are repeated, so that the logged curves have no gaps.
             if self.semantic.is_active(step) and self.semantic.last is not None:
@@ -252,21 +264,40 @@ class DietNeRFPipeline(VanillaPipeline):
 
         Gradients are taken here, first the photometric and then the semantic one: each loss's activations are freed
         before the other's are made, and one gradient can be limited relative to the other.
+
+        Args:
+            semantic: the loss.
+            losses: the photometric ones; emptied, because what they hold is in the way of the semantic view.
+            step: of the run.
         """
         tensors = self.model.gradient_inputs()
         loss_scale = self._grad_scaler.get_scale() if self._grad_scaler is not None else 1.0
         total = sum(losses.values(), torch.zeros((), device=self.device))
         photometric = gradients_of(total, tensors, loss_scale=loss_scale)
+        values, total = _detached(losses), total.detach()
+        losses.clear()
+        _detach_what_modules_keep(self.model)
         photometric = self._without_bad(photometric, total, "photometric")
         semantic_loss, on_view = semantic.loss_and_gradients(self.model, step, tensors, loss_scale=loss_scale)
         on_view = self._without_bad(on_view, semantic_loss, "semantic")
+        if self.bad_steps.at_limit == "semantic":
+            self._switch_off(semantic, step)
         if self.bad_steps.photometric_left_out and semantic.config.max_gradient_ratio > 0:
             nothing: Gradients = [None] * len(tensors)  # it would have no limit
             on_view = nothing
         on_view = limit_norm(on_view, photometric, ratio=semantic.config.max_gradient_ratio)
-        values = {name: loss.detach() for name, loss in losses.items()}
         combined = with_gradients(semantic_loss.detach(), add_gradients(photometric, on_view), tensors)
         return values | {"semantic_loss": combined}
+
+    def _switch_off(self, semantic: SemanticConsistency, step: int) -> None:
+        self.bad_steps.is_fine("semantic")
+        semantic.switched_off = f"its gradient was not finite {self.bad_steps.LIMIT} times in a row"
+        CONSOLE.print(
+            f"[bold yellow]Step {step}: the semantic loss is switched off, because {semantic.switched_off}. Training "
+            "goes on without it. Lower its weight, use another encoder, or train with --mixed-precision False."
+            "[/bold yellow]",
+            soft_wrap=True,
+        )
 
     def _without_bad(self, gradients: Gradients, loss: Tensor, part: Part) -> Gradients:
         """The gradients of a part of the losses; none at all if the loss or one of them is not finite.
@@ -306,14 +337,44 @@ class DietNeRFPipeline(VanillaPipeline):
         Raises:
             UserError: the checkpoint belongs to another model.
         """
-        loaded_state = with_current_planes(loaded_state)
         if self.test_mode != "val":
             model = model_for(loaded_state, self.model, opens_photos=self.test_mode != "inference")
             if model is not self.model:
                 self._model = model.to(self.device).train(self.training)
+        loaded_state = dict(with_current_planes(loaded_state, self.model))
         check_complete(loaded_state, self.state_dict())
         resumes = self.test_mode == "val"
         with sizes_checked(), taken_over_sizes_said(self.model) if resumes else contextlib.nullcontext():
             super().load_pipeline(loaded_state, step)
         cameras = loaded_state.get(OWN_EXTRA_STATE, {}).get("cameras")
         say_if_photos_differ(cameras, self._camera_fingerprint(), self.model, opens_photos=resumes)
+
+
+def _detach_what_modules_keep(model: SemanticModel) -> None:
+    """nerfstudio's fields keep their last density, metrics their last value, and both with it all of a step's graph.
+
+    torch frees the activations in it. What libraries such as tinycudann keep there lives as long as the graph.
+    """
+    for module in (module for module in model.modules() if isinstance(module, (Field, Metric))):
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                vars(module)[name] = value.detach()
+
+
+def _detached(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+@dataclass
+class DynamicBatchDietNeRFPipelineConfig(DietNeRFPipelineConfig, DynamicBatchPipelineConfig):
+    """The same for a model whose number of samples along a ray varies, such as instant-ngp."""
+
+    _target: type = field(default_factory=lambda: DynamicBatchDietNeRFPipeline)
+
+
+class DynamicBatchDietNeRFPipeline(DietNeRFPipeline, DynamicBatchPipeline):
+    """`DietNeRFPipeline` that trains on as many rays as have a given number of samples in total.
+
+    Args:
+        config: see `DietNeRFPipelineConfig` and nerfstudio's `DynamicBatchPipelineConfig`.
+    """

@@ -35,7 +35,7 @@ LAYERS = [  # from the bottom up: a module imports from its own layer and from t
     {"semantic"},
     {"training"},
     {"orbit", "poses", "viewer"},
-    {"pipeline", "methods"},
+    {"pipeline", "semantic_method", "methods", "nerfstudio_methods"},
     {"similarity", "bench", "commands"},
 ]
 CREATED_BY_THE_PAGES = [  # by the commands in README.md and docs/

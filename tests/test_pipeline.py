@@ -1,7 +1,9 @@
 """The pipeline on the shipped scene, in this process."""
 
 import shutil
+import weakref
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -113,6 +115,40 @@ def test_photometric_activations_are_gone_before_the_semantic_view_is_rendered(p
         del losses
         pipeline.get_train_loss_dict(20)
     assert alive[0] < with_activations / 3
+
+
+class Native(torch.nn.Module):
+    """Squares its input like tinycudann computes: activations live as long as the node of autograd."""
+
+    kept: ClassVar[list[weakref.ref]] = []
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values):
+            ctx.native = values.clone()
+            Native.kept.append(weakref.ref(ctx.native))
+            return values * values
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * ctx.native * gradient
+
+    def forward(self, values):
+        return self.Function.apply(values)
+
+
+def test_activations_that_a_library_keeps_by_itself_are_gone_as_well(pipeline, monkeypatch):
+    pipeline.model.field.mlp_base.append(Native())
+    real_loss, alive = pipeline.semantic.loss, []
+
+    def counting_loss(*arguments):
+        alive.append(sum(native() is not None for native in Native.kept))
+        return real_loss(*arguments)
+
+    monkeypatch.setattr(pipeline.semantic, "loss", counting_loss)
+    outputs, losses, _ = pipeline.get_train_loss_dict(20)
+    assert len(Native.kept) > 0 and alive == [0]
+    assert not outputs["rgb"].requires_grad and losses["semantic_loss"].requires_grad
 
 
 def test_both_losses_share_one_generation_of_the_planes(make_pipeline):

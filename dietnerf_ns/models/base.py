@@ -26,8 +26,8 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 
-from dietnerf_ns.models.metrics import black_outside, missing_metrics, psnr_inside
-from dietnerf_ns.utils.compat import replaced
+from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
+from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
 from dietnerf_ns.utils.errors import UserError
 
 Render = tuple[Float[Tensor, "num_rays 3"], Float[Tensor, "num_rays 1"]]
@@ -49,6 +49,11 @@ class SemanticModel(Model):
 
     first_step: int = 0
     """Step at which the present initialisation started to train; see `begin_attempt`."""
+
+    def populate_modules(self) -> None:
+        """Build the model. LPIPS, whose backbone is a download, is loaded when an image is first evaluated."""
+        with lpips_replaced_by(LazyLPIPS):
+            super().populate_modules()
 
     def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
         """The renders that the semantic loss compares with photos, the best one last.
@@ -153,8 +158,9 @@ class SemanticModel(Model):
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The model's own metrics and images of an evaluation view; pixels outside the photo's mask do not count.
 
-        With a mask, PSNR is taken over its pixels. For all other metrics, photo and render are black outside it. The
-        images are whole. The model computes both together and therefore runs twice, which is quick next to rendering.
+        LPIPS is left out where it cannot be computed. With a mask, PSNR is taken over its pixels. For all other
+        metrics, photo and render are black outside it. The images are whole. The model computes both together and
+        therefore runs twice, which is quick next to rendering.
 
         Args:
             outputs: of a camera's pixels: renders [height, width, 3] in [0, 1] under names that begin with `rgb`, and
@@ -165,14 +171,14 @@ class SemanticModel(Model):
         Returns:
             Numbers by name, those of PSNR with names that end in `psnr`; and images by name, RGB in [0, 1].
         """
-        whole = super().get_image_metrics_and_images(outputs, batch)
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
         if "mask" not in batch:
-            return whole
+            return without_missing(metrics, self), images
         mask = batch["mask"]
         renders = {name: black_outside(mask, image) for name, image in outputs.items() if name.startswith("rgb")}
         photo = black_outside(mask, self.blend_background(batch["image"]))
         metrics, _ = super().get_image_metrics_and_images(outputs | renders, batch | {"image": photo})
-        return psnr_inside(mask, metrics), whole[1]
+        return without_missing(psnr_inside(mask, metrics), self), images
 
     def missing_metrics(self) -> dict[str, str]:
         """Image metrics that could not be computed, with the reason."""

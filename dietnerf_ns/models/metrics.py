@@ -69,11 +69,10 @@ def psnr_inside(mask: Bool[Tensor, "height width 1"], metrics: dict[str, Any]) -
     return {name: value + share_db if name.endswith("psnr") else value for name, value in metrics.items()}
 
 
-def without_missing(metrics: dict[str, float], lpips: LazyLPIPS) -> dict[str, float]:
-    """The metrics without LPIPS values if LPIPS could not be computed."""
-    if lpips.missing_because is None:
-        return metrics
-    return {name: value for name, value in metrics.items() if not name.endswith("lpips")}
+def without_missing(metrics: dict[str, float], model: nn.Module) -> dict[str, float]:
+    """The metrics without those that the model could not compute."""
+    missing = tuple(missing_metrics(model))
+    return {name: value for name, value in metrics.items() if not name.endswith(missing)}
 
 
 def missing_metrics(model: nn.Module) -> dict[str, str]:

@@ -14,6 +14,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.encodings import HashEncoding
+from nerfstudio.models import nerfacto
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
@@ -29,9 +30,8 @@ from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.empty_rays import EmptyRaySkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.members import AveragedMembers
-from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
-from dietnerf_ns.utils.compat import lpips_replaced_by, steps_of_run
+from dietnerf_ns.utils.compat import replaced, steps_of_run
 from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
 
 FLAGS = "--pipeline.model."
@@ -155,7 +155,6 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
     """
 
     config: DietNeRFModelConfig
-    lpips: LazyLPIPS
     can_restart = True
 
     def populate_modules(self) -> None:
@@ -173,8 +172,7 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
         self._given_config = replace(self.config, implementation=implementation)
         scene = self._scene_setup()
         self.config = self._in_agreement(self._given_config.completed(scene), scene)
-        with lpips_replaced_by(LazyLPIPS):
-            super().populate_modules()
+        super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space in front of the near plane untrained.
         self.collider.reset_near_plane = False
         self._replace_field()
@@ -191,7 +189,7 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
             self.proposal_sampler.initial_sampler = ReachSampler(scene.reach, self.config.use_single_jitter)
         background = self._background(scene)
         if background is not None:
-            self.renderer_rgb.background_color = background
+            self._set_background(background)
         draw_tcnn_parameters(self)
 
     @property
@@ -225,6 +223,11 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
         if density == BLENDER_PRESET["average_init_density"]:
             density = density * given[1] / planes[1]  # per unit of length
         return replace(config, near_plane=planes[0], far_plane=planes[1], average_init_density=density)
+
+    def _set_background(self, color: Float[Tensor, "3"]) -> None:
+        """As a buffer, the colour goes to the device with the model, and not anew for each batch of rays."""
+        del self.renderer_rgb.background_color
+        self.renderer_rgb.register_buffer("background_color", color, persistent=False)
 
     def _background(self, scene: SceneSetup) -> Float[Tensor, "3"] | None:
         """RGB in [0, 1] in place of the background colour that is set, or None to leave that."""
@@ -349,12 +352,26 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
         return self.config.space_annealing if isinstance(self.collider, GrowingSphereCollider) else 0
 
     def _enable_levels(self, steps: float, step: int) -> None:
+        if step - 1 - self.first_step >= steps:  # enabled at the step before; each copy makes a GPU wait
+            return
         weights = self.field.level_mask.weights
         weights.copy_(level_weights((step - self.first_step) / steps, len(weights)))
 
     def _grow_space(self, steps: float, step: int) -> None:
         assert isinstance(self.collider, GrowingSphereCollider)
         self.collider.grow((step - self.first_step) / steps)
+
+    def get_metrics_dict(self, outputs, batch):
+        """nerfacto's metrics; the distortion loss only if it counts.
+
+        Args:
+            outputs: of the rays, as from `get_outputs`.
+            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1].
+        """
+        if self.config.distortion_loss_mult != 0:
+            return super().get_metrics_dict(outputs, batch)
+        with replaced(nerfacto, "distortion_loss", lambda *_: torch.zeros((), device=self.device)):
+            return super().get_metrics_dict(outputs, batch)
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None):
         """nerfacto's losses and the smoothness of the planes, already weighted.
@@ -368,16 +385,6 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
         if self.training and planes is not None and self.config.plane_smoothness > 0:
             losses["plane_smoothness_loss"] = self.config.plane_smoothness * planes.total_variation()
         return losses
-
-    def get_image_metrics_and_images(self, outputs, batch):
-        """The metrics and images of `SemanticModel`, without LPIPS where it cannot be computed.
-
-        Args:
-            outputs: of a camera's pixels: `rgb` [height, width, 3] in [0, 1] and others.
-            batch: `image`, the photo, [height, width, 3 or 4] in [0, 1]; `mask` if it has one, [height, width, 1].
-        """
-        metrics, images = super().get_image_metrics_and_images(outputs, batch)
-        return without_missing(metrics, self.lpips), images
 
     def get_extra_state(self) -> dict[str, Any]:
         """What rendering needs of the capture, and the progress of the proposal sampler's schedule.
@@ -402,7 +409,7 @@ class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
         if "planes" in state:  # what the photos determined; versions up to 0.2 lack it
             self.collider.near_plane, self.collider.far_plane = state["planes"]
         if state.get("background") is not None:
-            self.renderer_rgb.background_color = torch.tensor(state["background"])
+            self._set_background(torch.tensor(state["background"], device=self.device))
 
 
 class DietNeRFModel(AveragedMembers, DietNeRFMember):

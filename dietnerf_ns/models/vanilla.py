@@ -25,9 +25,8 @@ from dietnerf_ns.models.agreement import (
     is_photos_background,
 )
 from dietnerf_ns.models.base import Render, SemanticModel
-from dietnerf_ns.models.metrics import LazyLPIPS, without_missing
 from dietnerf_ns.models.scene import object_seen_by
-from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
+from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 
 PLANE_FLAGS = "--pipeline.model.collider-params near_plane {:g} far_plane {:g}"
@@ -69,7 +68,6 @@ class DietVanillaModel(SemanticModel, NeRFModel):
     collider: NearFarCollider
     field_coarse: NeRFField
     field_fine: NeRFField
-    lpips: LazyLPIPS
     can_restart = True
 
     def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
@@ -98,7 +96,7 @@ class DietVanillaModel(SemanticModel, NeRFModel):
             head_mlp_layer_width=width // 2,
             skip_connections=(layers // 2,),
         )
-        with lpips_replaced_by(LazyLPIPS), replaced(vanilla_nerf, "NeRFField", network):
+        with replaced(vanilla_nerf, "NeRFField", network):
             super().populate_modules()
         self.collider.reset_near_plane = False
         self._check_against_photos()
@@ -134,5 +132,4 @@ class DietVanillaModel(SemanticModel, NeRFModel):
             batch: `image`, the photo, [height, width, 3 or 4] in [0, 1]; `mask` if it has one, [height, width, 1].
         """
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
-        metrics |= {name: metrics[f"fine_{name}"] for name in ("ssim", "lpips")}
-        return without_missing(metrics, self.lpips), images
+        return metrics | {name.removeprefix("fine_"): value for name, value in metrics.items()}, images

@@ -30,6 +30,7 @@ from dietnerf_ns.utils.seeding import semantic_generator
 
 MIN_RAYS_PER_CHUNK = 256
 """Smaller chunks save nothing worth the time: weights and the encoder then take most of the memory."""
+RAYS_TO_FILL_A_GPU = 1 << 15
 UNIT_TOLERANCE = 0.1
 """An embedding is a unit vector; that of an encoder in half precision is one nearly."""
 
@@ -72,7 +73,8 @@ class SemanticConfig(EncoderConfig):
     pass."""
     rays_per_chunk: int | None = None
     """Number of rays of a semantic view that are rendered at once. Memory grows with it and not with the resolution.
-    When not given: as many as in a training batch, so that a semantic step fits where a plain one does."""
+    When not given: as many as in a training batch, so that a semantic step fits where a plain one does; on a CUDA GPU
+    at least 32768, because small chunks do not fill it, and half as many whenever they do not fit."""
     sample_fraction: float = 0.5
     """Number of samples along a ray of the semantic view, relative to a training ray. The encoder sees a small image,
     whose cost is proportional to this."""
@@ -141,6 +143,7 @@ class SemanticConsistency:
         rays_per_batch: rays of a photometric batch.
         total_steps: number of steps of the run.
         seed: seed of the run.
+        half_precision: whether training is in mixed precision on a GPU; the encoder is kept in half precision then.
 
     Raises:
         SettingError: impossible settings, or encoder weights that cannot be loaded.
@@ -151,6 +154,8 @@ class SemanticConsistency:
     """The last semantic step."""
     paused: bool = False
     """Whether semantic views are left out for now."""
+    switched_off: str | None = None
+    """Why there are no semantic views any more in this run, as a sentence; None if there are."""
     _chunks_were_halved: bool = False
 
     def __init__(
@@ -163,11 +168,12 @@ class SemanticConsistency:
         rays_per_batch: int,
         total_steps: int,
         seed: int,
+        half_precision: bool = False,
     ):
         config.check()
         self.config = config
-        self.rays_per_chunk = config.rays_per_chunk or rays_per_batch
         self.device = torch.device(device)
+        self.rays_per_chunk = config.rays_per_chunk or rays_at_once(rays_per_batch, self.device)
         self.schedule = SemanticSchedule.of_run(
             start=config.start, stop=config.stop, every=config.every, total_steps=total_steps
         )
@@ -184,7 +190,10 @@ class SemanticConsistency:
             radius_range=config.radius_range,
         )
         self.encoder = config.load_encoder(self.device)
-        self.targets = embed_photos(self.encoder, photos, blend, self.device)
+        if half_precision:
+            self.encoder.keep_in_half_precision()
+        with torch.autocast(self.device.type, enabled=half_precision):
+            self.targets = embed_photos(self.encoder, photos, blend, self.device)
         _check_embeddings(self.targets, photos)
         self._seed = seed
 
@@ -200,11 +209,15 @@ class SemanticConsistency:
 
     def is_active(self, step: int) -> bool:
         """Whether the step lies in the part of the run that has semantic views, and they are not paused."""
-        return not self.paused and self.schedule.is_active(step)
+        return self._takes_place and self.schedule.is_active(step)
 
     def is_due(self, step: int) -> bool:
         """Whether a semantic view is rendered at this step."""
-        return not self.paused and self.schedule.is_due(step)
+        return self._takes_place and self.schedule.is_due(step)
+
+    @property
+    def _takes_place(self) -> bool:
+        return not self.paused and self.switched_off is None
 
     def loss(self, model: SemanticModel, step: int) -> Float[Tensor, ""]:
         """Render one unseen view and compare it with a photo; already weighted.
@@ -277,7 +290,8 @@ class SemanticConsistency:
         camera_to_world = self._sample_pose(generator)
         reference = int(torch.randint(len(self.cameras), (), generator=generator))
         camera = view_camera(self.cameras[reference : reference + 1], camera_to_world, self.config.resolution)
-        rays, size = view_rays(camera.to(self.device), generator, crop=self.config.crop)
+        square = self.encoder.sees_central_square
+        rays, size = view_rays(camera.to(self.device), generator, crop=self.config.crop, square=square)
         return UnseenView(camera_to_world, rays, size, self._target_index(camera_to_world, generator))
 
     def render(self, model: SemanticModel, view: UnseenView) -> Float[Tensor, "num_renders 3 height width"]:
@@ -307,6 +321,16 @@ class SemanticConsistency:
             return int(torch.randint(len(self.targets), (), generator=generator))
         directions = viewing_directions(self.cameras.camera_to_worlds)
         return int((directions @ viewing_directions(camera_to_world[None])[0]).argmax())
+
+
+def rays_at_once(rays_per_batch: int, device: torch.device) -> int:
+    """Rays of a semantic view that are rendered at once, if no number is given.
+
+    Args:
+        rays_per_batch: of a photometric batch.
+        device: of the training.
+    """
+    return max(rays_per_batch, RAYS_TO_FILL_A_GPU) if device.type == "cuda" else rays_per_batch
 
 
 @torch.no_grad()

@@ -57,6 +57,21 @@ class ImageEncoder(ABC):
     The network runs in half precision when training does (autocast), because only then are small gradients scaled.
     """
 
+    network: Any
+    """A frozen `nn.Module`, in evaluation mode."""
+    steps: Compose = Compose([])
+    """Of torchvision, that resize and normalise an image."""
+
+    def keep_in_half_precision(self) -> None:
+        """Convert the weights once. Mixed precision would convert them at every step."""
+        self.network.half()
+
+    @property
+    def sees_central_square(self) -> bool:
+        """Whether the central square is all that the network is shown of an image."""
+        shortest = any(isinstance(step, Resize) and isinstance(step.size, int) for step in self.steps.transforms)
+        return shortest and any(isinstance(step, CenterCrop) for step in self.steps.transforms)
+
     @abstractmethod
     def preprocess(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 size size"]:
         """Resize and normalise RGB in [0, 1] to what the network expects, with gradients."""

@@ -48,13 +48,16 @@ def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resol
     )
 
 
-def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tuple[RayBundle, tuple[int, int]]:
+def view_rays(
+    camera: Cameras, generator: Generator, *, crop: float = 1.0, square: bool = False
+) -> tuple[RayBundle, tuple[int, int]]:
     """One ray for each pixel, at a random position inside the pixel.
 
     Args:
         camera: one camera, shape [1]; rays are made on its device.
         generator: random numbers for the crop's position and the jitter, on the CPU.
         crop: side of the random window that is rendered, as a fraction of the image side, in (0, 1].
+        square: whether only the central square of the window is rendered.
 
     Returns:
         The flat ray bundle in row-major order, and the window's (height, width).
@@ -63,6 +66,9 @@ def view_rays(camera: Cameras, generator: Generator, *, crop: float = 1.0) -> tu
     window = max(1, round(height * crop)), max(1, round(width * crop))
     top = int(torch.randint(height - window[0] + 1, (), generator=generator))
     left = int(torch.randint(width - window[1] + 1, (), generator=generator))
+    if square:
+        side = min(window)
+        top, left, window = top + (window[0] - side) // 2, left + (window[1] - side) // 2, (side, side)
     rows, columns = (torch.arange(n, device=camera.device) for n in window)
     corners = torch.cartesian_prod(top + rows, left + columns)  # pixels x (row, column)
     coords = corners + torch.rand(corners.shape, generator=generator).to(camera.device, non_blocking=True)

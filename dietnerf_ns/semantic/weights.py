@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import nn
 
 from dietnerf_ns.utils.errors import SettingError
@@ -26,8 +28,9 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     """Load the image tower of a CLIP model from open-clip-torch, frozen and in evaluation mode.
 
     Args:
-        model_name: an architecture of `open_clip.list_models()`.
-        pretrained: a tag of `open_clip.list_pretrained_tags_by_model(model_name)`, or a checkpoint file.
+        model_name: an architecture of `open_clip.list_models()`, or a model of the Hugging Face hub, `hf-hub:...`.
+        pretrained: a tag of `open_clip.list_pretrained_tags_by_model(model_name)`, or a checkpoint file. Models of the
+            hub bring their weights: for them a tag is ignored.
         device: where the tower goes.
 
     Returns:
@@ -38,7 +41,7 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     """
     _check_open_clip_pair(model_name, pretrained)
     try:
-        model = _create(model_name, pretrained, device)
+        model = _create(model_name, pretrained)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
@@ -46,19 +49,24 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
         raise SettingError(
             "clip_pretrained", pretrained, f"these weights of {model_name} cannot be loaded: {reason} {WAYS_OUT}"
         ) from error
-    return model.visual.eval().requires_grad_(False)
+    return model.visual.to(device).eval().requires_grad_(False)  # the text tower stays where it is
 
 
-def _create(model_name: str, pretrained: str, device: torch.device | str) -> Any:
+def _create(model_name: str, pretrained: str) -> Any:
     import open_clip
     from open_clip.factory import set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg
 
     if not _is_torchscript(Path(pretrained)):
-        return open_clip.create_model_from_pretrained(model_name, pretrained, device=device, return_transform=False)
-    model: Any = open_clip.load_openai_model(pretrained, precision="fp32", device=device)  # OpenAI's own ViT-B-32.pt
+        weights = None if _is_on_hub(model_name) and not Path(pretrained).is_file() else pretrained
+        return open_clip.create_model_from_pretrained(model_name, weights, return_transform=False)
+    model: Any = open_clip.load_openai_model(pretrained, precision="fp32", device="cpu")  # OpenAI's own ViT-B-32.pt
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
     return model
+
+
+def _is_on_hub(model_name: str) -> bool:
+    return model_name.startswith("hf-hub:")
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -72,7 +80,7 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
-    if model_name.startswith("hf-hub:"):
+    if _is_on_hub(model_name):
         return  # brings its own configuration
     architecture = open_clip.get_model_config(model_name.replace("/", "-"))
     if architecture is None:
@@ -82,7 +90,8 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
             model_name,
             f"open-clip-torch has no such model; similar: {', '.join(similar) or 'none'}. {WAYS_OUT}",
         )
-    if Path(pretrained).exists():
+    if Path(pretrained).is_file():
+        _say_what_a_file_cannot_tell(model_name, pretrained, architecture)
         return
     weights = get_pretrained_cfg(model_name, pretrained)
     if not weights:
@@ -97,6 +106,19 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
             model_name,
             f"the weights {pretrained} were trained with another activation (QuickGELU or GELU) and would give wrong "
             f"embeddings; use {other}. {WAYS_OUT}",
+        )
+
+
+def _say_what_a_file_cannot_tell(model_name: str, file: str, architecture: dict[str, Any]) -> None:
+    """Weights of a pair of models that differ in their activation alone fit both, and are right for one."""
+    import open_clip
+
+    other = model_name.removesuffix("-quickgelu") if architecture.get("quick_gelu") else f"{model_name}-quickgelu"
+    if other in open_clip.list_models() and not _is_torchscript(Path(file)):
+        CONSOLE.print(
+            f"Encoder: {escape(file)} does not say with which activation it was trained. {model_name} is used; if the "
+            f"weights are those of {other}, its embeddings are wrong. OpenAI's weights need -quickgelu.",
+            soft_wrap=True,
         )
 
 

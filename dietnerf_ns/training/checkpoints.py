@@ -87,8 +87,15 @@ def members_in(checkpoint: Mapping[str, Any]) -> int:
     return 1 + max((int(match[1]) + 1 for match in numbers if match), default=0)
 
 
-def with_current_planes(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """A pipeline's state with feature planes as they are kept now. Versions up to 0.2 had the channels first."""
+def with_current_planes(checkpoint: Mapping[str, Any], model: SemanticModel) -> Mapping[str, Any]:
+    """A pipeline's state with feature planes as they are kept now. Versions up to 0.2 had the channels first.
+
+    Args:
+        checkpoint: the pipeline's state.
+        model: into which it is loaded; TensoRF, too, has a `plane_coef`.
+    """
+    if not isinstance(model, DietNeRFModel):
+        return checkpoint
     old = ".plane_coef"
     return {
         name.replace(old, ".features"): channels_last(value) if name.endswith(old) else value
@@ -102,7 +109,8 @@ def order_moments(optimizers: Optimizers) -> None:
         for parameter, kept in optimizer.state.items():
             for name, value in kept.items():
                 if value.ndim == parameter.ndim == PLANE_DIMENSIONS and value.shape != parameter.shape:
-                    kept[name] = channels_last(value)
+                    ordered = channels_last(value)
+                    kept[name] = ordered if ordered.shape == parameter.shape else value
 
 
 def _capture_state(extra_state: Mapping[str, Any]) -> Mapping[str, Any] | None:

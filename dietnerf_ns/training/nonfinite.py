@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 Part = Literal["photometric", "semantic"]
+AT_LIMIT: dict[Part, str] = {"photometric": "training stops", "semantic": "the semantic loss is switched off"}
+"""What happens when a part has been left out too many times in a row."""
 
 
 def all_finite(tensors: Sequence[Tensor | None]) -> bool:
@@ -35,7 +37,7 @@ class BadSteps:
     """Counts the steps of which a part was left out."""
 
     LIMIT: ClassVar[int] = 20
-    """Training stops after so many in a row. The weights do not change in them, but the rays do: it is no bad luck."""
+    """See `AT_LIMIT`; so many in a row. The weights do not change in them, but the rays do: it is no bad luck."""
 
     def __init__(self) -> None:
         self.counts: dict[Part, int] = {"photometric": 0, "semantic": 0}
@@ -64,7 +66,7 @@ class BadSteps:
         if sum(self.counts.values()) == 1:
             CONSOLE.print(
                 f"[yellow]Step {self._step}: the {part} {what} is not finite. This part of the step is left out. "
-                f"Training goes on, and stops after {self.LIMIT} such steps in a row.[/yellow]",
+                f"Training goes on; after {self.LIMIT} such steps in a row {AT_LIMIT[part]}.[/yellow]",
                 soft_wrap=True,
             )
 

@@ -164,7 +164,9 @@ class SafeTrainer(Trainer):
         step_some = optimizers.optimizer_scaler_step_some
 
         def step_if_finite(grad_scaler: GradScaler, param_groups: list[str]) -> None:
-            parameters = [p for group in param_groups for p in optimizers.parameters[group]]
+            # Not `optimizers.parameters`: a method such as TensoRF replaces its parameters while it trains.
+            groups = [one for name in param_groups for one in optimizers.optimizers[name].param_groups]
+            parameters = [parameter for group in groups for parameter in group["params"]]
             if is_searching(grad_scaler) or all_finite([p.grad for p in parameters]):
                 step_some(grad_scaler, param_groups)
             else:
@@ -192,6 +194,7 @@ class SafeTrainer(Trainer):
             with replaced(self.config, "load_step", step):
                 super()._load_checkpoint()
             order_moments(self.optimizers)
+            self._check_optimizers_have_the_parameters()
         except (UserError, torch.OutOfMemoryError):
             raise
         except (LookupError, ValueError, RuntimeError) as error:
@@ -199,6 +202,21 @@ class SafeTrainer(Trainer):
                 "The checkpoint does not fit this run; resume with the settings of the first run, which its config.yml "
                 f"has. On a GPU, what began on a CPU needs --mixed-precision False. {in_one_line(error)}"
             ) from error
+
+    def _check_optimizers_have_the_parameters(self) -> None:
+        """TensoRF's checkpoints replace its parameters, which its optimizers would not notice."""
+        optimized = {
+            id(parameter)
+            for optimizer in self.optimizers.optimizers.values()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        groups = self.pipeline.get_param_groups()
+        if any(id(parameter) not in optimized for name in self.optimizers.optimizers for parameter in groups[name]):
+            raise UserError(
+                f"{self.config.method_name} cannot be resumed from this checkpoint: its parameters have changed their "
+                "number since training started, and nerfstudio would go on training the first ones. Train it again."
+            )
 
     def train(self) -> None:
         """Train to the end, or to a signal.
@@ -220,7 +238,7 @@ class SafeTrainer(Trainer):
         """One step; see nerfstudio's trainer.
 
         Raises:
-            UserError: too many steps in a row were not finite.
+            UserError: too many photometric parts in a row were not finite.
         """
         self.interruption.phase = "training"
         self.bad_steps.begin(step)

@@ -109,6 +109,8 @@ class SemanticFolder(Folder):
         if semantic is None or visualization is None or semantic.last is None:
             return
         last, state = semantic.last, " L_sc is paused." if semantic.paused else ""
+        if semantic.switched_off is not None:
+            state = f" L_sc is switched off: {semantic.switched_off}."
         self._status.update(
             f"Step {step}. Last semantic step {last.step}: L_sc {float(last.loss):.4f}, "
             f"similarity {float(last.similarity):.3f}.{state}"

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from nerfstudio.configs.method_configs import method_configs
+from nerfstudio.configs.method_configs import all_methods
 
 from tests.helpers.markdown import DOCS, ROOT, code_blocks
 from tools.make_settings_page import METHODS, leaves
@@ -20,7 +20,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 @each_page
 def test_settings_exist(page):
-    known = {flag for config in [*METHODS.values(), method_configs["vanilla-nerf"]] for flag, _ in leaves(config)}
+    known = {flag for config in [*METHODS.values(), all_methods["vanilla-nerf"]] for flag, _ in leaves(config)}
     groups = {flag[: end.start()] for flag in known for end in re.finditer(r"\.", flag)}
     unknown = set(re.findall(METHOD_FLAG, page.read_text())) - known - groups
     assert not unknown, f"{page.name} names settings that do not exist"
@@ -48,7 +48,7 @@ def test_experiments_and_tools_exist(page):
 @each_page
 def test_methods_in_commands_exist(page):
     commands = "".join(code_blocks(page.read_text(), "bash"))
-    unknown = set(re.findall(r"^ns-train ([\w-]+)", commands, re.MULTILINE)) - METHODS.keys() - method_configs.keys()
+    unknown = set(re.findall(r"^ns-train ([\w-]+)", commands, re.MULTILINE)) - all_methods.keys()
     assert not unknown, f"{page.name} trains {unknown}"
 
 

@@ -29,7 +29,9 @@ def start_training(
         is_wandb_enabled=lambda: False,
         is_comet_enabled=lambda: False,
     )
-    trainer = SimpleNamespace(config=config, optimizers=optimizers or Optimizers({}, {}), _start_step=0)
+    trainer = SimpleNamespace(
+        config=config, optimizers=optimizers or Optimizers({}, {}), _start_step=0, mixed_precision=False
+    )
     return pipeline.get_training_callbacks(TrainingCallbackAttributes(None, None, pipeline, trainer))
 
 

@@ -6,10 +6,10 @@ import torch
 from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
 
 
-def missing(lpips):
+def model_with(lpips):
     model = torch.nn.Module()
     model.lpips = lpips
-    return missing_metrics(model)
+    return model
 
 
 def test_lpips_that_cannot_be_loaded_is_left_out_with_the_reason(monkeypatch):
@@ -20,8 +20,8 @@ def test_lpips_that_cannot_be_loaded_is_left_out_with_the_reason(monkeypatch):
     lpips = LazyLPIPS(normalize=True)
     image = torch.rand(1, 3, 8, 8)
     metrics = {"psnr": 20.0, "lpips": float(lpips(image, image)), "fine_lpips": float("nan")}
-    assert without_missing(metrics, lpips) == {"psnr": 20.0}
-    assert missing(lpips) == {"lpips": "no network"}
+    assert without_missing(metrics, model_with(lpips)) == {"psnr": 20.0}
+    assert missing_metrics(model_with(lpips)) == {"lpips": "no network"}
 
 
 def test_lpips_that_does_not_fit_into_memory_once_is_not_given_up(monkeypatch):
@@ -52,7 +52,7 @@ def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
     lpips = LazyLPIPS(normalize=True)
     assert calls == [], "not before the first evaluation"
     metrics = {"lpips": float(lpips(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))}
-    assert without_missing(metrics, lpips) == {"lpips": 1.0} and missing(lpips) == {}
+    assert without_missing(metrics, model_with(lpips)) == {"lpips": 1.0} and missing_metrics(model_with(lpips)) == {}
     assert calls == [True], "loaded once, with normalize as nerfstudio asks for"
 
 

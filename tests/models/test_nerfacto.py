@@ -10,6 +10,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from nerfstudio.model_components.ray_samplers import UniformLinDispPiecewiseSampler, UniformSampler
 from nerfstudio.model_components.scene_colliders import NearFarCollider
+from nerfstudio.models import nerfacto as nerfstudio_nerfacto
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 
 from dietnerf_ns.data.capture import CAPTURE, Capture
@@ -22,7 +23,7 @@ from dietnerf_ns.models import implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DEFAULTS, DietNeRFModelConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import arc_of_poses, cameras_side_by_side, pinhole_cameras, ring_of_poses
-from tests.helpers.models import BOX, tiny_model
+from tests.helpers.models import BOX, rays_of_a_view, tiny_model
 
 GREY = torch.full((3,), 0.5)
 
@@ -376,3 +377,35 @@ def test_impossible_settings_are_refused(setting):
 def test_a_checkpoint_tells_which_networks_it_is_of():
     assert implementation.implementation_of(tiny_model().state_dict()) == "torch"
     assert implementation.implementation_of(["field.mlp_head.tcnn_encoding.params", "field.embedding"]) == "tcnn"
+
+
+def test_the_background_goes_to_the_device_with_the_model_and_into_no_checkpoint():
+    model = tiny_model()
+    model._set_background(GREY)
+    assert not any("background" in name for name in model.state_dict())
+    assert model.to("meta").renderer_rgb.background_color.device.type == "meta"
+
+
+@pytest.mark.parametrize(("weight", "times"), [(0.0, 0), (0.1, 1)])
+def test_a_distortion_loss_that_does_not_count_is_not_computed(weight, times, monkeypatch):
+    calls, real = [], nerfstudio_nerfacto.distortion_loss
+    monkeypatch.setattr(nerfstudio_nerfacto, "distortion_loss", lambda *given: calls.append(None) or real(*given))
+    model = tiny_model(distortion_loss_mult=weight).train()
+    rays, size = rays_of_a_view()
+    outputs, batch = model(rays), {"image": torch.rand(size[0] * size[1], 3)}
+    losses = model.get_loss_dict(outputs, batch, model.get_metrics_dict(outputs, batch))
+    assert len(calls) == times and (float(losses["distortion_loss"]) > 0) == (times > 0)
+
+
+def test_the_level_mask_is_left_alone_once_all_levels_are_enabled():
+    model = tiny_model(plane_levels=3)
+    weights = model.field.level_mask.weights
+    versions = []
+    for step in range(7):
+        model._enable_levels(4.0, step)
+        versions.append(weights._version)
+    assert weights.tolist() == [1, 1, 1]
+    assert len(set(versions)) == 5 and versions[4] == versions[6]
+    model.begin_attempt(6)
+    model._enable_levels(4.0, 7)
+    assert weights.tolist() != [1, 1, 1]

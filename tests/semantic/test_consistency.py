@@ -7,7 +7,7 @@ import torch
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.view_selection import keep_views
 from dietnerf_ns.geometry.cameras import nearest_point_to_axes
-from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
+from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency, rays_at_once
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, EncoderConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
@@ -239,3 +239,30 @@ def test_an_encoder_without_a_direction_is_refused(photos, monkeypatch, value):
     monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: encoder)
     with pytest.raises(UserError, match="the encoder gives no direction for 3 of 3 photos, such as r_0.png"):
         semantic_loss(photos)
+
+
+def test_a_loss_that_is_switched_off_has_no_views_any_more(photos, fake_encoder):
+    semantic = semantic_loss(photos)
+    semantic.switched_off = "its gradient was not finite"
+    assert due_steps(semantic) == [] and not semantic.is_active(10)
+
+
+def test_a_gpu_gets_chunks_that_fill_it_and_a_cpu_those_of_a_training_batch():
+    assert rays_at_once(4096, torch.device("cpu")) == 4096
+    assert rays_at_once(4096, torch.device("cuda")) == 32768
+    assert rays_at_once(65536, torch.device("cuda")) == 65536
+
+
+def test_of_a_wide_view_only_what_the_encoder_sees_is_rendered(tiny_scene, fake_encoder, monkeypatch):
+    photos = AreaDownscaledDataset(keep_views(blender_outputs(tiny_scene), [0, 2, 5]), scale_factor=0.5)
+    photos.cameras.width = photos.cameras.width * 2
+    photos.cameras.cx = photos.cameras.cx * 2
+    wide = semantic_loss(photos, resolution=16).sample_view(3)
+    monkeypatch.setattr(FakeEncoder, "sees_central_square", True)
+    square = semantic_loss(photos, resolution=16).sample_view(3)
+    assert wide.size == (16, 32) and square.size == (16, 16)
+    middle = wide.rays.directions.reshape(16, 32, 3)[:, 8:24]
+    pixel = (middle[0, 1] - middle[0, 0]).norm()
+    assert ((square.rays.directions.reshape(16, 16, 3) - middle).norm(dim=-1) < 1.5 * pixel).all(), "up to the jitter"
+    cropped = semantic_loss(photos, resolution=16, crop=0.5).sample_view(3)
+    assert cropped.size == (8, 8)

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from torchvision.transforms import CenterCrop, Normalize, Resize
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.weights import load_open_clip
 from dietnerf_ns.utils.errors import UserError
+from tests.helpers.encoders import FakeEncoder
 
 SMALL_MODEL = "ViT-S-32"  # the smallest ViT of open-clip; weights are random here because none can be downloaded
 
@@ -169,10 +171,67 @@ def test_registering_the_methods_imports_no_encoder():
     assert result.stdout.strip().endswith("set()")
 
 
-def test_no_memory_is_not_called_a_broken_file(monkeypatch):
+def test_no_memory_is_not_called_a_broken_file(monkeypatch, random_clip_checkpoint):
     def too_large(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("dietnerf_ns.semantic.weights._create", too_large)
     with pytest.raises(torch.OutOfMemoryError):
-        OpenClipEncoder(SMALL_MODEL, "")
+        OpenClipEncoder(SMALL_MODEL, str(random_clip_checkpoint[0]))
+
+
+def test_a_model_of_the_hub_brings_its_weights_whatever_the_tag(random_clip_checkpoint, monkeypatch, tmp_path):
+    """The hub's download is faked: it is a folder with the file and the configuration that the hub would have given."""
+    path, model = random_clip_checkpoint
+    settings = {"model_cfg": open_clip.get_model_config(SMALL_MODEL), "preprocess_cfg": {}}
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", lambda *_, **__: str(path))
+    monkeypatch.setattr("open_clip.factory._get_hf_config", lambda *_, **__: settings)
+    network = load_open_clip("hf-hub:someone/some-model", "openai", "cpu")
+    expected = model.visual.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+
+
+def test_a_file_that_fits_two_activations_is_pointed_out(tmp_path, capsys):
+    torch.manual_seed(0)
+    path = tmp_path / "file.pt"
+    torch.save(open_clip.create_model("ViT-B-32").state_dict(), path)
+    for name, other in (("ViT-B-32", "ViT-B-32-quickgelu"), ("ViT-B-32-quickgelu", "ViT-B-32")):
+        load_open_clip(name, str(path), "cpu")
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"{name} is used; if the weights are those of {other}, its embeddings are wrong" in said
+
+
+def test_a_folder_named_like_a_tag_is_no_file(tmp_path, monkeypatch):
+    (tmp_path / "openai").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="use ViT-B-32-quickgelu"):
+        load_open_clip("ViT-B-32", "openai", "cpu")
+
+
+@pytest.mark.parametrize("name", ["clip_encoder", "embedded_encoder"])
+def test_half_precision_keeps_the_embedding_and_the_direction_of_the_gradient(name, photo, request):
+    encoder = copy.deepcopy(request.getfixturevalue(name))
+
+    def embedding_and_gradient(*, half):
+        image = as_tensor(photo).requires_grad_(True)
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            embedding = encoder.embed(encoder.preprocess(image))
+        (gradient,) = torch.autograd.grad((1024 * embedding[0, :4]).sum(), image)
+        return embedding.detach(), gradient.flatten()
+
+    exact, gradient = embedding_and_gradient(half=False)
+    encoder.keep_in_half_precision()
+    rounded, rounded_gradient = embedding_and_gradient(half=True)
+    assert all(p.dtype == torch.float16 for p in encoder.network.parameters())
+    assert float((exact * rounded).sum()) > 0.999
+    assert float(torch.nn.functional.cosine_similarity(gradient, rounded_gradient, dim=0)) > 0.9
+
+
+def test_of_a_wide_image_the_encoders_see_the_central_square(clip_encoder, embedded_encoder, photo):
+    wide = as_tensor(photo)
+    square = wide[..., :, (wide.shape[-1] - wide.shape[-2]) // 2 :][..., : wide.shape[-2]]
+    for encoder in (clip_encoder, embedded_encoder):
+        assert encoder.sees_central_square
+        whole, part = (encoder.embed(encoder.preprocess(image)) for image in (wide, square))
+        assert float((whole * part).sum()) > 0.995
+    assert not FakeEncoder().sees_central_square

@@ -159,6 +159,11 @@ def test_a_semantic_part_that_is_not_finite_leaves_the_photometric_part(tmp_path
     plain = torch.load(tmp_path / "outputs/e/dietnerf-tiny/plain/nerfstudio_models/step-000000005.ckpt")["pipeline"]
     different = [name for name, value in plain.items() if not _same(value, weights[name])]
     assert not different, "as without the semantic loss"
+    monkeypatch.setattr(BadSteps, "LIMIT", 2)
+    said = train(tmp_path, "--timestamp", "off", semantic=True).stdout
+    assert "after 2 such steps in a row the semantic loss is switched off" in said
+    assert said.count("the semantic loss is switched off, because its gradient was not finite 2 times in a row") == 1
+    assert "the semantic part of 2 were left out" in said
 
 
 def _same(value, other):

@@ -62,7 +62,10 @@ def median_and_quartiles(values: Sequence[float]) -> dict[str, float]:
 
 
 class PeakMeter:
-    """Peak memory of named sections of code: torch's counter on CUDA, the resident set on a CPU.
+    """Peak memory of named sections of code, of this process: on a CPU the resident set.
+
+    On CUDA the peak of torch's allocator, and what other libraries hold at the end of the section: tinycudann, for
+    example, has an allocator of its own, and keeps what it once took.
 
     On a CPU freed memory is returned to the system at once from then on. That makes work slow, so no time must be
     measured in the same process.
@@ -97,10 +100,16 @@ class PeakMeter:
 
     def _in_use(self) -> float:
         if self.on_cuda:
-            return torch.cuda.memory_allocated() / MIB
+            return (torch.cuda.memory_allocated() + held_outside_torch()) / MIB
         return int(STATM.read_text().split()[1]) * PAGE_BYTES / MIB
 
     def _peak(self) -> float:
         if self.on_cuda:
-            return torch.cuda.max_memory_allocated() / MIB
+            return (torch.cuda.max_memory_allocated() + held_outside_torch()) / MIB
         return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def held_outside_torch() -> int:
+    """Bytes of the GPU that torch's allocator does not hold: other libraries, CUDA itself, and other programs."""
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved()

@@ -80,7 +80,9 @@ def _run_parts(trainer: Trainer, part: Stopwatch | PeakMeter, *, step: int) -> N
         with part("encoder forward"):
             similarity = semantic.similarity(renders, view.target_index)
             loss = semantic_consistency_loss(similarity, weight=semantic.config.weight)
-        with part("encoder backward"):
-            (pixel_gradient,) = torch.autograd.grad(loss, renders)
-        with part("render backward"):
-            torch.autograd.grad(renders, inputs, pixel_gradient, allow_unused=True)
+    # As `gradients_of` does in training: outside of autocast, with the scaler's factor.
+    loss = trainer.grad_scaler.scale(loss)
+    with part("encoder backward"):
+        (pixel_gradient,) = torch.autograd.grad(loss, renders)
+    with part("render backward"):
+        torch.autograd.grad(renders, inputs, pixel_gradient, allow_unused=True)

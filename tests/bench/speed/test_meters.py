@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, median_and_quartiles
+from dietnerf_ns.bench.speed.meters import MIB, PeakMeter, Stopwatch, median_and_quartiles
 
 CPU = torch.device("cpu")
 
@@ -49,3 +49,18 @@ def test_peaks_are_those_of_tensors_and_independent_of_earlier_ones():
     output = subprocess.run([sys.executable, "-c", HOLD_AND_FREE], capture_output=True, text=True, check=True).stdout
     large, small = map(float, output.split())
     assert large == pytest.approx(200, abs=6) and small == pytest.approx(50, abs=6)
+
+
+def test_what_other_libraries_hold_on_a_gpu_counts(monkeypatch):
+    """No GPU is needed: CUDA's and torch's counters are replaced."""
+    used = {"allocated": 100 * MIB, "max_allocated": 300 * MIB, "reserved": 400 * MIB, "on the GPU": 1000 * MIB}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: used["allocated"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: used["max_allocated"])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: used["reserved"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8000 * MIB - used["on the GPU"], 8000 * MIB))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    meter = PeakMeter(torch.device("cuda"))
+    assert meter.start == 100 + 600
+    with meter("fused"):
+        used["on the GPU"] += 50 * MIB
+    assert meter.above_start["fused"] == 200 + 50
