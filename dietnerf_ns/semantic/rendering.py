@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.semantic.sample_positions import SamplePositions
 from dietnerf_ns.utils.errors import UserError
 
 RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_renders 3"], Float[Tensor, "num_rays 1"]]]
@@ -130,7 +131,8 @@ def render_view(
     chosen = None if hit is None else hit.nonzero()[:, 0]
     seen = rays if chosen is None else rays[chosen]
     if recompute and len(seen) > rays_per_chunk:
-        colours = cast(Tensor, _Recomputed.apply(render, seen, rays_per_chunk, *model.gradient_inputs()))
+        positions = SamplePositions(model, len(seen))
+        colours = cast(Tensor, _Recomputed.apply(render, positions, seen, rays_per_chunk, *model.gradient_inputs()))
     else:
         colours, _ = _in_chunks(render, seen, rays_per_chunk)
     if chosen is not None:
@@ -170,14 +172,21 @@ def _in_chunks(render: RenderRays, rays: RayBundle, rays_per_chunk: int) -> tupl
 class _Recomputed(torch.autograd.Function):
     """Colours of rays without their activations; the backward pass renders the rays again, chunk by chunk.
 
+    The samples are where they were, so that proposal networks are evaluated once.
+
     `torch.utils.checkpoint` is not enough: tinycudann's modules keep activations in a context of their own that lives
     as long as the forward pass's autograd node, so that memory would still grow with the size of the view.
     """
 
     @staticmethod
-    def forward(ctx, render: RenderRays, rays: RayBundle, rays_per_chunk: int, *inputs: Tensor) -> Tensor:
-        colours, opacities = _in_chunks(render, rays, rays_per_chunk)
-        ctx.render, ctx.rays, ctx.rays_per_chunk, ctx.inputs = render, rays, rays_per_chunk, inputs
+    def forward(
+        ctx, render: RenderRays, positions: SamplePositions, rays: RayBundle, rays_per_chunk: int, *inputs: Tensor
+    ) -> Tensor:
+        rays = positions.numbered(rays)
+        with positions.noted():
+            colours, opacities = _in_chunks(render, rays, rays_per_chunk)
+        ctx.render, ctx.positions, ctx.inputs = render, positions, inputs
+        ctx.rays, ctx.rays_per_chunk = rays, rays_per_chunk
         ctx.seen = (opacities[:, 0] > MIN_OPACITY).nonzero()[:, 0]
         return colours
 
@@ -186,11 +195,11 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         totals: list[Tensor | None] = [None] * len(ctx.inputs)
         for chunk in ctx.seen.split(ctx.rays_per_chunk) if len(ctx.seen) > 0 else ():
-            with torch.enable_grad():
+            with torch.enable_grad(), ctx.positions.used():
                 colours, _ = ctx.render(ctx.rays[chunk])
             parts = torch.autograd.grad(colours, ctx.inputs, gradient[chunk], allow_unused=True)
             totals = [total if part is None else _add(total, part) for total, part in zip(totals, parts, strict=True)]
-        return None, None, None, *totals
+        return None, None, None, None, *totals
 
 
 def _add(total: Tensor | None, part: Tensor) -> Tensor:

@@ -23,6 +23,11 @@ WAYS_OUT = (
     "needs no download."
 )
 
+NEEDS_TIMM = (
+    "its image tower is one of timm's, and the installed timm is too old for open-clip-torch. nerfstudio asks for that "
+    'version but does not use it. Install a newer one all the same: pip install --no-deps "timm>=1.0.17".'
+)
+
 
 def load_open_clip(model_name: str, pretrained: str, device: torch.device | str) -> nn.Module:
     """Load the image tower of a CLIP model from open-clip-torch, frozen and in evaluation mode.
@@ -46,6 +51,8 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
         raise
     except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "latest timm" in reason:
+            raise SettingError("clip_model", model_name, NEEDS_TIMM) from error
         raise SettingError(
             "clip_pretrained", pretrained, f"these weights of {model_name} cannot be loaded: {reason} {WAYS_OUT}"
         ) from error

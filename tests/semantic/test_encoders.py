@@ -171,6 +171,13 @@ def test_registering_the_methods_imports_no_encoder():
     assert result.stdout.strip().endswith("set()")
 
 
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "MobileCLIP-S1", "EVA02-B-16", "convnext_base"])
+def test_a_tower_that_needs_a_newer_timm_says_so(name, random_clip_checkpoint, monkeypatch):
+    monkeypatch.setattr("open_clip.timm_model.timm", None)  # as with the timm that nerfstudio asks for
+    with pytest.raises(UserError, match=f'clip-model {name}: .*pip install --no-deps "timm>=1.0.17"'):
+        load_open_clip(name, str(random_clip_checkpoint[0]), "cpu")
+
+
 def test_no_memory_is_not_called_a_broken_file(monkeypatch, random_clip_checkpoint):
     def too_large(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

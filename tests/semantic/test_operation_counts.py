@@ -82,7 +82,7 @@ def test_rays_field_queries_and_encoder_calls_of_a_semantic_step(pipeline):
     counts = semantic_step(pipeline, 16)
     assert counts["rays"] == 2 * rays, "once for the image, once for its gradient"
     assert counts["field queries"] == 2 * rays * samples
-    assert counts["proposal queries"] == 2 * rays * proposals
+    assert counts["proposal queries"] == rays * proposals, "the samples stay where they are"
     assert counts["encoder calls"] == 1
 
 
@@ -97,5 +97,5 @@ def test_operations_grow_with_the_chunks_and_with_nothing_else(pipeline, directi
 def test_recomputing_costs_one_more_forward_pass(pipeline):
     recomputed = semantic_step(pipeline, 32, checkpoint_render=True)
     kept = semantic_step(pipeline, 32, checkpoint_render=False)
-    assert recomputed["forward"] <= kept["forward"]
-    assert recomputed["backward"] <= 1.05 * (kept["forward"] + kept["backward"])  # 1.02: gradients of chunks are added
+    assert recomputed["forward"] <= 1.01 * kept["forward"], "positions of samples are noted"
+    assert recomputed["backward"] <= kept["forward"] + kept["backward"]

@@ -25,9 +25,11 @@ def render_gradients(model, **how):
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_gradient_through_recomputed_chunks_is_the_plain_gradient(double_precision, monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"members": 2}, {"num_proposal_iterations": 2}], ids=str)
+def test_gradient_through_recomputed_chunks_is_the_plain_gradient(settings, double_precision, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the image stays in float64
-    model = tiny_model().double().train()
+    proposals = {"num_proposal_samples_per_ray": (8,) * settings.get("num_proposal_iterations", 1)}
+    model = tiny_model(**proposals, **settings).double().train()
     loss, recomputed = render_gradients(model, recompute=True)
     same_loss, plain = render_gradients(model, recompute=False)
     assert float(loss) == pytest.approx(float(same_loss), rel=1e-12)
