@@ -83,7 +83,7 @@ dietnerf = _method(
     "dietnerf",
     "Few-shot nerfacto with CLIP's semantic consistency loss on unseen views (DietNeRF).",
     model=DietNeRFModelConfig(eval_num_rays_per_chunk=1 << 15),
-    semantic=SemanticConfig(),
+    semantic=SemanticConfig(rays_per_chunk=1 << 15),  # the whole view; smaller chunks do not fill a GPU
     dataparser=NerfstudioDataParserConfig(),
     optimizers={
         "proposal_networks": _adam(1e-2, 1e-4),

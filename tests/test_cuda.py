@@ -79,7 +79,7 @@ def test_semantic_steps_train_in_mixed_precision(trainer):
 
 
 def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
-    candidate = Candidate("ours", "dietnerf", 4096, EMBEDDED)
+    candidate = Candidate("ours", "dietnerf", 4096, EMBEDDED | {"pipeline.semantic.rays_per_chunk": 4096})
     how = {"sizes": [112, 224], "repetitions": 1, "warmup_seconds": 0, "what": "memory"}
     small, large, *_ = split_semantic_step(candidate, Data(str(TINY_SCENE)), tmp_path, **how)
     for part in PARTS:

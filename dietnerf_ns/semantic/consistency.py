@@ -30,7 +30,6 @@ from dietnerf_ns.utils.seeding import semantic_generator
 
 MIN_RAYS_PER_CHUNK = 256
 """Smaller chunks save nothing worth the time: weights and the encoder then take most of the memory."""
-RAYS_TO_FILL_A_GPU = 1 << 15
 UNIT_TOLERANCE = 0.1
 """An embedding is a unit vector; that of an encoder in half precision is one nearly."""
 
@@ -73,8 +72,8 @@ class SemanticConfig(EncoderConfig):
     pass."""
     rays_per_chunk: int | None = None
     """Number of rays of a semantic view that are rendered at once. Memory grows with it and not with the resolution.
-    When not given: as many as in a training batch, so that a semantic step fits where a plain one does; on a CUDA GPU
-    at least 32768, because small chunks do not fill it, and half as many whenever they do not fit."""
+    When not given: as many as in a training batch, so that a semantic step fits where a plain one does. On a GPU
+    small chunks take nearly as long as large ones; those that do not fit are halved."""
     sample_fraction: float = 0.5
     """Number of samples along a ray of the semantic view, relative to a training ray. The encoder sees a small image,
     whose cost is proportional to this."""
@@ -173,7 +172,7 @@ class SemanticConsistency:
         config.check()
         self.config = config
         self.device = torch.device(device)
-        self.rays_per_chunk = config.rays_per_chunk or rays_at_once(rays_per_batch, self.device)
+        self.rays_per_chunk = config.rays_per_chunk or rays_per_batch
         self.schedule = SemanticSchedule.of_run(
             start=config.start, stop=config.stop, every=config.every, total_steps=total_steps
         )
@@ -321,16 +320,6 @@ class SemanticConsistency:
             return int(torch.randint(len(self.targets), (), generator=generator))
         directions = viewing_directions(self.cameras.camera_to_worlds)
         return int((directions @ viewing_directions(camera_to_world[None])[0]).argmax())
-
-
-def rays_at_once(rays_per_batch: int, device: torch.device) -> int:
-    """Rays of a semantic view that are rendered at once, if no number is given.
-
-    Args:
-        rays_per_batch: of a photometric batch.
-        device: of the training.
-    """
-    return max(rays_per_batch, RAYS_TO_FILL_A_GPU) if device.type == "cuda" else rays_per_batch
 
 
 @torch.no_grad()

@@ -67,6 +67,11 @@ class ImageEncoder(ABC):
         self.network.half()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.network.parameters()).dtype
+
+    @property
     def sees_central_square(self) -> bool:
         """Whether the central square is all that the network is shown of an image."""
         shortest = any(isinstance(step, Resize) and isinstance(step.size, int) for step in self.steps.transforms)
@@ -145,7 +150,7 @@ class OpenClipEncoder(ImageEncoder):
 
     def embed(self, inputs: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch dim"]:
         """Unit vectors: [batch, 512] projected or [batch, 768] class token for ViT-B/32."""
-        output = self.network(inputs)
+        output = self.network(inputs.to(self.dtype))
         features = output[0] if isinstance(output, tuple) else output
         if self.embedding == "class-token":
             features = self._last_tokens.pop()[:, 0]  # batch x tokens x width -> batch x width
@@ -175,5 +180,5 @@ class EmbeddedEncoder(ImageEncoder):
 
     def embed(self, inputs: Float[Tensor, "batch 3 224 224"]) -> Float[Tensor, "batch 1280"]:
         """Spatial mean of the last convolutional features, as unit vectors."""
-        features = self.network.extract_features(inputs)  # batch x 1280 x 7 x 7
+        features = self.network.extract_features(inputs.to(self.dtype))  # batch x 1280 x 7 x 7
         return normalize(features.float().mean(dim=(2, 3)), dim=-1)

@@ -7,7 +7,7 @@ import torch
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.view_selection import keep_views
 from dietnerf_ns.geometry.cameras import nearest_point_to_axes
-from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency, rays_at_once
+from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 from dietnerf_ns.semantic.encoders import EmbeddedEncoder, EncoderConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
@@ -245,12 +245,6 @@ def test_a_loss_that_is_switched_off_has_no_views_any_more(photos, fake_encoder)
     semantic = semantic_loss(photos)
     semantic.switched_off = "its gradient was not finite"
     assert due_steps(semantic) == [] and not semantic.is_active(10)
-
-
-def test_a_gpu_gets_chunks_that_fill_it_and_a_cpu_those_of_a_training_batch():
-    assert rays_at_once(4096, torch.device("cpu")) == 4096
-    assert rays_at_once(4096, torch.device("cuda")) == 32768
-    assert rays_at_once(65536, torch.device("cuda")) == 65536
 
 
 def test_of_a_wide_view_only_what_the_encoder_sees_is_rendered(tiny_scene, fake_encoder, monkeypatch):

@@ -231,6 +231,7 @@ def test_half_precision_keeps_the_embedding_and_the_direction_of_the_gradient(na
     rounded, rounded_gradient = embedding_and_gradient(half=True)
     assert all(p.dtype == torch.float16 for p in encoder.network.parameters())
     assert float((exact * rounded).sum()) > 0.999
+    assert torch.allclose(embedding_and_gradient(half=False)[0], rounded, atol=1e-2), "also without autocast"
     assert float(torch.nn.functional.cosine_similarity(gradient, rounded_gradient, dim=0)) > 0.9
 
 
