@@ -134,6 +134,7 @@ class Parts:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self.environment, cwd=ROOT)
             state = self._wait(process)
         self.keep(name, {"state": state, "seconds": round(time.monotonic() - started, 1)})
+        print(f"{name}: {state}", flush=True)
 
     def _wait(self, process: subprocess.Popen) -> str:
         try:
@@ -154,7 +155,6 @@ class Parts:
         unfinished = self.file.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(self.results, indent=1))
         unfinished.replace(self.file)
-        print(f"{name}: {result.get('state', 'known')}", flush=True)
 
     def add_files(self, name: str, *files: Path) -> None:
         """Put what a part has written as JSON into its result, so that gpu.json is all that has to be kept."""
