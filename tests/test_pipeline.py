@@ -1,9 +1,7 @@
 """The pipeline on the shipped scene, in this process."""
 
 import shutil
-import weakref
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -20,7 +18,7 @@ from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
-from tests.helpers.models import Storages
+from tests.helpers.models import KeepsActivationsByItself, Storages
 from tests.helpers.scenes import as_transforms_json
 from tests.helpers.training import start_training, train_step
 
@@ -117,37 +115,18 @@ def test_photometric_activations_are_gone_before_the_semantic_view_is_rendered(p
     assert alive[0] < with_activations / 3
 
 
-class Native(torch.nn.Module):
-    """Squares its input like tinycudann computes: activations live as long as the node of autograd."""
-
-    kept: ClassVar[list[weakref.ref]] = []
-
-    class Function(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, values):
-            ctx.native = values.clone()
-            Native.kept.append(weakref.ref(ctx.native))
-            return values * values
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return 2 * ctx.native * gradient
-
-    def forward(self, values):
-        return self.Function.apply(values)
-
-
 def test_activations_that_a_library_keeps_by_itself_are_gone_as_well(pipeline, monkeypatch):
-    pipeline.model.field.mlp_base.append(Native())
+    native = KeepsActivationsByItself()
+    pipeline.model.field.mlp_base.append(native)
     real_loss, alive = pipeline.semantic.loss, []
 
     def counting_loss(*arguments):
-        alive.append(sum(native() is not None for native in Native.kept))
+        alive.append(native.number_alive())
         return real_loss(*arguments)
 
     monkeypatch.setattr(pipeline.semantic, "loss", counting_loss)
     outputs, losses, _ = pipeline.get_train_loss_dict(20)
-    assert len(Native.kept) > 0 and alive == [0]
+    assert len(native.kept) > 0 and alive == [0]
     assert not outputs["rgb"].requires_grad and losses["semantic_loss"].requires_grad
 
 

@@ -1,6 +1,7 @@
 """A small model, the rays of a view, and a count of the memory that stays allocated."""
 
 import gc
+import weakref
 
 import torch
 from nerfstudio.data.scene_box import SceneBox
@@ -69,3 +70,31 @@ class Storages(TorchDispatchMode):
     def numbers_alive(self):
         gc.collect()
         return sum(size for reference, size in self.seen.values() if not reference.expired()) // 4
+
+
+class KeepsActivationsByItself(torch.nn.Module):
+    """Squares its input like tinycudann computes: activations are kept in the node's context, unseen by autograd.
+
+    They live as long as the node; `kept` has a weak reference to each.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values, kept):
+            ctx.native = values.clone()
+            kept.append(weakref.ref(ctx.native))
+            return values * values
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * ctx.native * gradient, None
+
+    def forward(self, values):
+        return self.Function.apply(values, self.kept)
+
+    def number_alive(self):
+        return sum(activations() is not None for activations in self.kept)

@@ -9,7 +9,7 @@ from dietnerf_ns.semantic import rendering
 from dietnerf_ns.semantic.rendering import evaluation_mode, render_view, view_camera, view_rays
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.encoders import FakeEncoder
-from tests.helpers.models import Storages, rays_of_a_view, sample_every_ray, tiny_model
+from tests.helpers.models import KeepsActivationsByItself, Storages, rays_of_a_view, sample_every_ray, tiny_model
 
 PLANES = "field.mlp_base.0.levels.0.features"
 
@@ -65,23 +65,6 @@ def test_equals_what_the_viewer_shows():
     size = (int(camera.height[0]), int(camera.width[0]))
     with torch.no_grad():
         assert torch.allclose(render_view(model.train(), rays, size, rays_per_chunk=7)[0], viewer_image, atol=1e-6)
-
-
-class KeepsActivationsByItself(torch.nn.Module):
-    """Squares its input like tinycudann computes: activations are kept in the node's context, unseen by autograd."""
-
-    class Function(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, values):
-            ctx.native = values.clone()
-            return values * values
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return 2 * ctx.native * gradient
-
-    def forward(self, values):
-        return self.Function.apply(values)
 
 
 @pytest.mark.parametrize("native", [False, True])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
 from dietnerf_ns.training import saved, trainer
 from dietnerf_ns.training.nonfinite import BadSteps
+from dietnerf_ns.training.trainer import SafeTrainer
+from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.commands import in_this_process
 
@@ -226,3 +229,18 @@ def test_members_are_trained_and_resumed_together(tmp_path):
     assert "Steps" not in resumed.stdout and checkpoints(tmp_path) == [7]
     refused = train(tmp_path, "--pipeline.model.members", 0, check=False)
     assert refused.returncode == 1 and "--pipeline.model.members 0: must be at least 1." in refused.stdout
+
+
+def test_a_model_whose_parameters_were_replaced_is_not_resumed():
+    old, new = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))
+    optimizers = SimpleNamespace(optimizers={"encodings": torch.optim.Adam([old])})
+    of_model = {"encodings": [old], "without an optimizer": [new]}
+    resumed = SimpleNamespace(
+        optimizers=optimizers,
+        pipeline=SimpleNamespace(get_param_groups=lambda: of_model),
+        config=SimpleNamespace(method_name="dietnerf-tensorf"),
+    )
+    SafeTrainer._check_optimizers_have_the_parameters(resumed)
+    of_model["encodings"] = [new]
+    with pytest.raises(UserError, match="dietnerf-tensorf cannot be resumed"):
+        SafeTrainer._check_optimizers_have_the_parameters(resumed)

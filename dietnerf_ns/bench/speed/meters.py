@@ -62,10 +62,11 @@ def median_and_quartiles(values: Sequence[float]) -> dict[str, float]:
 
 
 class PeakMeter:
-    """Peak memory of named sections of code, of this process: on a CPU the resident set.
+    """Peak memory of named sections of code: on a CPU the resident set of this process.
 
-    On CUDA the peak of torch's allocator, and what other libraries hold at the end of the section: tinycudann, for
-    example, has an allocator of its own, and keeps what it once took.
+    On CUDA the peak of torch's allocator, and what is held outside of it at the end of the section: tinycudann, for
+    example, has an allocator of its own, and keeps what it once took. Other programs on the GPU count as well; in
+    `above_start` what they hold cancels out as long as it does not change.
 
     On a CPU freed memory is returned to the system at once from then on. That makes work slow, so no time must be
     measured in the same process.
