@@ -37,6 +37,13 @@ from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
 from dietnerf_ns.training.nonfinite import BadSteps, Part, all_finite, is_searching
 from dietnerf_ns.training.photos import camera_fingerprint, say_if_photos_differ
 from dietnerf_ns.utils.compat import hide_known_warnings, steps_of_run
+from dietnerf_ns.utils.distributed import (
+    average,
+    average_scalars,
+    copy_from_main_process,
+    draw_number,
+    main_process_first,
+)
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 from dietnerf_ns.utils.malloc import keep_freed_memory
 from dietnerf_ns.utils.seeding import seed_everything
@@ -74,11 +81,11 @@ class DietNeRFPipeline(VanillaPipeline):
     Args:
         config: data, model and semantic loss; any ray-based nerfstudio model, see `models.base`.
         device: training device.
-        world_size: number of processes; only 1 is supported.
+        world_size: number of processes, one for each GPU; see `utils.distributed`.
         grad_scaler: the trainer's, which half precision needs.
 
     Raises:
-        UserError: more than one process, a model that does not render rays, or settings that cannot work.
+        UserError: a model that does not render rays, or settings that cannot work.
     """
 
     config: DietNeRFPipelineConfig
@@ -94,8 +101,6 @@ class DietNeRFPipeline(VanillaPipeline):
         grad_scaler: GradScaler | None = None,
         **kwargs,
     ):
-        if world_size > 1:
-            raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
         hide_known_warnings()
         with flags_under("--pipeline."):
             check_limits(config, {"max_restarts": (config.max_restarts >= 0, "at least 0")})
@@ -105,7 +110,10 @@ class DietNeRFPipeline(VanillaPipeline):
         if isinstance(model, DietNeRFModelConfig):
             model = model.fitted_to(config.datamanager.dataparser)
         config = replace(config, model=model)
-        super().__init__(config, str(device), world_size=world_size, grad_scaler=grad_scaler, **kwargs)
+        # nerfstudio would wrap the model in DistributedDataParallel.
+        super().__init__(config, str(device), world_size=1, grad_scaler=grad_scaler, **kwargs)
+        self.world_size = world_size
+        copy_from_main_process(self.model)
         trains = self.test_mode == "val"
         if trains and config.semantic.weight > 0 and self.datamanager.includes_time:
             raise UserError(
@@ -152,7 +160,7 @@ class DietNeRFPipeline(VanillaPipeline):
             )
 
     def _semantic_consistency(self, total_steps: int, *, mixed_precision: bool) -> SemanticConsistency:
-        with flags_under(SEMANTIC_FLAGS):
+        with flags_under(SEMANTIC_FLAGS), main_process_first():
             return SemanticConsistency(
                 self.config.semantic,
                 self.datamanager.train_dataset,
@@ -213,6 +221,7 @@ class DietNeRFPipeline(VanillaPipeline):
             f"Restart {detector.restarts} of {limit} from a new initialisation."
         )
         self.model.load_state_dict(self.model.rebuild().state_dict())
+        copy_from_main_process(self.model)
         for optimizer in optimizers.optimizers.values():
             optimizer.state.clear()
         self.model.begin_attempt(detector.first_step)
@@ -238,13 +247,13 @@ class DietNeRFPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int):
         """One training step's losses, already weighted; nerfstudio sums them."""
-        seed_everything(self._seed, step)
+        seed_everything(self._seed, draw_number(step))
         self.datamanager.begin_step(step - self.collapse_detector.first_step)
         outputs, losses, metrics = super().get_train_loss_dict(step)
-        self._fit_to_photos = {
-            "mse": self.model.photometric_mse(losses).detach(),
-            "opacity": self.model.mean_opacity(outputs).detach(),
-        }
+        mse, opacity = average_scalars(
+            self.model.photometric_mse(losses).detach(), self.model.mean_opacity(outputs).detach()
+        )
+        self._fit_to_photos = {"mse": mse, "opacity": opacity}
         if self.semantic is not None:
             if self.semantic.is_due(step) and self.model.shows_whole_scene:
                 # Nothing may keep the photometric activations alive.
@@ -276,9 +285,11 @@ class DietNeRFPipeline(VanillaPipeline):
         photometric = gradients_of(total, tensors, loss_scale=loss_scale)
         values, total = _detached(losses), total.detach()
         losses.clear()
+        total, photometric = _means(total, photometric, tensors)
         _detach_what_modules_keep(self.model)
         photometric = self._without_bad(photometric, total, "photometric")
         semantic_loss, on_view = semantic.loss_and_gradients(self.model, step, tensors, loss_scale=loss_scale)
+        semantic_loss, on_view = _means(semantic_loss.detach(), on_view, tensors)
         on_view = self._without_bad(on_view, semantic_loss, "semantic")
         if self.bad_steps.at_limit == "semantic":
             self._switch_off(semantic, step)
@@ -286,7 +297,7 @@ class DietNeRFPipeline(VanillaPipeline):
             nothing: Gradients = [None] * len(tensors)  # it would have no limit
             on_view = nothing
         on_view = limit_norm(on_view, photometric, ratio=semantic.config.max_gradient_ratio)
-        combined = with_gradients(semantic_loss.detach(), add_gradients(photometric, on_view), tensors)
+        combined = with_gradients(semantic_loss, add_gradients(photometric, on_view), tensors)
         return values | {"semantic_loss": combined}
 
     def _switch_off(self, semantic: SemanticConsistency, step: int) -> None:
@@ -348,6 +359,11 @@ class DietNeRFPipeline(VanillaPipeline):
             super().load_pipeline(loaded_state, step)
         cameras = loaded_state.get(OWN_EXTRA_STATE, {}).get("cameras")
         say_if_photos_differ(cameras, self._camera_fingerprint(), self.model, opens_photos=resumes)
+
+
+def _means(loss: Tensor, gradients: Gradients, tensors: list[Tensor]) -> tuple[Tensor, Gradients]:
+    """A loss and its gradients as means over the processes of the run, which then all decide alike."""
+    return average_scalars(loss)[0], average(gradients, like=tensors)
 
 
 def _detach_what_modules_keep(model: SemanticModel) -> None:

@@ -219,11 +219,6 @@ def test_a_model_that_renders_no_rays_is_refused_in_one_line(tiny_pipeline_confi
         replace(tiny_pipeline_config, model=SplatfactoModelConfig()).setup(device="cpu", test_mode="val")
 
 
-def test_several_processes_are_refused(tiny_pipeline_config):
-    with pytest.raises(UserError, match="--machine.num-devices 1"):
-        tiny_pipeline_config.setup(device="cpu", world_size=2)
-
-
 def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(tiny_pipeline_config, monkeypatch):
     tiny_pipeline_config.datamanager.train_num_rays_per_batch = 8
     pipeline = replace(tiny_pipeline_config, semantic=SemanticConfig(weight=0)).setup(device="cpu", test_mode="val")

@@ -24,6 +24,7 @@ from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_lo
 from dietnerf_ns.semantic.poses import pose_sampler
 from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
 from dietnerf_ns.semantic.schedule import SemanticSchedule
+from dietnerf_ns.utils.distributed import draw_number
 from dietnerf_ns.utils.errors import UserError, check_limits
 from dietnerf_ns.utils.images import Blend
 from dietnerf_ns.utils.seeding import semantic_generator
@@ -284,8 +285,8 @@ class SemanticConsistency:
             self.last = replace(self.last, gradient=gradient.detach())
 
     def sample_view(self, step: int) -> UnseenView:
-        """The view of a step; it depends on the run's seed and the step alone."""
-        generator = semantic_generator(self._seed, step)
+        """The view of a step in this process; it depends on the run's seed, the step and the process alone."""
+        generator = semantic_generator(self._seed, draw_number(step))
         camera_to_world = self._sample_pose(generator)
         reference = int(torch.randint(len(self.cameras), (), generator=generator))
         camera = view_camera(self.cameras[reference : reference + 1], camera_to_world, self.config.resolution)

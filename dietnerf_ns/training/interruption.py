@@ -12,6 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from nerfstudio.utils import comms
+
+from dietnerf_ns.utils.distributed import is_one_of_several
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPLACED_WHEN_RESUMING = ("--load-dir", "--load-step", "--load-checkpoint", "--max-num-iterations")
 
@@ -54,6 +58,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.number == signal.SIGINT and number == signal.SIGTERM and is_one_of_several():
+            return  # nerfstudio's launcher answers Ctrl-C, which its processes get, too, with SIGTERM to each of them
         if self.number is not None:
             os._exit(status_of(number))
         self.number = number
@@ -68,6 +74,8 @@ class Interruption:
 
 def _say(message: str) -> None:
     """Write directly: a signal may arrive inside `print`, which cannot be entered twice."""
+    if not comms.is_main_process():
+        return
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{message}\n".encode())
 
 

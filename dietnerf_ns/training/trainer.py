@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,10 +13,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
-from nerfstudio.utils import writer
+from nerfstudio.utils import comms, writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -27,6 +29,14 @@ from dietnerf_ns.training.interruption import Interruption, command_to_resume, s
 from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching
 from dietnerf_ns.training.optimizers import fitted_to_run
 from dietnerf_ns.utils.compat import replaced, steps_of_run
+from dietnerf_ns.utils.distributed import (
+    average_gradients,
+    average_scalars,
+    errors_in_one_line,
+    hide_traceback_of_launcher,
+    is_one_of_several,
+    maximum,
+)
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under, in_one_line, make_folder
 
 STEPS_PER_PIXEL = 12
@@ -57,9 +67,7 @@ class SafeTrainerConfig(TrainerConfig):
         with flags_under("--"):
             steps = self.max_num_iterations
             check_limits(self, {"max_num_iterations": (steps is None or steps >= 1, "at least 1")})
-        _check_device(self.machine.device_type)
-        if self.machine.num_devices != 1 or self.machine.num_machines != 1:
-            raise UserError("dietnerf trains on one device: use --machine.num-devices 1 --machine.num-machines 1.")
+        _check_machine(self.machine)
         if self.load_dir is not None:
             saved.check_resumable(self.load_dir, self.load_step)
         elif self.load_checkpoint is not None:
@@ -94,6 +102,42 @@ class SafeTrainerConfig(TrainerConfig):
         return folder
 
 
+def _check_machine(machine: MachineConfig) -> None:
+    with flags_under("--machine."):
+        check_limits(
+            machine,
+            {
+                "num_devices": (machine.num_devices >= 1, "at least 1"),
+                "num_machines": (machine.num_machines >= 1, "at least 1"),
+                "machine_rank": (
+                    0 <= machine.machine_rank < machine.num_machines,
+                    "at least 0 and below --machine.num-machines",
+                ),
+            },
+        )
+    _check_device(machine.device_type)
+    if machine.num_devices * machine.num_machines > 1:
+        _check_several_processes(machine)
+        hide_traceback_of_launcher()
+
+
+def _check_several_processes(machine: MachineConfig) -> None:
+    if machine.device_type != "cuda":
+        raise UserError(
+            f"--machine.num-devices {machine.num_devices} --machine.num-machines {machine.num_machines}: several "
+            f"processes train on CUDA GPUs only; with --machine.device-type {machine.device_type} use 1 of each."
+        )
+    if machine.num_devices > torch.cuda.device_count():
+        raise UserError(
+            f"--machine.num-devices {machine.num_devices}: torch finds {torch.cuda.device_count()} CUDA GPUs here."
+        )
+    if machine.num_machines > 1 and machine.dist_url == "auto":
+        raise UserError(
+            "--machine.dist-url auto: several machines need an address that all of them reach; give "
+            "tcp://HOST:PORT, with the host of machine rank 0 and a port that is free there."
+        )
+
+
 def _check_device(kind: str) -> None:
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if kind in available and not available[kind]():
@@ -114,7 +158,7 @@ class SafeTrainer(Trainer):
     Args:
         config: of the run.
         local_rank: of this process.
-        world_size: number of processes.
+        world_size: number of processes; see `utils.distributed`.
     """
 
     config: SafeTrainerConfig
@@ -122,6 +166,10 @@ class SafeTrainer(Trainer):
     def __init__(self, config: SafeTrainerConfig, local_rank: int = 0, world_size: int = 1):
         with replaced(type(config), "chooses_checkpoint", False):
             super().__init__(config, local_rank=local_rank, world_size=world_size)
+        if is_one_of_several():
+            CONSOLE.quiet = not comms.is_main_process()
+            if self.config.machine.device_type == "cuda":
+                torch.cuda.set_device(self.device)
         self.interruption = Interruption(self._stop)
         self.unsaved: str | None = None
         """Why the last checkpoint could not be saved; None if it was."""
@@ -134,7 +182,8 @@ class SafeTrainer(Trainer):
         Raises:
             UserError: the checkpoint does not fit, or an event writer cannot be started.
         """
-        with self.interruption, replaced(writer, "setup_event_writer", self._start_event_writers):
+        start_writers = replaced(writer, "setup_event_writer", self._start_event_writers)
+        with errors_in_one_line(), self.interruption, start_writers:
             super().setup(test_mode)
 
     def _start_event_writers(self, *arguments: Any, **settings: Any) -> None:
@@ -167,6 +216,7 @@ class SafeTrainer(Trainer):
             # Not `optimizers.parameters`: a method such as TensoRF replaces its parameters while it trains.
             groups = [one for name in param_groups for one in optimizers.optimizers[name].param_groups]
             parameters = [parameter for group in groups for parameter in group["params"]]
+            average_gradients(parameters)
             if is_searching(grad_scaler) or all_finite([p.grad for p in parameters]):
                 step_some(grad_scaler, param_groups)
             else:
@@ -225,6 +275,10 @@ class SafeTrainer(Trainer):
             UserError: the last checkpoint could not be saved, or too many steps in a row were not finite.
             SystemExit: a signal ended training; with its status.
         """
+        with errors_in_one_line():
+            self._train()
+
+    def _train(self) -> None:
         self._last_step = self._start_step - 1
         with self.interruption, _transform_written_at_once():
             super().train()
@@ -244,10 +298,11 @@ class SafeTrainer(Trainer):
         self.bad_steps.begin(step)
         result = super().train_iteration(step)
         # Without a scaler such a loss shows in the gradients. With one, nerfstudio has waited for the GPU already.
-        if self.grad_scaler.is_enabled() and not bool(result[0].isfinite()):
+        if self.grad_scaler.is_enabled() and not all_finite(average_scalars(result[0])):
             self.bad_steps.note("photometric", "loss")
         self.bad_steps.end()
         self._last_step = step
+        self._stop_together()
         if (part := self.bad_steps.at_limit) is not None:
             newest = saved.steps_in(self.checkpoint_dir)
             kept = f"{saved.checkpoint_of(self.checkpoint_dir, newest[0])} is kept" if newest else "none was saved yet"
@@ -296,9 +351,17 @@ class SafeTrainer(Trainer):
         self.interruption.phase = "done"
         if self.interruption.number is None:
             super()._train_complete_viewer()
+            while self.config.is_viewer_enabled() and not comms.is_main_process():
+                time.sleep(1)  # a process that ended would wait for the viewer's, and end it after half an hour
 
     def _stop(self) -> None:
-        self.stop_training = True
+        """A signal arrived. Processes that train together get it at different steps and stop at the same one."""
+        self.stop_training = not is_one_of_several()
+
+    def _stop_together(self) -> None:
+        if (number := maximum(self.interruption.number or 0, self.device)) != 0:
+            self.interruption.number = number
+            self.stop_training = True
 
     def _say_how_to_resume(self) -> None:
         steps = saved.steps_in(self.checkpoint_dir)

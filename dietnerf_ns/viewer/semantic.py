@@ -9,6 +9,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency, SemanticStep
+from dietnerf_ns.utils.distributed import is_one_of_several
 from dietnerf_ns.viewer.browser_cameras import BrowserCameras
 from dietnerf_ns.viewer.curves import TrainingCurves
 from dietnerf_ns.viewer.elements import Checkbox, Folder, Markdown, Plot, Slider
@@ -19,11 +20,14 @@ from dietnerf_ns.viewer.visualization import SemanticVisualization, data_url
 REFRESH_SECONDS = 1.0
 IMAGE_HEIGHT_PX = 160
 FRUSTUM_PER_RADIUS = 0.03
+SEVERAL_PROCESSES = "Several processes train together: the loss cannot be changed meanwhile."
 NO_SEMANTIC_LOSS = "This run has no semantic loss: its weight is 0, and no encoder is loaded."
 
 
 class SemanticFolder(Folder):
     """Shows the last semantic view, curves and poses to connected browsers; pauses and changes the loss.
+
+    Processes that train together must agree on the loss, and one alone has the viewer: nothing can be changed then.
 
     Args:
         config: settings of the loss.
@@ -40,23 +44,30 @@ class SemanticFolder(Folder):
         camera_to_worlds = photos.cameras.camera_to_worlds.cpu()
         *_, radius = start_of_orbit(camera_to_worlds, orbit_sphere(camera_to_worlds))
         self.frusta = SemanticFrusta(photos.cameras[0:1].to("cpu"), size=FRUSTUM_PER_RADIUS * radius)
+        self._adjustable = config.weight > 0 and not is_one_of_several()
         self._next_refresh = 0.0
         self._shown: SemanticStep | None = None
         self._make_elements(config)
 
     def _make_elements(self, config: SemanticConfig) -> None:
-        off = config.weight == 0
+        off, fixed = config.weight == 0, not self._adjustable
         most, longest = 10 * config.weight or 1.0, max(100, config.every)
         self._status = Markdown(NO_SEMANTIC_LOSS if off else "No semantic view yet.")
         self._image = Markdown()
         self._plot = Plot(self._curves.figure, aspect=0.7)
-        self._pause = Checkbox("Pause L_sc", False, disabled=off, cb_hook=self._change)
-        self._weight = Slider("lambda", config.weight, 0.0, most, most / 200, disabled=off, cb_hook=self._change)
-        self._every = Slider("every K steps", config.every, 1, longest, 1, disabled=off, cb_hook=self._change)
+        self._pause = Checkbox("Pause L_sc", False, disabled=fixed, cb_hook=self._change)
+        self._weight = Slider("lambda", config.weight, 0.0, most, most / 200, disabled=fixed, cb_hook=self._change)
+        self._every = Slider("every K steps", config.every, 1, longest, 1, disabled=fixed, cb_hook=self._change)
         self._show_poses = Checkbox(
-            "Show semantic poses", True, disabled=off, cb_hook=lambda box: self.frusta.set_visible(box.value)
+            "Show semantic poses",
+            True,
+            disabled=config.weight == 0,
+            cb_hook=lambda box: self.frusta.set_visible(box.value),
         )
-        self.show(self._status, self._image, self._plot, self._pause, self._weight, self._every, self._show_poses)
+        note = [Markdown(SEVERAL_PROCESSES)] if is_one_of_several() else []
+        self.show(
+            self._status, *note, self._image, self._plot, self._pause, self._weight, self._every, self._show_poses
+        )
 
     def attach(self, semantic: SemanticConsistency, visualization: SemanticVisualization) -> None:
         """Training starts: show this loss, and let the controls act on it.
@@ -69,7 +80,7 @@ class SemanticFolder(Folder):
         self._change(None)
 
     def _change(self, _) -> None:
-        if self._semantic is not None:
+        if self._semantic is not None and self._adjustable:
             self._semantic.paused = self._pause.value
             self._semantic.reconfigure(weight=self._weight.value, every=self._every.value)
 

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from nerfstudio.utils import comms
 
 from dietnerf_ns.training.interruption import Interruption, command_to_resume
 
@@ -40,6 +41,20 @@ def test_in_training_the_first_signal_is_noted_and_the_second_ends_at_once(inter
         assert exits == [130]
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     assert "a checkpoint is saved" in capfd.readouterr().err
+
+
+def test_the_launcher_of_several_processes_adds_a_sigterm_to_ctrl_c(interruption, monkeypatch, capfd):
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(comms, "get_world_size", lambda: 2)
+    with interruption:
+        interruption.phase = "training"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert not exits and interruption.number == signal.SIGINT
+        assert capfd.readouterr().err.count("Interrupted") == 1
+        os.kill(os.getpid(), signal.SIGINT)
+        assert exits == [130]
 
 
 @pytest.mark.parametrize("unsaved, status", [(0, 0), (1, 1)])

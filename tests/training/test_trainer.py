@@ -2,13 +2,17 @@
 
 import os
 import signal
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.trainer import Trainer
 
+from dietnerf_ns.methods import dietnerf_tiny
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
 from dietnerf_ns.training import saved, trainer
@@ -188,11 +192,31 @@ def test_wrong_flags_are_refused_before_anything_is_loaded(tmp_path, monkeypatch
         (["--output-dir", "file"], "cannot be written: Not a directory."),
         (["--machine.device-type", "cuda"], "--machine.device-type cuda: torch finds no CUDA GPU here"),
         (["--machine.device-type", "mps"], "--machine.device-type mps: torch finds no Apple GPU here"),
-        (["--machine.num-devices", 2], "dietnerf trains on one device: use --machine.num-devices 1"),
+        (["--machine.num-devices", 0], "--machine.num-devices 0: must be at least 1."),
+        (["--machine.num-machines", 2, "--machine.machine-rank", 2], "machine-rank 2: must be at least 0 and below"),
+        (["--machine.num-devices", 2], "several processes train on CUDA GPUs only; with --machine.device-type cpu"),
     ):
         result = train(tmp_path, *flags, check=False)
         assert result.returncode == 1 and words in result.stdout.splitlines()[-1]
     assert not (tmp_path / "outputs").exists()
+
+
+def test_more_processes_than_gpus_and_machines_without_an_address_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def machine(**settings):
+        return MachineConfig(device_type="cuda", **settings)
+
+    for settings, words in (
+        (machine(num_devices=3), "--machine.num-devices 3: torch finds 2 CUDA GPUs here."),
+        (machine(num_devices=2, num_machines=2), "--machine.dist-url auto: several machines need an address"),
+    ):
+        with pytest.raises(UserError, match=words):
+            replace(dietnerf_tiny.config, machine=settings).set_timestamp()
+    trained = replace(dietnerf_tiny.config, machine=machine(num_devices=2, num_machines=2, dist_url="tcp://a:1"))
+    trained.set_timestamp()
 
 
 def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp_path):

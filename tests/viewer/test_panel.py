@@ -200,6 +200,18 @@ def test_panel_of_a_run_without_semantic_loss_says_so(make_pipeline, make_viewer
     assert "no encoder" in pipeline.dietnerf.semantic_consistency.element_00.content
 
 
+def test_several_processes_have_a_loss_that_one_viewer_cannot_change(make_pipeline, make_viewer, monkeypatch):
+    monkeypatch.setattr(semantic_folder, "is_one_of_several", lambda: True)
+    pipeline = make_pipeline(every=7)
+    shown, _ = elements(make_viewer(pipeline))
+    assert shown["Pause L_sc"].disabled and shown["lambda"].disabled and shown["every K steps"].disabled
+    assert not shown["Show semantic poses"].disabled
+    assert "Several processes" in pipeline.dietnerf.semantic_consistency.element_01.content
+    shown["lambda"].value = 0.5
+    start_training(pipeline)
+    assert pipeline.semantic.config == pipeline.config.semantic and not pipeline.semantic.paused
+
+
 def test_panel_outside_training_has_an_orbit_and_says_that_training_has_ended(make_pipeline, make_viewer):
     pipeline = make_pipeline(test_mode="test")
     viewer = make_viewer(pipeline)
