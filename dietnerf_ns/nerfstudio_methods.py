@@ -14,6 +14,7 @@ METHODS = {
     "dietnerf_tensorf": ("tensorf", "TensoRF with CLIP's semantic consistency loss on unseen views."),
     "dietnerf_mipnerf": ("mipnerf", "mip-NeRF with CLIP's semantic consistency loss on unseen views; slow."),
     "dietnerf_ngp": ("instant-ngp", "Instant-NGP with CLIP's semantic consistency loss on unseen views; CUDA only."),
+    "dietnerf_splat": ("splatfacto", "Splatfacto with CLIP's semantic consistency loss on unseen views; CUDA only."),
 }
 """Attributes of this module: which of nerfstudio's methods each is made of, and its description."""
 

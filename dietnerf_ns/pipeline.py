@@ -20,9 +20,12 @@ from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 from torchmetrics import Metric
 
-from dietnerf_ns.data.datamanager import HOW_TO_NAME_EVAL_IMAGES, FewShotDataManager, FewShotDataManagerConfig
-from dietnerf_ns.models.base import SemanticModel, trainable_with_semantic_loss
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.few_shot import HOW_TO_NAME_EVAL_IMAGES, FewShotViews, FewShotViewsConfig
+from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
+from dietnerf_ns.models.rasterized import RasterizedModel
+from dietnerf_ns.models.trainable import trainable_with_semantic_loss
 from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 from dietnerf_ns.semantic.gradient_limit import Gradients, add_gradients, gradients_of, limit_norm, with_gradients
 from dietnerf_ns.training.checkpoints import (
@@ -64,7 +67,7 @@ class DietNeRFPipelineConfig(VanillaPipelineConfig):
     """A model trained on few views with the semantic consistency loss on top."""
 
     _target: type = field(default_factory=lambda: DietNeRFPipeline)
-    datamanager: FewShotDataManagerConfig = field(default_factory=FewShotDataManagerConfig)
+    datamanager: FewShotViewsConfig = field(default_factory=FewShotDataManagerConfig)
     """specifies the datamanager config"""
     model: ModelConfig = field(default_factory=DietNeRFModelConfig)
     """specifies the model config"""
@@ -89,7 +92,7 @@ class DietNeRFPipeline(VanillaPipeline):
     """
 
     config: DietNeRFPipelineConfig
-    datamanager: FewShotDataManager
+    datamanager: FewShotViews
     semantic: SemanticConsistency | None = None
     """The semantic loss of a training with a weight above 0; None before training starts and outside of it."""
 
@@ -109,6 +112,11 @@ class DietNeRFPipeline(VanillaPipeline):
         model = trainable_with_semantic_loss(config.model)
         if isinstance(model, DietNeRFModelConfig):
             model = model.fitted_to(config.datamanager.dataparser)
+        if world_size > 1 and issubclass(model._target, RasterizedModel):
+            raise UserError(
+                f"--machine.num-devices: {model._target.__name__} trains in one process, because each would grow "
+                "Gaussians of its own; use --machine.num-devices 1."
+            )
         config = replace(config, model=model)
         # nerfstudio would wrap the model in DistributedDataParallel.
         super().__init__(config, str(device), world_size=1, grad_scaler=grad_scaler, **kwargs)
@@ -166,7 +174,7 @@ class DietNeRFPipeline(VanillaPipeline):
                 self.datamanager.train_dataset,
                 blend=self.model.blend_background,
                 device=self.device,
-                rays_per_batch=self.config.datamanager.train_num_rays_per_batch,
+                rays_per_batch=self.datamanager.get_train_rays_per_batch(),
                 total_steps=total_steps,
                 seed=self._seed,
                 half_precision=mixed_precision and self.device.type == "cuda",

@@ -1,4 +1,4 @@
-"""The semantic consistency loss for any nerfstudio method that renders rays."""
+"""The semantic consistency loss for any nerfstudio method that renders rays, and for splatfacto."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 
 import torch
 from nerfstudio.configs.base_config import InstantiateConfig
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
 from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManager
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -17,8 +18,14 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline
 from nerfstudio.plugins.types import MethodSpecification
 
-from dietnerf_ns.data.datamanager import FewShotDataManager, FewShotDataManagerConfig
-from dietnerf_ns.models.base import trainable_with_semantic_loss
+from dietnerf_ns.data.datamanager import (
+    FewShotDataManager,
+    FewShotDataManagerConfig,
+    FewShotImageDataManager,
+    FewShotImageDataManagerConfig,
+)
+from dietnerf_ns.data.few_shot import FewShotViewsConfig
+from dietnerf_ns.models.trainable import trainable_with_semantic_loss
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig, DynamicBatchDietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.training.trainer import SafeTrainer, SafeTrainerConfig
@@ -31,6 +38,16 @@ PIPELINES: Mapping[type, type[DietNeRFPipelineConfig]] = {
     DynamicBatchPipeline: DynamicBatchDietNeRFPipelineConfig,
 }
 """Of nerfstudio's pipelines, those whose training step the semantic loss can be added to, and the result."""
+
+
+DATAMANAGERS: Mapping[type, type[FewShotViewsConfig]] = {
+    VanillaDataManager: FewShotDataManagerConfig,
+    ParallelDataManager: FewShotDataManagerConfig,
+    FewShotDataManager: FewShotDataManagerConfig,
+    FullImageDatamanager: FewShotImageDataManagerConfig,
+    FewShotImageDataManager: FewShotImageDataManagerConfig,
+}
+"""Datamanagers that read photos alone, and what takes their place."""
 
 
 def semantic_method(
@@ -48,7 +65,7 @@ def semantic_method(
 
     Args:
         method: nerfstudio's or a plugin's; left as it is. Its model must render ray bundles and return `rgb` and
-            `accumulation`, or both with `_coarse` and `_fine`.
+            `accumulation`, or both with `_coarse` and `_fine`; or it must be derived from splatfacto.
         name: of the new method, as `ns-train` knows it.
         description: one line for `ns-train --help`.
         semantic: settings of the loss; the defaults (CLIP) if not given.
@@ -78,14 +95,13 @@ def _pipeline_for(config: VanillaPipelineConfig, name: str) -> type[DietNeRFPipe
     return PIPELINES[config._target]
 
 
-def _few_shot(config: Any, name: str) -> FewShotDataManagerConfig:
+def _few_shot(config: Any, name: str) -> FewShotViewsConfig:
     """The few-shot datamanager with the settings of another one."""
-    _check_target(config, VanillaDataManager, ParallelDataManager, FewShotDataManager, what="datamanager", name=name)
+    _check_target(config, *DATAMANAGERS, what="datamanager", name=name)
     (dataset, *_) = (*get_args(config._target), InputDataset)
     if dataset is not InputDataset:
         raise UserError(f"semantic_method {name}: the method trains on more than photos ({dataset.__name__}).")
-    assert isinstance(config, VanillaDataManagerConfig)
-    few_shot = FewShotDataManagerConfig(dataparser=config.dataparser)
+    few_shot = DATAMANAGERS[get_origin(config._target) or config._target](dataparser=config.dataparser)
     _take_over(config, few_shot)
     return few_shot
 

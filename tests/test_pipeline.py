@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.models.nerfacto import NerfactoModelConfig
-from nerfstudio.models.splatfacto import SplatfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
 from dietnerf_ns import pipeline as pipeline_module
@@ -215,8 +216,12 @@ def test_a_model_with_metrics_of_other_names_is_evaluated(tiny_pipeline_config, 
 
 
 def test_a_model_that_renders_no_rays_is_refused_in_one_line(tiny_pipeline_config):
-    with pytest.raises(UserError, match="SplatfactoModel renders whole images"):
-        replace(tiny_pipeline_config, model=SplatfactoModelConfig()).setup(device="cpu", test_mode="val")
+    class Painter(Model):
+        def get_outputs(self, camera: Cameras):
+            return {}
+
+    with pytest.raises(UserError, match="Painter renders whole images"):
+        replace(tiny_pipeline_config, model=ModelConfig(_target=Painter)).setup(device="cpu", test_mode="val")
 
 
 def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(tiny_pipeline_config, monkeypatch):

@@ -16,8 +16,8 @@ from nerfstudio.plugins.types import MethodSpecification
 from dietnerf_ns import nerfstudio_methods
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig
 from dietnerf_ns.methods import VIEWER_HOST
-from dietnerf_ns.models.base import trainable_with_semantic_loss
 from dietnerf_ns.models.metrics import LazyLPIPS
+from dietnerf_ns.models.trainable import trainable_with_semantic_loss
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.semantic.rendering import render_view
@@ -126,7 +126,7 @@ def test_the_gradient_of_an_unseen_view_is_that_of_finite_differences(name):
     parameter = dict(model.named_parameters())[COLOURS[name]]
     (gradient,) = torch.autograd.grad(loss(), parameter)
     direction = gradient / gradient.norm()
-    values, step = [], 1e-3 / float(gradient.norm())  # the sum of the view changes by a thousandth
+    values, step = [], 2e-4 / float(gradient.norm())  # small: networks of rectifiers have kinks
     for distance in (step, -step):
         with torch.no_grad():
             parameter += distance * direction
@@ -168,7 +168,6 @@ def test_a_registered_method_with_settings_of_the_loss_can_be_given():
         ("depth-nerfacto", "trains on more than photos .DepthDataset."),
         ("neus", "trains on more than photos .SDFDataset."),
         ("generfacto", "has a datamanager of its own, RandomCamerasDataManager"),
-        ("splatfacto", "SplatfactoModel renders whole images"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(name, reason):

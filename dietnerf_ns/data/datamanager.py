@@ -1,22 +1,16 @@
-"""Keeps the few training views of any dataparser, looks at their photos, and finds images to evaluate on."""
+"""nerfstudio's datamanagers on a few of the training views: one for rays, one for whole images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from statistics import fmean
-from typing import Literal
+from dataclasses import dataclass, field
 
 import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
-from nerfstudio.utils.rich_utils import CONSOLE
-from rich.markup import escape
 
-from dietnerf_ns.data.capture import CAPTURE, Capture
-from dietnerf_ns.data.contents import report_photos_in_both, report_training_photos
-from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.few_shot import FLAGS, FewShotViews, FewShotViewsConfig, checked_config
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
     ForegroundPixelSamplerConfig,
@@ -24,54 +18,21 @@ from dietnerf_ns.data.pixel_samplers import (
     PatchSamplerConfig,
     SinglePhotoPixelSampler,
 )
-from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
-from dietnerf_ns.data.view_selection import keep_views, select_views
-from dietnerf_ns.geometry.cameras import direction_coverage, is_pinhole
-from dietnerf_ns.utils.errors import SettingError, UserError, check_limits, flags_under
-
-FLAGS = "--pipeline.datamanager."
-HOW_TO_NAME_EVAL_IMAGES = (
-    "To get some, keep fewer training views (--pipeline.datamanager.num-views), so that the rest is evaluated. With "
-    "nerfstudio-data you can also put 'train' and 'eval' into the file names and add `--eval-mode filename`, or list "
-    "all of train_filenames, val_filenames and test_filenames in transforms.json."
-)
-
-HOW_TO_NAME_TRAINING_PHOTOS = (
-    "With nerfstudio-data, --train-split-fraction must be above 0, `--eval-mode filename` needs 'train' in file names, "
-    "and train_filenames in transforms.json must not be empty."
-)
-TRANSPARENT_ON_BLACK = (
-    "Transparent pixels are trained on as black, because the photos' borders have no uniform background. Choose "
-    "another colour with --pipeline.model.background-color, or cut the object out completely."
-)
-NO_LIST = "list of filenames for split {split} is missing"
-"""What nerfstudio-data says if transforms.json lists other splits."""
+from dietnerf_ns.geometry.cameras import is_pinhole
+from dietnerf_ns.utils.errors import SettingError, flags_under
 
 
 @dataclass
-class FewShotDataManagerConfig(VanillaDataManagerConfig):
+class FewShotDataManagerConfig(FewShotViewsConfig, VanillaDataManagerConfig):
     """Which few views are trained on, and which of their pixels."""
 
     _target: type = field(default_factory=lambda: FewShotDataManager)
-    num_views: int | None = None
-    """Number of training views to keep; all when not given. DietNeRF is made for 4 to 14."""
-    view_strategy: Literal["first", "random", "farthest"] = "farthest"
-    """How num-views chooses: the first of the training split, a random choice (see view-seed), or views as far apart as
-    possible in viewing direction and position."""
-    view_seed: int = 0
-    """Seed of the view strategy `random`. Seed 0 on a NeRF-Synthetic scene gives the paper's eight views."""
-    view_indices: tuple[int, ...] | None = None
-    """Indices of the training views to keep, instead of num-views."""
-    protocol: Literal[tuple(PROTOCOLS)] | None = None  # type: ignore[valid-type]
-    """Training and test views of a published protocol on NeRF-Synthetic scenes, instead of num-views."""
     pixel_sampler: PixelSamplerConfig = field(default_factory=ForegroundPixelSamplerConfig)
     """Specifies the pixel sampler used to sample pixels from images."""
 
 
-class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
+class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]):
     """nerfstudio's ray datamanager on a few of the training views.
-
-    The choice of views depends on the configuration alone, so that every command finds the same views again.
 
     Args:
         config: which views; everything else as in nerfstudio.
@@ -81,53 +42,21 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
     """
 
     config: FewShotDataManagerConfig
-    capture: Capture
-    """The kept training views; without a look at the photos if `test_mode` is inference, which opens none."""
-    has_eval_images: bool = True
-    """Whether there are images that are not trained on."""
+    train_dataset: AreaDownscaledDataset
 
     def __init__(self, config: FewShotDataManagerConfig, **kwargs):
-        data = config.data or config.dataparser.data
-        if not data.exists():
-            raise UserError(f"Data {data}: there is no such file or folder.")
+        limits = {
+            "patch_size": (config.patch_size >= 1, "at least 1"),
+            "train_num_rays_per_batch": (config.train_num_rays_per_batch >= 1, "at least 1"),
+            "eval_num_rays_per_batch": (config.eval_num_rays_per_batch >= 1, "at least 1"),
+        }
+        config = checked_config(config, limits)
         with flags_under(FLAGS):
-            check_limits(
-                config,
-                {
-                    "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
-                    "patch_size": (config.patch_size >= 1, "at least 1"),
-                    "train_num_rays_per_batch": (config.train_num_rays_per_batch >= 1, "at least 1"),
-                    "eval_num_rays_per_batch": (config.eval_num_rays_per_batch >= 1, "at least 1"),
-                    "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
-                },
-            )
-            super().__init__(replace(config, dataparser=checked(config.dataparser)), **kwargs)
+            super().__init__(config, **kwargs)
 
-    def create_train_dataset(self) -> AreaDownscaledDataset:
-        """Reduce the training split to the chosen views; nerfstudio calls this with the full split in place."""
-        self.all_train_outputs = self.train_dataparser_outputs
-        if not self.all_train_outputs.image_filenames:
-            raise UserError(f"Data {self.config.data}: the training split has no photos. {HOW_TO_NAME_TRAINING_PHOTOS}")
-        self.view_indices = select_views(
-            self.all_train_outputs.cameras.camera_to_worlds,
-            num_views=self.config.num_views,
-            strategy=self.config.view_strategy,
-            seed=self.config.view_seed,
-            indices=self.config.view_indices,
-            protocol=self.config.protocol,
-        )
-        self.train_dataparser_outputs = keep_views(self.all_train_outputs, self.view_indices)
-        dataset = super().create_train_dataset()
-        if self.test_mode == "inference":
-            self.capture = Capture(dataset.cameras)
-        else:
-            report_training_photos(dataset)
-            self.capture = Capture.of_photos(dataset)
-            if self.capture.background is None and dataset.get_image_float32(0).shape[-1] == 4:
-                CONSOLE.print(TRANSPARENT_ON_BLACK)
-        dataset.metadata[CAPTURE] = self.capture
-        self._report_views(dataset)
-        return dataset
+    @property
+    def heeds_masks(self) -> bool:
+        return not self.config.pixel_sampler.ignore_mask
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, ForegroundPixelSamplerConfig):
@@ -161,117 +90,28 @@ class FewShotDataManager(VanillaDataManager[AreaDownscaledDataset]):
         if isinstance(self.train_pixel_sampler, SinglePhotoPixelSampler):
             self.train_pixel_sampler.begin_step(step)
 
-    def create_eval_dataset(self) -> AreaDownscaledDataset:
-        """The evaluation images: the dataparser's, or the training views that were not kept, or none (empty).
 
-        Raises:
-            UserError: the mask of an evaluation image has no pixel that counts.
-        """
-        dataset = self.dataset_type(
-            dataparser_outputs=self._eval_outputs(), scale_factor=self.config.camera_res_scale_factor
-        )
-        if self.test_mode != "inference":
-            self._report_masks(dataset)
-            if self.has_eval_images:
-                report_photos_in_both(self.train_dataset, dataset)
-        return dataset
+@dataclass
+class FewShotImageDataManagerConfig(FewShotViewsConfig, FullImageDatamanagerConfig):
+    """Which few views are trained on, an image at a step."""
 
-    def _eval_outputs(self) -> DataparserOutputs:
-        outputs = self._split_of_dataparser(self.test_split)
-        if self.config.protocol is not None and self.test_split == "test":
-            return self._protocol_test_views(self.config.protocol, outputs)
-        if outputs is not None:
-            return outputs
-        other = "val" if self.test_split == "test" else "test"
-        outputs = self._split_of_dataparser(other)
-        if outputs is not None:
-            CONSOLE.print(
-                f"Evaluation: the {self.test_split} split has no images or no file; the {other} split is evaluated "
-                "instead."
-            )
-            return outputs
-        rest = [i for i in range(len(self.all_train_outputs.image_filenames)) if i not in self.view_indices]
-        if rest:
-            CONSOLE.print(
-                f"Evaluation: the {self.test_split} split has no images or no file; "
-                f"the {len(rest)} unused training views are evaluated instead."
-            )
-            return keep_views(self.all_train_outputs, rest)
-        CONSOLE.print(
-            f"[bold yellow]Evaluation: there are no evaluation images because all {len(self.view_indices)} photos are "
-            f"trained on.[/bold yellow] {HOW_TO_NAME_EVAL_IMAGES}"
-        )
-        self.has_eval_images = False
-        # ns-render and ns-viewer need cameras to start from; training must find nothing to evaluate.
-        return keep_views(self.all_train_outputs, self.view_indices if self.test_split == "test" else [])
-
-    def _protocol_test_views(self, protocol: str, outputs: DataparserOutputs | None) -> DataparserOutputs:
-        if outputs is None:
-            raise UserError(f"Protocol {protocol} evaluates the test split, which has no images or no file.")
-        return keep_views(outputs, protocol_test_indices(outputs.image_filenames, PROTOCOLS[protocol]))
-
-    def _split_of_dataparser(self, split: str) -> DataparserOutputs | None:
-        """An evaluation split of the dataparser, or None if it has no images, no file or no list of file names."""
-        try:
-            outputs = self.dataparser.get_dataparser_outputs(split=split)
-        except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError) or NO_LIST.format(split=split) in str(error):
-                return None
-            raise
-        return outputs if outputs.image_filenames else None
-
-    def _report_masks(self, evaluated: AreaDownscaledDataset) -> None:
-        in_training = mask_shares(self.train_dataset)
-        self._check_training_masks(in_training)
-        in_evaluation = mask_shares(evaluated) if self.has_eval_images else []
-        if 0 in in_evaluation:
-            raise UserError(
-                f"{evaluated.image_filenames[in_evaluation.index(0)]}: the mask of this evaluation photo is black "
-                "everywhere, so that no pixel counts. Leave the photo out, or correct the mask."
-            )
-        masked = [
-            f"all {len(shares)} {kind} photos have one ({fmean(shares):.0%} of the pixels inside)"
-            for kind, shares in (("training", in_training), ("evaluation", in_evaluation))
-            if shares
-        ]
-        if masked:
-            CONSOLE.print(f"Masks: {', '.join(masked)}. Pixels outside the masks are not counted in evaluation.")
-
-    def _check_training_masks(self, shares: list[float]) -> None:
-        black = [path for path, share in zip(self.train_dataset.image_filenames, shares, strict=False) if share == 0]
-        if not black or self.config.pixel_sampler.ignore_mask:
-            return
-        if len(black) == len(shares):
-            raise UserError(
-                f"{black[0]}: the mask of this photo, as of all {len(black)} training photos, is black everywhere, so "
-                "that no pixel is trained on. White marks what counts."
-            )
-        names = escape(", ".join(path.name for path in black))
-        CONSOLE.print(f"[yellow]Masks: black everywhere are those of {names}, which are not trained on.[/yellow]")
-
-    def _report_views(self, dataset: AreaDownscaledDataset) -> None:
-        names = escape(", ".join(path.name for path in dataset.image_filenames))
-        coverage = direction_coverage(dataset.cameras.camera_to_worlds)
-        CONSOLE.print(
-            f"Training views: {len(dataset)} of {len(self.all_train_outputs.image_filenames)} ({names}); "
-            f"direction coverage {coverage:.2f} (share of all directions within 30 degrees of a view)."
-        )
-        size = (int(dataset.cameras.width[0]), int(dataset.cameras.height[0]))
-        if self.config.protocol is not None and size != PROTOCOLS[self.config.protocol].resolution:
-            CONSOLE.print(
-                f"[yellow]Protocol {self.config.protocol} is published at "
-                f"{'x'.join(map(str, PROTOCOLS[self.config.protocol].resolution))} pixels. This run is at "
-                f"{size[0]}x{size[1]}: do not compare its numbers with published ones.[/yellow]"
-            )
+    _target: type = field(default_factory=lambda: FewShotImageDataManager)
 
 
-def mask_shares(dataset: AreaDownscaledDataset) -> list[float]:
-    """Share of each photo's pixels inside its mask, in [0, 1]; empty if the dataset has no masks.
+class FewShotImageDataManager(FewShotViews, FullImageDatamanager[AreaDownscaledDataset]):
+    """nerfstudio's datamanager of whole images, for models that rasterise, on a few of the training views.
+
+    Args:
+        config: which views; everything else as in nerfstudio.
 
     Raises:
-        UserError: a file cannot be read, or photo and mask do not fit together.
+        UserError: data that cannot be read, or settings that cannot work.
     """
-    if not dataset._dataparser_outputs.mask_filenames:
-        return []
-    masks = (dataset.get_data(index, "uint8")["mask"] for index in range(len(dataset)))
-    return [float(mask.double().mean()) for mask in masks]
+
+    config: FewShotImageDataManagerConfig
+    train_dataset: AreaDownscaledDataset
+
+    def __init__(self, config: FewShotImageDataManagerConfig, **kwargs):
+        config = checked_config(config, {})
+        with flags_under(FLAGS):
+            super().__init__(config, **kwargs)

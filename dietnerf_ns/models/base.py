@@ -6,14 +6,14 @@ The pipeline and the semantic loss use a model through `SemanticModel` alone. A 
     class SemanticTensoRF(SemanticModel, TensoRFModel):
         \"\"\"TensoRF as it is.\"\"\"
 
-`trainable_with_semantic_loss` makes that class for any model configuration. A model overrides what differs: which of
-its outputs the semantic loss compares, or which tensors gradients are taken with respect to.
+`models.trainable.trainable_with_semantic_loss` makes that class for any model configuration. A model overrides what
+differs: which of its outputs the semantic loss compares, or which tensors gradients are taken with respect to. Models
+that rasterise are in `models.rasterized`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,10 +28,9 @@ from torch import Tensor
 
 from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
 from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
-from dietnerf_ns.utils.errors import UserError
 
-Render = tuple[Float[Tensor, "num_rays 3"], Float[Tensor, "num_rays 1"]]
-"""RGB in [0, 1] and accumulation in [0, 1] of a ray bundle."""
+Render = tuple[Float[Tensor, "*pixels 3"], Float[Tensor, "*pixels 1"]]
+"""RGB in [0, 1] and accumulation in [0, 1] of a ray bundle, or of an image."""
 
 
 class SemanticModel(Model):
@@ -59,7 +58,7 @@ class SemanticModel(Model):
         """The renders that the semantic loss compares with photos, the best one last.
 
         Args:
-            outputs: of the model for a flat ray bundle.
+            outputs: of the model for a flat ray bundle, or for the camera of a model that rasterises.
         """
         suffixes = ("",) if "rgb" in outputs else ("_coarse", "_fine")
         return [(outputs[f"rgb{suffix}"], outputs[f"accumulation{suffix}"]) for suffix in suffixes]
@@ -187,29 +186,3 @@ class SemanticModel(Model):
 
 def _scaled(factor: float, count: int) -> int:
     return max(1, round(factor * count))
-
-
-def trainable_with_semantic_loss(config: ModelConfig) -> ModelConfig:
-    """The configuration of the same model as a `SemanticModel`.
-
-    Args:
-        config: of any nerfstudio model; left as it is.
-
-    Raises:
-        UserError: the model does not render rays.
-    """
-    model = config._target
-    if issubclass(model, SemanticModel):
-        return config
-    if not renders_rays(model):
-        raise UserError(
-            f"--pipeline.model: {model.__name__} renders whole images. The semantic loss needs a model that renders "
-            "ray bundles, such as nerfacto, tensorf or mipnerf."
-        )
-    return replace(config, _target=type(model.__name__, (SemanticModel, model), {}))
-
-
-def renders_rays(model: type[Model]) -> bool:
-    """Whether a model's `get_outputs` takes a `RayBundle`; rasterising models take cameras."""
-    (_, first, *_) = inspect.signature(model.get_outputs).parameters.values()
-    return "RayBundle" in str(first.annotation) or first.name == "ray_bundle"

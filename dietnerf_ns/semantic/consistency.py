@@ -18,11 +18,12 @@ from torch import Generator, Tensor
 from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.geometry.cameras import viewing_directions
 from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.semantic.encoders import EncoderConfig, ImageEncoder
 from dietnerf_ns.semantic.gradient_limit import Gradients, gradients_of
 from dietnerf_ns.semantic.loss import cosine_similarity, semantic_consistency_loss
 from dietnerf_ns.semantic.poses import pose_sampler
-from dietnerf_ns.semantic.rendering import render_view, view_camera, view_rays
+from dietnerf_ns.semantic.rendering import render_image, render_view, view_camera, view_rays, window_of
 from dietnerf_ns.semantic.schedule import SemanticSchedule
 from dietnerf_ns.utils.distributed import draw_number
 from dietnerf_ns.utils.errors import UserError, check_limits
@@ -108,12 +109,17 @@ class UnseenView:
 
     camera_to_world: Float[Tensor, "3 4"]
     """OpenGL axes, scene units."""
+    camera: Cameras
+    """That sees what is rendered of the view; shape [1], on the training device."""
     rays: RayBundle
-    """Flat, row-major, on the training device."""
-    size: tuple[int, int]
-    """Height and width in pixels."""
+    """Of its pixels, flat, row-major, on the training device."""
     target_index: int
     """Index of the target photo among the kept training views."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.camera.height[0]), int(self.camera.width[0])
 
 
 @dataclass(frozen=True)
@@ -252,10 +258,15 @@ class SemanticConsistency:
                 loss = self.loss(model, step)
                 return loss, gradients_of(loss, tensors, loss_scale=loss_scale)
             except torch.OutOfMemoryError as error:
-                self._check_smaller_chunks_help(error)
+                self._check_smaller_chunks_help(model, error)
             self._halve_chunks()  # after the error, whose traceback keeps the activations alive
 
-    def _check_smaller_chunks_help(self, error: torch.OutOfMemoryError) -> None:
+    def _check_smaller_chunks_help(self, model: SemanticModel, error: torch.OutOfMemoryError) -> None:
+        if isinstance(model, RasterizedModel):
+            raise UserError(
+                "Out of memory while a semantic view was rendered. Use a smaller --pipeline.semantic.resolution or a "
+                "smaller encoder, or end other programs that use the GPU."
+            ) from error
         if not self.config.checkpoint_render:
             raise UserError(
                 "Out of memory while a semantic view was rendered. Use --pipeline.semantic.checkpoint-render True, "
@@ -291,11 +302,14 @@ class SemanticConsistency:
         reference = int(torch.randint(len(self.cameras), (), generator=generator))
         camera = view_camera(self.cameras[reference : reference + 1], camera_to_world, self.config.resolution)
         square = self.encoder.sees_central_square
-        rays, size = view_rays(camera.to(self.device), generator, crop=self.config.crop, square=square)
-        return UnseenView(camera_to_world, rays, size, self._target_index(camera_to_world, generator))
+        window = window_of(camera, generator, crop=self.config.crop, square=square).to(self.device)
+        rays = view_rays(window, generator)
+        return UnseenView(camera_to_world, window, rays, self._target_index(camera_to_world, generator))
 
     def render(self, model: SemanticModel, view: UnseenView) -> Float[Tensor, "num_renders 3 height width"]:
         """The view as the model renders it, RGB in [0, 1], with gradients."""
+        if isinstance(model, RasterizedModel):
+            return render_image(model, view.camera)
         return render_view(
             model,
             view.rays,

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.semantic.sample_positions import SamplePositions
 from dietnerf_ns.utils.errors import UserError
 
@@ -49,19 +50,14 @@ def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resol
     )
 
 
-def view_rays(
-    camera: Cameras, generator: Generator, *, crop: float = 1.0, square: bool = False
-) -> tuple[RayBundle, tuple[int, int]]:
-    """One ray for each pixel, at a random position inside the pixel.
+def window_of(camera: Cameras, generator: Generator, *, crop: float = 1.0, square: bool = False) -> Cameras:
+    """A camera that sees a window of the image.
 
     Args:
-        camera: one camera, shape [1]; rays are made on its device.
-        generator: random numbers for the crop's position and the jitter, on the CPU.
-        crop: side of the random window that is rendered, as a fraction of the image side, in (0, 1].
-        square: whether only the central square of the window is rendered.
-
-    Returns:
-        The flat ray bundle in row-major order, and the window's (height, width).
+        camera: one camera, shape [1].
+        generator: random numbers for the window's position.
+        crop: side of the window as a fraction of the image side, in (0, 1].
+        square: whether only the central square of this window is kept.
     """
     height, width = int(camera.height[0]), int(camera.width[0])
     window = max(1, round(height * crop)), max(1, round(width * crop))
@@ -70,14 +66,36 @@ def view_rays(
     if square:
         side = min(window)
         top, left, window = top + (window[0] - side) // 2, left + (window[1] - side) // 2, (side, side)
-    rows, columns = (torch.arange(n, device=camera.device) for n in window)
-    corners = torch.cartesian_prod(top + rows, left + columns)  # pixels x (row, column)
+    return Cameras(
+        camera_to_worlds=camera.camera_to_worlds,
+        fx=camera.fx,
+        fy=camera.fy,
+        cx=camera.cx - left,
+        cy=camera.cy - top,
+        width=window[1],
+        height=window[0],
+        camera_type=camera.camera_type,
+    )
+
+
+def view_rays(camera: Cameras, generator: Generator) -> RayBundle:
+    """One ray for each pixel, at a random position inside the pixel.
+
+    Args:
+        camera: one camera, shape [1]; rays are made on its device.
+        generator: random numbers for the position, on the CPU.
+
+    Returns:
+        The flat ray bundle in row-major order.
+    """
+    rows, columns = (torch.arange(int(n[0]), device=camera.device) for n in (camera.height, camera.width))
+    corners = torch.cartesian_prod(rows, columns)  # pixels x (row, column)
     coords = corners + torch.rand(corners.shape, generator=generator).to(camera.device, non_blocking=True)
     indices = torch.zeros(len(coords), 1, dtype=torch.long, device=camera.device)
     rays = camera.generate_rays(camera_indices=indices, coords=coords, keep_shape=False)
     # Both are parts of tensors several times their size, which they would keep alive.
     rays.origins, rays.directions = rays.origins.clone(), rays.directions.clone()
-    return rays, window
+    return rays
 
 
 @contextlib.contextmanager
@@ -97,6 +115,21 @@ def evaluation_mode(model: Model) -> Iterator[None]:
         model.train(was_training)
         for sampler, count in zip(samplers, counts, strict=True):
             sampler._steps_since_update = count
+
+
+def render_image(model: RasterizedModel, camera: Cameras) -> Float[Tensor, "num_renders 3 height width"]:
+    """Render a view of a model that rasterises, so that gradients reach it.
+
+    Args:
+        model: its training mode is the same afterwards.
+        camera: of the view, shape [1], on the model's device.
+
+    Returns:
+        RGB in [0, 1].
+    """
+    with evaluation_mode(model), model.rendering_unseen_view():
+        outputs = cast(dict[str, Tensor], model.get_outputs(camera))
+    return torch.stack([colours.permute(2, 0, 1) for colours, _ in model.semantic_renders(outputs)]).float()
 
 
 def render_view(

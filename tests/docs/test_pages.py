@@ -20,7 +20,8 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 @each_page
 def test_settings_exist(page):
-    known = {flag for config in [*METHODS.values(), all_methods["vanilla-nerf"]] for flag, _ in leaves(config)}
+    others = [all_methods[name] for name in ("vanilla-nerf", "splatfacto")]
+    known = {flag for config in [*METHODS.values(), *others] for flag, _ in leaves(config)}
     groups = {flag[: end.start()] for flag in known for end in re.finditer(r"\.", flag)}
     unknown = set(re.findall(METHOD_FLAG, page.read_text())) - known - groups
     assert not unknown, f"{page.name} names settings that do not exist"

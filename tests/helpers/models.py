@@ -48,7 +48,7 @@ def sample_every_ray(monkeypatch):
 def rays_of_a_view(resolution=9):
     reference = pinhole_cameras(ring_of_poses(1))[0:1]
     camera = view_camera(reference, ring_of_poses(5)[2], resolution)
-    return view_rays(camera, torch.Generator().manual_seed(1))
+    return view_rays(camera, torch.Generator().manual_seed(1)), (int(camera.height[0]), int(camera.width[0]))
 
 
 class Storages(TorchDispatchMode):

@@ -29,10 +29,9 @@ def start_training(
         is_wandb_enabled=lambda: False,
         is_comet_enabled=lambda: False,
     )
-    trainer = SimpleNamespace(
-        config=config, optimizers=optimizers or Optimizers({}, {}), _start_step=0, mixed_precision=False
-    )
-    return pipeline.get_training_callbacks(TrainingCallbackAttributes(None, None, pipeline, trainer))
+    optimizers = optimizers or Optimizers({}, {})
+    trainer = SimpleNamespace(config=config, optimizers=optimizers, _start_step=0, mixed_precision=False)
+    return pipeline.get_training_callbacks(TrainingCallbackAttributes(optimizers, None, pipeline, trainer))
 
 
 def train_step(pipeline: DietNeRFPipeline, callbacks: list[TrainingCallback], step: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from dietnerf_ns.bench.captures import FewShotCapture, _transforms_of_copy
-from dietnerf_ns.semantic.rendering import view_camera, view_rays
+from dietnerf_ns.semantic.rendering import view_camera, view_rays, window_of
 from tests.properties.strategies import floats, generators, looking_poses
 
 sides = st.integers(8, 60)
@@ -52,7 +52,9 @@ def test_a_view_of_another_size_shows_the_same(camera, resolution, place):
 def test_a_crop_consists_of_rays_of_the_view(camera, crop, generator):
     """A random window has the size that `crop` asks for, and each of its rays goes through the pixel of the view that
     it stands for, row by row."""
-    rays, (height, width) = view_rays(camera, generator, crop=crop)
+    window = window_of(camera, generator, crop=crop)
+    height, width = int(window.height[0]), int(window.width[0])
+    rays = view_rays(window, generator)
     assert height == max(1, round(int(camera.height[0]) * crop)) and width == max(1, round(int(camera.width[0]) * crop))
     assert rays.directions.shape == (height * width, 3)
     local = rays.directions @ camera.camera_to_worlds[0, :, :3]

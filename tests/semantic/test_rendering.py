@@ -6,7 +6,7 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 
 from dietnerf_ns.methods import dietnerf_vanilla
 from dietnerf_ns.semantic import rendering
-from dietnerf_ns.semantic.rendering import evaluation_mode, render_view, view_camera, view_rays
+from dietnerf_ns.semantic.rendering import evaluation_mode, render_view, view_camera, view_rays, window_of
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.encoders import FakeEncoder
 from tests.helpers.models import KeepsActivationsByItself, Storages, rays_of_a_view, sample_every_ray, tiny_model
@@ -215,14 +215,15 @@ def test_view_camera_keeps_the_field_of_view_and_the_aspect_ratio():
 
 def test_rays_are_jittered_inside_their_own_pixels():
     camera = view_camera(pinhole_cameras(ring_of_poses(1))[0:1], torch.eye(4)[:3], 20)
-    rays, (height, width) = view_rays(camera, torch.Generator().manual_seed(0))
+    height, width = int(camera.height[0]), int(camera.width[0])
+    rays = view_rays(camera, torch.Generator().manual_seed(0))
     on_image_plane = rays.directions / -rays.directions[:, 2:]
     x = (on_image_plane[:, 0] * camera.fx[0] + camera.cx[0]).reshape(height, width) - torch.arange(width)
     y = (camera.cy[0] - on_image_plane[:, 1] * camera.fy[0]).reshape(height, width) - torch.arange(height)[:, None]
     for offsets in (x, y):
         assert offsets.min() >= -1e-4 and offsets.max() <= 1 + 1e-4
         assert offsets.mean() == pytest.approx(0.5, abs=0.05) and offsets.std() == pytest.approx(0.29, abs=0.03)
-    other, _ = view_rays(camera, torch.Generator().manual_seed(1))
+    other = view_rays(camera, torch.Generator().manual_seed(1))
     assert not torch.equal(other.directions, rays.directions)
 
 
@@ -230,8 +231,11 @@ def test_crop_renders_a_window_of_the_view():
     camera = view_camera(pinhole_cameras(ring_of_poses(1))[0:1], torch.eye(4)[:3], 20)
     tops = set()
     for seed in range(20):
-        rays, size = view_rays(camera, torch.Generator().manual_seed(seed), crop=0.5)
-        assert size == (10, 14) and len(rays) == 140
+        generator = torch.Generator().manual_seed(seed)
+        window = window_of(camera, generator, crop=0.5)
+        assert (int(window.height[0]), int(window.width[0])) == (10, 14)
+        rays = view_rays(window, generator)
+        assert len(rays) == 140
         on_image_plane = rays.directions / -rays.directions[:, 2:]
         tops.add(int((camera.cy[0] - on_image_plane[0, 1] * camera.fy[0]).floor()))
     assert len(tops) > 3 and min(tops) >= 0 and max(tops) <= 10
@@ -251,5 +255,5 @@ def test_vanillas_views_are_as_many_rays_as_in_the_papers_code():
     settings = dietnerf_vanilla.config.pipeline.semantic
     photo = pinhole_cameras(ring_of_poses(1), width=400, height=400, focal=555.0)[0:1]
     camera = view_camera(photo, ring_of_poses(5)[2], settings.resolution)
-    rays, size = view_rays(camera, torch.Generator(), crop=settings.crop)
-    assert size == (168, 168) and len(rays) == 168**2
+    window = window_of(camera, torch.Generator(), crop=settings.crop)
+    assert (int(window.height[0]), int(window.width[0])) == (168, 168)
