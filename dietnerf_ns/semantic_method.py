@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, get_args, get_origin
 
@@ -18,13 +19,8 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline
 from nerfstudio.plugins.types import MethodSpecification
 
-from dietnerf_ns.data.datamanager import (
-    FewShotDataManager,
-    FewShotDataManagerConfig,
-    FewShotImageDataManager,
-    FewShotImageDataManagerConfig,
-)
-from dietnerf_ns.data.few_shot import FewShotViewsConfig
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig, FewShotImageDataManagerConfig
+from dietnerf_ns.data.few_shot import FewShotViews, FewShotViewsConfig
 from dietnerf_ns.models.trainable import trainable_with_semantic_loss
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig, DynamicBatchDietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
@@ -43,11 +39,10 @@ PIPELINES: Mapping[type, type[DietNeRFPipelineConfig]] = {
 DATAMANAGERS: Mapping[type, type[FewShotViewsConfig]] = {
     VanillaDataManager: FewShotDataManagerConfig,
     ParallelDataManager: FewShotDataManagerConfig,
-    FewShotDataManager: FewShotDataManagerConfig,
     FullImageDatamanager: FewShotImageDataManagerConfig,
-    FewShotImageDataManager: FewShotImageDataManagerConfig,
 }
 """Datamanagers that read photos alone, and what takes their place."""
+MIX_DATAMANAGERS = ", or one with dietnerf_ns.data.few_shot.FewShotViews in front of it"
 
 
 def semantic_method(
@@ -75,7 +70,8 @@ def semantic_method(
     """
     given = method.config if isinstance(method, MethodSpecification) else method
     config = copy.deepcopy(given)
-    _check_target(config, Trainer, SafeTrainer, what="trainer", name=name)
+    trainer_class = _target_of(config)
+    _checked(trainer_class, (Trainer, SafeTrainer), f"trainer of its own, {trainer_class.__name__}", name)
     model = config.pipeline.model
     trainable_with_semantic_loss(model)
     pipeline = _pipeline_for(config.pipeline, name)(
@@ -91,29 +87,38 @@ def semantic_method(
 
 
 def _pipeline_for(config: VanillaPipelineConfig, name: str) -> type[DietNeRFPipelineConfig]:
-    _check_target(config, *PIPELINES, what="pipeline", name=name)
-    return PIPELINES[config._target]
+    """The pipeline in place of nerfstudio's, or of one that has nothing but another name."""
+    given = _target_of(config)
+    pipeline = next((one for one in given.__mro__ if any(map(inspect.isfunction, vars(one).values()))), given)
+    return PIPELINES[_checked(pipeline, PIPELINES, f"pipeline of its own, {given.__name__}", name)]
 
 
 def _few_shot(config: Any, name: str) -> FewShotViewsConfig:
     """The few-shot datamanager with the settings of another one."""
-    _check_target(config, *DATAMANAGERS, what="datamanager", name=name)
+    target = _target_of(config)
+    if issubclass(target, FewShotViews):
+        return config
+    _checked(target, DATAMANAGERS, f"datamanager of its own, {target.__name__}", name, remedy=MIX_DATAMANAGERS)
     (dataset, *_) = (*get_args(config._target), InputDataset)
     if dataset is not InputDataset:
         raise UserError(f"semantic_method {name}: the method trains on more than photos ({dataset.__name__}).")
-    few_shot = DATAMANAGERS[get_origin(config._target) or config._target](dataparser=config.dataparser)
+    few_shot = DATAMANAGERS[target](dataparser=config.dataparser)
     _take_over(config, few_shot)
     return few_shot
 
 
-def _check_target(config: InstantiateConfig, *known: type, what: str, name: str) -> None:
-    target = get_origin(config._target) or config._target
+def _target_of(config: InstantiateConfig) -> type:
+    return get_origin(config._target) or config._target
+
+
+def _checked(target: type, known: Collection[type], what: str, name: str, *, remedy: str = "") -> type:
     if target not in known:
         names = " or ".join(one.__name__ for one in known)
         raise UserError(
-            f"semantic_method {name}: the method has a {what} of its own, {target.__name__}, that the semantic loss "
-            f"cannot be added to; it needs {names}."
+            f"semantic_method {name}: the method has a {what}, that the semantic loss cannot be added to; it needs "
+            f"{names}{remedy}."
         )
+    return target
 
 
 def _take_over(source: Any, target: Any, *, but: tuple[str, ...] = ()) -> None:

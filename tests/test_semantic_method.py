@@ -3,14 +3,17 @@
 import copy
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods, method_configs
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
-from nerfstudio.models.nerfacto import NerfactoModel
+from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from dietnerf_ns import nerfstudio_methods
@@ -27,6 +30,7 @@ from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.seeding import seed_everything
 from tests.helpers.commands import ns
 from tests.helpers.encoders import FakeEncoder
+from tests.helpers.markdown import DOCS, code_blocks
 from tests.helpers.models import BOX, rays_of_a_view
 from tests.helpers.training import start_training, train_step
 
@@ -143,9 +147,9 @@ def test_only_what_the_loss_needs_is_changed():
     assert isinstance(config, SafeTrainerConfig) and config.method_name == "diet"
     assert method_configs["tensorf"] == original, "the original is left as it is"
     changed = {"_target", "method_name", "pipeline", "machine", "viewer"}
-    for field in fields(original):
-        if field.name not in changed:
-            assert getattr(config, field.name) == getattr(original, field.name), field.name
+    for one in fields(original):
+        if one.name not in changed:
+            assert getattr(config, one.name) == getattr(original, one.name), one.name
     assert config.pipeline.model == original.pipeline.model
     assert config.pipeline.datamanager.dataparser == original.pipeline.datamanager.dataparser
     assert config.pipeline.datamanager.pixel_sampler == original.pipeline.datamanager.pixel_sampler
@@ -194,6 +198,90 @@ def test_a_scene_that_moves_is_refused(make, monkeypatch):
     monkeypatch.setattr("nerfstudio.data.dataparsers.blender_dataparser.Blender.includes_time", True)
     with pytest.raises(UserError, match="unseen view has no time"):
         make("nerfacto")
+
+
+SOURCES = "src_rgbs", "src_cameras", "focal", "c"
+
+
+class PixelNeRFDataManager(VanillaDataManager):
+    """Stands in for the plugin's: it puts photos into the metadata of rays, whose number they do not have."""
+
+    def next_train(self, step):
+        rays, batch = super().next_train(step)
+        photos = torch.stack([self.train_dataset[0]["image"]] * self.config.num_source_views)
+        rays.metadata |= dict.fromkeys(SOURCES) | {"src_rgbs": photos[None]}
+        return rays, batch
+
+
+@dataclass
+class PixelNeRFDataManagerConfig(VanillaDataManagerConfig):
+    _target: type = field(default_factory=lambda: PixelNeRFDataManager)
+    num_source_views: int = 3
+
+
+class PixelNeRFModel(NerfactoModel):
+    """Stands in for the plugin's: it cannot render rays without photos, and its accumulation lacks a dimension."""
+
+    def get_outputs(self, ray_bundle):
+        shift = ray_bundle.metadata["src_rgbs"].mean()
+        of_rays = {name: value for name, value in ray_bundle.metadata.items() if name not in SOURCES}
+        ray_bundle = replace(ray_bundle, metadata=of_rays)
+        outputs = super().get_outputs(ray_bundle)
+        return outputs | {"rgb": outputs["rgb"] * shift, "accumulation": outputs["accumulation"][..., 0]}
+
+
+@dataclass
+class PixelNeRFModelConfig(NerfactoModelConfig):
+    _target: type = field(default_factory=lambda: PixelNeRFModel)
+    adaptation_strategy: str = "zero-shot"
+
+
+class PixelNerfPipeline(VanillaPipeline):
+    """Stands in for the plugin's, which has another name and nothing else of its own."""
+
+    config: VanillaPipelineConfig
+
+
+def plugin_modules():
+    config = copy.deepcopy(method_configs["nerfacto"])
+    config.pipeline = VanillaPipelineConfig(
+        _target=PixelNerfPipeline, datamanager=PixelNeRFDataManagerConfig(), model=PixelNeRFModelConfig()
+    )
+    return {
+        "PixelNeRFConfig": {"PixelNeRF": MethodSpecification(config, "pixelNeRF")},
+        "PixelNeRFDataManager": {
+            "PixelNeRFDataManager": PixelNeRFDataManager,
+            "PixelNeRFDataManagerConfig": PixelNeRFDataManagerConfig,
+        },
+        "PixelNeRFModel": {"PixelNeRFModel": PixelNeRFModel, "PixelNeRFModelConfig": PixelNeRFModelConfig},
+    }
+
+
+def test_the_example_of_a_method_with_a_datamanager_of_its_own_trains(monkeypatch, tiny_scene):
+    monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: FakeEncoder())
+    modules = plugin_modules()
+    with pytest.raises(UserError, match="datamanager of its own, PixelNeRFDataManager, .*FewShotViews in front of it"):
+        semantic_method(modules["PixelNeRFConfig"]["PixelNeRF"], name="x", description="d")
+    for name, content in modules.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    example = ModuleType("example_of_a_plugin")
+    monkeypatch.setitem(sys.modules, example.__name__, example)
+    (code,) = (block for block in code_blocks((DOCS / "any-method.md").read_text(), "python") if "PixelNeRF" in block)
+    exec(code, vars(example))
+    config = example.diet_pixelnerf.config.pipeline
+    config.model = replace(config.model, **SMALL["nerfacto"])
+    config.semantic = SemanticConfig(every=2, resolution=16, rays_per_chunk=100)
+    config.datamanager.dataparser = BlenderDataParserConfig(data=tiny_scene, alpha_color="white")
+    config.datamanager.num_views, config.datamanager.train_num_rays_per_batch = 4, 64
+    pipeline = config.setup(device="cpu", test_mode="val")
+    callbacks = start_training(pipeline)
+    assert len(pipeline.datamanager.train_dataset) == 4 and config.datamanager.num_source_views == 1
+    losses = train_step(pipeline, callbacks, 0)
+    sum(losses.values()).backward()
+    assert losses["semantic_loss"] > 0 and pipeline.semantic.last.gradient.abs().max() > 0
+    assert dict(pipeline.model.named_parameters())[COLOURS["nerfacto"]].grad.abs().max() > 0
 
 
 class CountsSamples(NerfactoModel):

@@ -10,7 +10,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
-from dietnerf_ns.data.few_shot import FLAGS, FewShotViews, FewShotViewsConfig, checked_config
+from dietnerf_ns.data.few_shot import FLAGS, FewShotViews, FewShotViewsConfig
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
     ForegroundPixelSamplerConfig,
@@ -19,7 +19,7 @@ from dietnerf_ns.data.pixel_samplers import (
     SinglePhotoPixelSampler,
 )
 from dietnerf_ns.geometry.cameras import is_pinhole
-from dietnerf_ns.utils.errors import SettingError, flags_under
+from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
 
 
 @dataclass
@@ -50,9 +50,9 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
             "train_num_rays_per_batch": (config.train_num_rays_per_batch >= 1, "at least 1"),
             "eval_num_rays_per_batch": (config.eval_num_rays_per_batch >= 1, "at least 1"),
         }
-        config = checked_config(config, limits)
         with flags_under(FLAGS):
-            super().__init__(config, **kwargs)
+            check_limits(config, limits)
+        super().__init__(config, **kwargs)
 
     @property
     def heeds_masks(self) -> bool:
@@ -110,8 +110,3 @@ class FewShotImageDataManager(FewShotViews, FullImageDatamanager[AreaDownscaledD
 
     config: FewShotImageDataManagerConfig
     train_dataset: AreaDownscaledDataset
-
-    def __init__(self, config: FewShotImageDataManagerConfig, **kwargs):
-        config = checked_config(config, {})
-        with flags_under(FLAGS):
-            super().__init__(config, **kwargs)

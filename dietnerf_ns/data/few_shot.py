@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.base_datamanager import DataManager, DataManagerConfig
@@ -64,35 +63,16 @@ class FewShotViewsConfig(DataManagerConfig):
     """Training and test views of a published protocol on NeRF-Synthetic scenes, instead of num-views."""
 
 
-Config = TypeVar("Config", bound=FewShotViewsConfig)
-
-
-def checked_config(config: Config, limits: Mapping[str, tuple[bool, str]]) -> Config:
-    """The configuration of a datamanager, with a dataparser that says in one line what it cannot read.
-
-    Args:
-        config: of a datamanager.
-        limits: of settings other than those of `FewShotViewsConfig`; see `check_limits`.
-
-    Raises:
-        UserError: there are no data, or a setting cannot work.
-    """
-    data = config.data or config.dataparser.data
-    if not data.exists():
-        raise UserError(f"Data {data}: there is no such file or folder.")
-    own = {
-        "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
-        "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
-    }
-    with flags_under(FLAGS):
-        check_limits(config, own | dict(limits))
-    return replace(config, dataparser=checked(config.dataparser))
-
-
 class FewShotViews(DataManager):
-    """A datamanager's part that chooses the views; to be mixed with one of nerfstudio's datamanagers.
+    """A datamanager's part that chooses the views, to be put in front of nerfstudio's or a plugin's datamanager.
 
     The choice depends on the configuration alone, so that every command finds the same views again.
+
+    Args:
+        config: which views; everything else as in the other datamanager.
+
+    Raises:
+        UserError: data that cannot be read, or settings that cannot work.
     """
 
     config: FewShotViewsConfig
@@ -109,6 +89,19 @@ class FewShotViews(DataManager):
         train_dataset: AreaDownscaledDataset
         test_mode: str
         test_split: str
+
+    def __init__(self, config: FewShotViewsConfig, **kwargs):
+        data = config.data or config.dataparser.data
+        if not data.exists():
+            raise UserError(f"Data {data}: there is no such file or folder.")
+        limits = {
+            "camera_res_scale_factor": (config.camera_res_scale_factor > 0, "above 0"),
+            "view_seed": (0 <= config.view_seed < 2**32, "at least 0 and below 2^32"),
+        }
+        with flags_under(FLAGS):
+            check_limits(config, limits)
+            config = replace(config, dataparser=checked(config.dataparser))
+            super().__init__(config, **kwargs)  # type: ignore[call-arg]  # the other datamanager's
 
     @property
     def heeds_masks(self) -> bool:

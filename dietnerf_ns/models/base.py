@@ -89,7 +89,7 @@ class SemanticModel(Model):
         Args:
             image: RGB or RGBA with straight alpha, in [0, 1].
         """
-        return self.renderer_rgb.blend_background(image)
+        return image if image.shape[-1] == 3 else self.renderer_rgb.blend_background(image)
 
     @contextlib.contextmanager
     def scaled_samples(self, factor: float) -> Iterator[None]:
@@ -110,6 +110,16 @@ class SemanticModel(Model):
                 elif isinstance(sampler, Sampler) and sampler.num_samples is not None:
                     stack.enter_context(replaced(sampler, "num_samples", _scaled(factor, sampler.num_samples)))
             yield
+
+    def rays_of_unseen_view(self, rays: RayBundle) -> RayBundle:
+        """The rays of an unseen view as `get_outputs` expects them: they come with no metadata.
+
+        A model whose rays carry more than themselves, such as the photos that a network is conditioned on, adds it.
+
+        Args:
+            rays: flat, part of one view.
+        """
+        return rays
 
     def may_hit(self, rays: RayBundle) -> Bool[Tensor, "num_rays"] | None:
         """Whether rays may hit something, or None if this is not known. The others show `background` alone.

@@ -184,7 +184,7 @@ def _ray_renderer(model: SemanticModel, device_type: str, sample_fraction: float
 
     def render(rays: RayBundle) -> tuple[Tensor, Tensor]:
         with evaluation_mode(model), model.scaled_samples(sample_fraction), torch.autocast(device_type, **precision):
-            outputs = model(rays)
+            outputs = model(model.rays_of_unseen_view(rays))
         try:
             colours, opacities = zip(*model.semantic_renders(outputs), strict=True)
         except KeyError as error:
