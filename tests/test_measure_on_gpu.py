@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 
 import pytest
 import yaml
@@ -54,6 +55,24 @@ def test_all_methods_are_known_without_being_installed(tmp_path):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     for name in ("dietnerf", "dietnerf-tiny", "dietnerf-nerfacto"):
         assert f"Loading method {name} from environment variable" in run.stdout and f"'{name}'" in run.stdout
+
+
+def test_wheels_that_could_not_be_installed_are_installed_at_the_next_start(tmp_path):
+    wheels, out = tmp_path / "wheels", tmp_path / "out"
+    wheels.mkdir()
+    out.mkdir()
+    wheel = wheels / "one-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"half of it")
+    with pytest.raises(subprocess.CalledProcessError):
+        environment_of_parts(wheels, out)
+    info = "one-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("one.py", "")
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: one\nVersion: 1.0\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+    assert str(out / "site") in environment_of_parts(wheels, out)["PYTHONPATH"]
+    assert [file.name for file in out.iterdir()] == ["site"] and (out / "site" / "one.py").exists()
 
 
 @pytest.mark.parametrize("rehearsal", [False, True])

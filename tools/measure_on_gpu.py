@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,7 +170,10 @@ def environment_of_parts(wheels: Path | None, out: Path) -> dict[str, str]:
         site = out / "site"
         if not site.exists():
             install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target"]
-            subprocess.run([*install, str(site), *map(str, sorted(wheels.glob("*.whl")))], check=True)
+            unfinished = out / "site.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            subprocess.run([*install, str(unfinished), *map(str, sorted(wheels.glob("*.whl")))], check=True)
+            unfinished.rename(site)
         paths.append(str(site))
     paths += filter(None, [os.environ.get("PYTHONPATH")])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -11,8 +11,9 @@ import torch
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.engine.trainer import Trainer
+from nerfstudio.models.tensorf import TensoRFModel
 
-from dietnerf_ns.methods import dietnerf_tiny
+from dietnerf_ns.methods import TINY_SCENE, dietnerf_tiny
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
 from dietnerf_ns.training import saved, trainer
@@ -20,7 +21,7 @@ from dietnerf_ns.training.nonfinite import BadSteps
 from dietnerf_ns.training.trainer import SafeTrainer
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
-from tests.helpers.commands import in_this_process
+from tests.helpers.commands import checkpoint, in_this_process
 
 SMALL = ["--machine.device-type", "cpu", "--vis", "tensorboard", "--timestamp", "run", "--experiment-name", "e"]
 SMALL += ["--pipeline.datamanager.camera-res-scale-factor", 0.25, "--pipeline.datamanager.train-num-rays-per-batch", 16]
@@ -171,6 +172,34 @@ def test_a_semantic_part_that_is_not_finite_leaves_the_photometric_part(tmp_path
     assert "after 2 such steps in a row the semantic loss is switched off" in said
     assert said.count("the semantic loss is switched off, because its gradient was not finite 2 times in a row") == 1
     assert "the semantic part of 2 were left out" in said
+
+
+def test_parameters_that_a_method_has_replaced_are_kept_from_what_is_not_finite(tmp_path, monkeypatch):
+    """TensoRF's planes are other parameters after step 1, which nerfstudio's list of them does not show."""
+    loss_dict = TensoRFModel.get_loss_dict
+
+    def with_a_bad_step(self, outputs, batch, metrics_dict=None):
+        losses = loss_dict(self, outputs, batch, metrics_dict)
+        with_a_bad_step.calls += 1
+        if with_a_bad_step.calls == 4:  # zero, with a gradient that is not finite, of the planes alone
+            losses["planes"] = (0 * self.field.color_encoding.plane_coef).sqrt().sum()
+        return losses
+
+    with_a_bad_step.calls = 0
+    monkeypatch.setattr(TensoRFModel, "get_loss_dict", with_a_bad_step)
+    model = ["init-resolution", 8, "final-resolution", 12, "upsampling-iters", 1, "num-samples", 8]
+    model += ["num-uniform-samples", 8, "num-den-components", 2, "num-color-components", 2]
+    flags = [f"--pipeline.model.{one}" if isinstance(one, str) else one for one in model]
+    small = [flag for flag in SMALL if flag not in ("--pipeline.semantic.stop", 1)]
+    result = in_this_process(
+        *("ns-train", "dietnerf-tensorf", "--max-num-iterations", 6, *small, *flags),
+        *("--pipeline.semantic.weight", 0, "blender-data", "--data", TINY_SCENE),
+        cwd=tmp_path,
+    )
+    assert "the photometric part of 1 steps and the semantic part of 0 were left out" in result.stdout
+    weights = checkpoint(tmp_path / "outputs/e/dietnerf-tensorf/run")["pipeline"]
+    assert all(value.isfinite().all() for value in weights.values() if isinstance(value, torch.Tensor))
+    assert any(12 in value.shape for value in weights.values() if isinstance(value, torch.Tensor))
 
 
 def _same(value, other):
