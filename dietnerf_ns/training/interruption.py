@@ -38,7 +38,8 @@ class Interruption:
     def __init__(self, stop: Callable[[], None]):
         self._stop = stop
         self.number: int | None = None
-        """The signal that arrived."""
+        """The signal that ends training; of several processes, perhaps another one's."""
+        self._arrived: int | None = None
         self.phase: Literal["starting", "training", "done"] = "starting"
         """Until the first step there is nothing to save, and after the last save nothing is lost: then a signal ends
         the program."""
@@ -58,11 +59,11 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.number == signal.SIGINT and number == signal.SIGTERM and is_one_of_several():
+        if self._arrived == signal.SIGINT and number == signal.SIGTERM and is_one_of_several():
             return  # nerfstudio's launcher answers Ctrl-C, which its processes get, too, with SIGTERM to each of them
-        if self.number is not None:
+        if self._arrived is not None:
             os._exit(status_of(number))
-        self.number = number
+        self.number = self._arrived = number
         if self.phase == "starting":
             _say("Interrupted before the first step: there is nothing to save.")
             raise SystemExit(status_of(number))

@@ -97,7 +97,9 @@ def copy_from_main_process(module: nn.Module) -> None:
     """Give a module's parameters and buffers the main process's values."""
     if is_one_of_several():
         for tensor in itertools.chain(module.parameters(), module.buffers()):
-            distributed.broadcast(tensor.data, src=0)
+            values = tensor.data.contiguous()  # as collectives ask for
+            distributed.broadcast(values, src=0)
+            tensor.data.copy_(values)
 
 
 @contextlib.contextmanager

@@ -59,10 +59,7 @@ class SemanticFolder(Folder):
         self._weight = Slider("lambda", config.weight, 0.0, most, most / 200, disabled=fixed, cb_hook=self._change)
         self._every = Slider("every K steps", config.every, 1, longest, 1, disabled=fixed, cb_hook=self._change)
         self._show_poses = Checkbox(
-            "Show semantic poses",
-            True,
-            disabled=config.weight == 0,
-            cb_hook=lambda box: self.frusta.set_visible(box.value),
+            "Show semantic poses", True, disabled=off, cb_hook=lambda box: self.frusta.set_visible(box.value)
         )
         note = [Markdown(SEVERAL_PROCESSES)] if is_one_of_several() else []
         self.show(

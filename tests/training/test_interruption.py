@@ -49,6 +49,7 @@ def test_the_launcher_of_several_processes_adds_a_sigterm_to_ctrl_c(interruption
     monkeypatch.setattr(comms, "get_world_size", lambda: 2)
     with interruption:
         interruption.phase = "training"
+        interruption.number = signal.SIGINT  # which another process got and told of
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert not exits and interruption.number == signal.SIGINT
