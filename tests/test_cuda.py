@@ -1,5 +1,7 @@
 """What only a CUDA GPU can show; with tinycudann where it is installed, and with torch alone where it is not."""
 
+import importlib
+
 import pytest
 import torch
 from nerfstudio.field_components.mlp import MLP
@@ -8,11 +10,13 @@ from nerfstudio.utils.external import TCNN_EXISTS
 from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step
 from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
 from dietnerf_ns.methods import TINY_SCENE
+from tests.helpers.commands import checkpoint, in_this_process, ns
 
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]
+needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
 needs_tinycudann = pytest.mark.skipif(not TCNN_EXISTS, reason="needs tinycudann")
 
 EMBEDDED = {"pipeline.semantic.encoder": "embedded"}
@@ -84,3 +88,44 @@ def test_memory_of_a_semantic_view_does_not_grow_with_its_size(tmp_path):
     small, large, *_ = split_semantic_step(candidate, Data(str(TINY_SCENE)), tmp_path, **how)
     for part in PARTS:
         assert large["start"] + large[part] < 1.05 * (small["start"] + small[part]), part
+
+
+SHORT = ["--max-num-iterations", 5, "--vis", "tensorboard", "--timestamp", "run", "--experiment-name", "e"]
+SHORT += ["--pipeline.semantic.encoder", "embedded", "--pipeline.semantic.every", 2, "--pipeline.semantic.stop", 1]
+DATA = ["blender-data", "--data", TINY_SCENE]
+
+
+def trained_weights(folder, method):
+    content = checkpoint(folder / f"outputs/e/{method}/run")
+    assert content["step"] == 4
+    return {name: value for name, value in content["pipeline"].items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize(
+    ("method", "kernels"),
+    [
+        ("dietnerf-nerfacto", None),
+        ("dietnerf-tensorf", None),
+        ("dietnerf-ngp", "nerfacc.cuda._backend"),
+        ("dietnerf-splat", "gsplat.cuda._backend"),
+    ],
+)
+def test_nerfstudios_methods_train_and_are_evaluated(method, kernels, tmp_path):
+    if kernels is not None and importlib.import_module(kernels)._C is None:
+        pytest.skip(f"{kernels} could not be built: it needs nvcc")
+    said = in_this_process("ns-train", method, *SHORT, *DATA, cwd=tmp_path).stdout
+    assert "were left out" not in said, "numbers that are not finite"
+    assert all(value.isfinite().all() for value in trained_weights(tmp_path, method).values())
+    config = f"outputs/e/{method}/run/config.yml"
+    said = in_this_process("ns-eval", "--load-config", config, "--output-path", "metrics.json", cwd=tmp_path).stdout
+    assert "PSNR" in said
+
+
+@needs_two
+@pytest.mark.parametrize("method", ["dietnerf", "dietnerf-tensorf"])
+def test_two_gpus_train_one_run(method, tmp_path):
+    said = ns("ns-train", method, *SHORT, "--machine.num-devices", 2, *DATA, cwd=tmp_path).stdout
+    assert said.count("Training views: 8") == 1, "the main process alone speaks"
+    assert all(value.isfinite().all() for value in trained_weights(tmp_path, method).values())
+    refused = ns("ns-train", method, *SHORT, "--machine.num-devices", 99, *DATA, cwd=tmp_path, check=False)
+    assert refused.returncode == 1 and "torch finds" in refused.stdout.splitlines()[-1]
