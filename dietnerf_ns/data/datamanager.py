@@ -110,3 +110,6 @@ class FewShotImageDataManager(FewShotViews, FullImageDatamanager[AreaDownscaledD
 
     config: FewShotImageDataManagerConfig
     train_dataset: AreaDownscaledDataset
+
+    def _report_transparency(self) -> None:
+        """Nothing: models that rasterise compose photos with a background of their own at each step."""

@@ -136,7 +136,7 @@ class FewShotViews(DataManager):
             report_training_photos(dataset)
             self.capture = Capture.of_photos(dataset)
             if self.capture.background is None and dataset.get_image_float32(0).shape[-1] == 4:
-                CONSOLE.print(TRANSPARENT_ON_BLACK)
+                self._report_transparency()
         dataset.metadata[CAPTURE] = self.capture
         self._report_views(dataset)
         return dataset
@@ -226,6 +226,9 @@ class FewShotViews(DataManager):
             )
         names = escape(", ".join(path.name for path in black))
         CONSOLE.print(f"[yellow]Masks: black everywhere are those of {names}, which are not trained on.[/yellow]")
+
+    def _report_transparency(self) -> None:
+        CONSOLE.print(TRANSPARENT_ON_BLACK)
 
     def _report_views(self, dataset: AreaDownscaledDataset) -> None:
         names = escape(", ".join(path.name for path in dataset.image_filenames))
