@@ -1,6 +1,8 @@
 """What only a CUDA GPU can show; with tinycudann where it is installed, and with torch alone where it is not."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from nerfstudio.utils.external import TCNN_EXISTS
 from dietnerf_ns.bench.speed.candidate import Candidate, Data, train_step
 from dietnerf_ns.bench.speed.semantic_step import PARTS, split_semantic_step
 from dietnerf_ns.methods import TINY_SCENE
-from tests.helpers.commands import checkpoint, in_this_process, ns
+from tests.helpers.commands import checkpoint, in_this_process
 
 pytestmark = [
     pytest.mark.cuda,
@@ -121,11 +123,22 @@ def test_nerfstudios_methods_train_and_are_evaluated(method, kernels, tmp_path):
     assert "PSNR" in said
 
 
+def train_on(gpus, method, folder):
+    """ns-train as a program, also where the package and its commands are not installed."""
+    flags = [method, *SHORT, "--machine.num-devices", gpus, *DATA]
+    command = [sys.executable, "-W", "ignore", "-m", "nerfstudio.scripts.train", *map(str, flags)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 @needs_two
 @pytest.mark.parametrize("method", ["dietnerf", "dietnerf-tensorf"])
 def test_two_gpus_train_one_run(method, tmp_path):
-    said = ns("ns-train", method, *SHORT, "--machine.num-devices", 2, *DATA, cwd=tmp_path).stdout
-    assert said.count("Training views: 8") == 1, "the main process alone speaks"
+    run = train_on(2, method, tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Training views: 8") == 1, "the main process alone speaks"
     assert all(value.isfinite().all() for value in trained_weights(tmp_path, method).values())
-    refused = ns("ns-train", method, *SHORT, "--machine.num-devices", 99, *DATA, cwd=tmp_path, check=False)
-    assert refused.returncode == 1 and "torch finds" in refused.stdout.splitlines()[-1]
+
+
+def test_more_gpus_than_there_are_are_refused(tmp_path):
+    run = train_on(99, "dietnerf", tmp_path)
+    assert run.returncode == 1 and "99: torch finds" in run.stderr.splitlines()[-1]
