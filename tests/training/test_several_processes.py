@@ -41,6 +41,15 @@ def start(folder, *flags, **environment):
     )
 
 
+def output_of(process):
+    """What it says until it ends; processes that wait for each other are ended."""
+    try:
+        return process.communicate(timeout=300)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
 def workers_of(process):
     """Process numbers of those that the launcher has started."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -65,7 +74,7 @@ def trained(tmp_path_factory):
     """A run of twelve steps that is restarted after the fourth."""
     folder = tmp_path_factory.mktemp("two")
     process = start(folder, "--max-num-iterations", 12, RESTART_AT="4")
-    output, _ = process.communicate(timeout=300)
+    output = output_of(process)
     assert process.returncode == 0, output[-4000:]
     return folder, output, [torch.load(folder / f"process-{rank}.pt", weights_only=False) for rank in (0, 1)]
 
@@ -118,8 +127,7 @@ def test_a_signal_stops_both_after_the_same_step(tmp_path, to_all):
         os.killpg(process.pid, signal.SIGINT)
     else:
         os.kill(workers_of(process)[0], signal.SIGINT)
-    output = process.stdout.read()
-    process.wait(timeout=60)
+    output = output_of(process)
     assert output.count("Interrupted: the step is finished and a checkpoint is saved.") == 1, output
     assert output.count("Go on with: ") == 1
     first, second = (torch.load(tmp_path / f"process-{rank}.pt", weights_only=False) for rank in (0, 1))
@@ -130,7 +138,7 @@ def test_a_signal_stops_both_after_the_same_step(tmp_path, to_all):
 @pytest.mark.slow
 def test_wrong_input_is_one_line_and_no_traceback(tmp_path):
     process = start(tmp_path, "--max-num-iterations", 5, "--pipeline.datamanager.num-views", 99)
-    output, _ = process.communicate(timeout=300)
+    output = output_of(process)
     assert process.returncode == 1 and "Traceback" not in output
     assert output.count("num-views 99") == 1, output
 
