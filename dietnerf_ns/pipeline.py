@@ -82,13 +82,14 @@ class DietNeRFPipeline(VanillaPipeline):
     """nerfstudio's pipeline with, every few steps, a view that nobody photographed.
 
     Args:
-        config: data, model and semantic loss; any ray-based nerfstudio model, see `models.base`.
+        config: data, model and semantic loss; any ray-based nerfstudio model or splatfacto, see `models.trainable`.
         device: training device.
         world_size: number of processes, one for each GPU; see `utils.distributed`.
         grad_scaler: the trainer's, which half precision needs.
 
     Raises:
-        UserError: a model that does not render rays, or settings that cannot work.
+        UserError: a model that cannot be trained with the loss, or not in several processes, or settings that cannot
+            work.
     """
 
     config: DietNeRFPipelineConfig

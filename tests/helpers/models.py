@@ -45,6 +45,22 @@ def sample_every_ray(monkeypatch):
     monkeypatch.setattr(DietNeRFModel, "_can_skip", lambda self, rays: False)
 
 
+def slopes_along_gradient(loss, parameter, *, change):
+    """How fast a loss rises along its gradient with respect to a parameter: by autograd, and by finite differences.
+
+    `change` is that of the loss on either side, in which the second one is taken.
+    """
+    (gradient,) = torch.autograd.grad(loss(), parameter)
+    norm = float(gradient.norm())
+    values, step = [], change / norm
+    for distance in (step, -step):
+        with torch.no_grad():
+            parameter += distance * gradient / norm
+            values.append(loss())
+            parameter -= distance * gradient / norm
+    return norm, float((values[0] - values[1]) / (2 * step))
+
+
 def rays_of_a_view(resolution=9):
     reference = pinhole_cameras(ring_of_poses(1))[0:1]
     camera = view_camera(reference, ring_of_poses(5)[2], resolution)
