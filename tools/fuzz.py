@@ -71,7 +71,8 @@ def mask(data: bytes, folder: Path) -> None:
 
 def results(data: bytes, folder: Path) -> None:
     """experiment.json, the results of two cells and pooled.json, as `dietnerf-bench report` reads them; no plots."""
-    from dietnerf_ns.bench.report import as_json, notes, progress, tables, write_csv
+    from dietnerf_ns.bench.report import notes, progress, tables, write_csv
+    from dietnerf_ns.bench.stored import as_json
     from dietnerf_ns.bench.summary import read_results
 
     names = ("experiment.json", "cells/a/result.json", "cells/b/result.json", "pooled.json")

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dietnerf_ns.bench.cell import CELLS, slug
+from dietnerf_ns.bench.cell import slug
 from dietnerf_ns.bench.summary import METRICS, Metric, Results, Row, over_seeds, paired_difference
 
 matplotlib.use("Agg")
@@ -170,7 +170,9 @@ def _dots(axis: Axes, values: list[float], position: float) -> None:
 
 
 def draw_curves(results: Results) -> Figure | None:
-    """PSNR over training steps; None if nothing was logged."""
+    """PSNR over training steps; None if nothing was logged, or if cells come from a report, which has no curves."""
+    if any("curves" not in row.result for row in results.rows):
+        return None
     figure, axis = pyplot.subplots(figsize=(8, 4.5))
     for position, method in enumerate(results.methods):
         for curve, style in CURVE_STYLES.items():
@@ -205,9 +207,15 @@ def mean_curve(rows: list[Row], name: str) -> tuple[Float[np.ndarray, "points"],
     )
 
 
-def draw_contact_sheet(results: Results) -> Figure:
-    """One row for each of a few evaluated views: the photo, and every method's render beside it."""
-    places = list(dict.fromkeys((row.scene, row.views) for row in results.rows))
+def draw_contact_sheet(results: Results) -> Figure | None:
+    """One row for each of a few evaluated views: the photo, and every method's render beside it.
+
+    Returns:
+        None if no cell's images are at hand.
+    """
+    places = list(dict.fromkeys((row.scene, row.views) for row in results.rows if row.folder is not None))
+    if not places:
+        return None
     lines = [line for place in places for line in _sheet_lines(results, *place, max(1, PHOTOS_SHOWN // len(places)))]
     columns = ["photo", *results.methods]
     size = (1.8 * len(columns), 1.9 * len(lines))
@@ -226,13 +234,14 @@ def draw_contact_sheet(results: Results) -> Figure:
 
 def _sheet_lines(results: Results, scene: str, views: str, count: int) -> list[tuple[str, dict[str, Path]]]:
     """Label and image files by column of evenly chosen views of a scene, from each method's first finished cell."""
-    firsts = {row.method: row for row in reversed(results.of(scene=scene, views=views))}
+    shown = [row for row in results.of(scene=scene, views=views) if row.folder is not None]
+    firsts = {row.method: row for row in reversed(shown)}
     names = [image["name"] for image in next(iter(firsts.values())).result["images"]]
     count = min(count, len(names))
     chosen = [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
     lines = []
     for name in chosen:
-        folders = {method: results.folder / CELLS / row.id for method, row in firsts.items()}
+        folders = {method: row.folder for method, row in firsts.items() if row.folder is not None}
         images = {method: folder / "renders" / f"{name}.png" for method, folder in folders.items()}
         images["photo"] = next(iter(folders.values())) / "photos" / f"{name}.png"
         lines.append((f"{scene}\n{views}\n{name}", images))

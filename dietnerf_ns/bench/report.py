@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
+from dietnerf_ns.bench.joined import read_joined
 from dietnerf_ns.bench.plots import draw_plots
 from dietnerf_ns.bench.published import paper_tables
+from dietnerf_ns.bench.stored import STORED, as_json, without_folders
 from dietnerf_ns.bench.summary import (
     COST,
     LIMITED_TIME,
@@ -17,7 +18,6 @@ from dietnerf_ns.bench.summary import (
     of_unseen_images,
     over_seeds,
     paired_difference,
-    read_results,
     unseen_images,
 )
 from dietnerf_ns.bench.tables import NOTHING, format_difference, format_spread, table
@@ -27,49 +27,29 @@ from dietnerf_ns.utils.files import write_json
 REPORT = "report.md"
 
 
-def write_report(folder: Path, *, to: Path | None = None, contact_sheet: bool = True) -> Path:
+def write_report(*folders: Path, to: Path | None = None, contact_sheet: bool = True) -> Path:
     """Write report.md, plots/, results.json and results.csv.
 
     Args:
-        folder: folder of the results.
-        to: folder that the report is written to; None for the folder of the results.
+        folders: folders with results of one experiment or of parts of it; see `read_joined`.
+        to: folder that the report is written to; None for the first folder.
         contact_sheet: whether the report shows photos and renders.
 
     Returns:
         Path of report.md.
 
     Raises:
-        UserError: the folder contains no results, or the report cannot be written.
+        UserError: a folder contains no results, they do not belong together, or the report cannot be written.
     """
-    results, to = read_results(folder), to or folder
+    results, to = read_joined(folders), to or folders[0]
     make_folder(to, "--to")
-    write_json(to / "results.json", as_json(results))
+    write_json(to / STORED, as_json(results))
     write_csv(results, to / "results.csv")
     plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet)
     images = [f"![{caption}]({path.relative_to(to)})\n\n{caption}\n" for caption, path in plots]
     sections = [f"# {results.name}\n", progress(results), *images, *tables(results), *notes(results)]
     (to / REPORT).write_text("\n".join(sections))
     return to / REPORT
-
-
-def as_json(results: Results) -> dict:
-    """All results down to single images, without the learning curves, which stay in the cells' files."""
-    cells = [
-        {"id": row.id, "scene": row.scene, "views": row.views, "method": row.method, "seed": row.seed}
-        | {name: value for name, value in row.result.items() if name != "curves"}
-        for row in results.rows
-    ]
-    experiment = without_folders(results.experiment)
-    return {"name": results.name, "experiment": experiment, "cells": cells, "pooled": results.fid_kid}
-
-
-def without_folders(content: Any) -> Any:
-    """The same settings with absolute paths cut down to file names, because folders mean nothing on other machines."""
-    if isinstance(content, dict):
-        return {key: without_folders(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [without_folders(value) for value in content]
-    return Path(content).name if isinstance(content, str) and Path(content).is_absolute() else content
 
 
 def write_csv(results: Results, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,8 @@ from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
 EXPERIMENT = "experiment.json"
 FID_KID = "pooled.json"
+STORED = "results.json"
+"""All results of a report in one file."""
 CONFIDENCE = 0.95
 
 
@@ -75,6 +77,9 @@ class CellEntry:
     seed: int
 
 
+IDENTITY = tuple(entry.name for entry in fields(CellEntry))
+
+
 @dataclass
 class MethodEntry:
     """A method in `experiment.json`; see `dietnerf_ns.bench.experiment.Method`."""
@@ -127,9 +132,9 @@ class ResultFile:
     metrics: dict[str, Number]
     left_out: dict[str, str]
     training: dict[str, Number]
-    curves: dict[str, list[tuple[float, float]]]
     machine: dict[str, str | float | bool | None]
     training_views: int | None = None
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -161,6 +166,8 @@ class Row:
     """Means over the cell's images and the cost of training, by the names of the metrics."""
     result: Mapping[str, Any]
     """The cell's whole result file."""
+    folder: Path | None
+    """The cell's folder with `photos/` and `renders/`; None if the cell comes from a report's `results.json`."""
 
     @property
     def training_views(self) -> int | None:
@@ -177,7 +184,6 @@ class Row:
 class Results:
     """An experiment and the results that exist so far."""
 
-    folder: Path
     name: str
     baseline: str
     experiment: Mapping[str, Any]
@@ -237,22 +243,22 @@ def read_results(folder: Path) -> Results:
         raise UserError(
             f"{folder}: no results here ({EXPERIMENT} is missing); give the --out folder of `dietnerf-bench run`."
         )
-    description = _read_json(folder / EXPERIMENT, ExperimentFile)
+    description = read_checked_json(folder / EXPERIMENT, ExperimentFile)
     rows = []
     for cell in description["cells"]:
         if Path(cell["id"]).name != cell["id"] or cell["id"] in ("", ".."):
             raise UserError(f"{folder / EXPERIMENT}: the cell {cell['id']!r} is not the name of a folder.")
-        file = folder / CELLS / cell["id"] / RESULT
-        if file.is_file():
-            rows.append(_row(cell, _read_json(file, ResultFile)))
+        files = folder / CELLS / cell["id"]
+        if (files / RESULT).is_file():
+            rows.append(as_row(cell, read_checked_json(files / RESULT, ResultFile), files))
     if not rows:
         raise UserError(f"{folder}: none of the {len(description['cells'])} cells is finished; nothing to report.")
     file = folder / FID_KID
-    fid_kid = _read_json(file, PooledFile) if file.is_file() else {"pools": [], "left_out": {}}
-    return Results(folder, **description, rows=rows, fid_kid=fid_kid)
+    fid_kid = read_checked_json(file, PooledFile) if file.is_file() else {"pools": [], "left_out": {}}
+    return Results(**description, rows=rows, fid_kid=fid_kid)
 
 
-def _read_json(file: Path, kind: type) -> dict[str, Any]:
+def read_checked_json(file: Path, kind: type) -> dict[str, Any]:
     """Read a file that the benchmark wrote.
 
     Raises:
@@ -270,10 +276,17 @@ def _read_json(file: Path, kind: type) -> dict[str, Any]:
     return content
 
 
-def _row(cell: Mapping[str, Any], result: Mapping[str, Any]) -> Row:
+def as_row(cell: Mapping[str, Any], result: Mapping[str, Any], folder: Path | None) -> Row:
+    """A finished cell.
+
+    Args:
+        cell: its identity, with the fields of `CellEntry`.
+        result: its result, with the fields of `ResultFile`.
+        folder: its folder, if its images are at hand.
+    """
     values = result["metrics"] | {f"training/{name}": value for name, value in result["training"].items()}
-    identity = {name: cell[name] for name in ("id", "scene", "views", "method", "seed")}
-    return Row(**identity, values=values, result=result)
+    identity = {name: cell[name] for name in IDENTITY}
+    return Row(**identity, values=values, result=result, folder=folder)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dietnerf_ns.utils.errors import make_folder
+from dietnerf_ns.utils.errors import UserError, make_folder
 
 if TYPE_CHECKING:
     from dietnerf_ns.bench.runner import Engine
@@ -73,7 +73,6 @@ class Run:
     def _engine(self) -> Engine:
         from dietnerf_ns.bench.ray_engine import RayEngine
         from dietnerf_ns.bench.runner import LocalEngine
-        from dietnerf_ns.utils.errors import UserError
 
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1.")
@@ -84,13 +83,14 @@ class Run:
 class Report:
     """Write the report of the finished cells.
 
-    Written: report.md with plots/, results.json (all results, per image) and results.csv (one line per cell).
+    Written: report.md with plots/, results.json (all results, per image) and results.csv (one line per cell). Several
+    folders become one report: parts of an experiment that ran on different machines, or in different jobs of a cluster.
     """
 
-    results: tyro.conf.Positional[Path]
-    """Folder of the results: the --out of `dietnerf-bench run`."""
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of the results: the --out of `dietnerf-bench run`, or a folder with the results.json of a report."""
     to: Path | None = None
-    """Folder that the report is written to, such as docs/benchmarks/NAME. When not given, the folder of the results."""
+    """Folder that the report is written to, such as docs/benchmarks/NAME. When not given, the first of the folders."""
     contact_sheet: bool = True
     """Show photos and renders. Leave them out if you may not share the photos."""
 
@@ -98,7 +98,9 @@ class Report:
         """Write the report and print its path."""
         from dietnerf_ns.bench.report import write_report
 
-        print(f"Report: {write_report(self.results, to=self.to, contact_sheet=self.contact_sheet)}")
+        if not self.results:
+            raise UserError("report: give the folder of the results, the --out of `dietnerf-bench run`.")
+        print(f"Report: {write_report(*self.results, to=self.to, contact_sheet=self.contact_sheet)}")
 
 
 @dataclass

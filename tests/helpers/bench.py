@@ -56,16 +56,18 @@ def write_fake_results(
     unseen_from: float | None = None,
     training_views: dict[str, int] | None = None,
     degrees: tuple[float, ...] = (),
+    ids: str = "cell",
 ) -> Path:
     """Result files with these PSNRs by (scene, views, method, seed); other metrics follow from it.
 
     Without `degrees` a cell has one image, and neither its angle nor the number of training views, as results of old
-    versions. Otherwise it has an image for each angle, whose PSNR is by the angle lower than the given one.
+    versions. Otherwise it has an image for each angle, whose PSNR is by the angle lower than the given one. The cells'
+    ids are `ids` with a number.
     """
     cells = []
     for index, (place, value) in enumerate(psnr.items()):
         scene, views, method, seed = place
-        identity = f"cell{index}"
+        identity = f"{ids}{index}"
         cells.append({"id": identity, "scene": scene, "views": views, "method": method, "seed": seed})
         if place in missing:
             continue

@@ -1,0 +1,104 @@
+"""Joins results of parts of one experiment: of several machines, jobs of a cluster, or a report stored earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dietnerf_ns.bench.stored import STORED, read_stored, without_folders
+from dietnerf_ns.bench.summary import EXPERIMENT, Results, read_results
+from dietnerf_ns.utils.errors import UserError
+
+COMMON = ("resolution", "evaluate", "seconds", "unseen_from")
+"""Keys of an experiment that all joined parts must share, because a report says them once."""
+
+
+def read_joined(folders: Sequence[Path]) -> Results:
+    """Read folders with results of one experiment, or of parts of it, as one.
+
+    Each is the results folder of `dietnerf-bench run`, or the folder of a report, of which `results.json` is read: it
+    has neither renders nor learning curves. A cell that several folders have is read from the first that finished it.
+
+    Raises:
+        UserError: a folder has no results or damaged ones, or the folders' experiments do not belong together.
+    """
+    parts = [_read(folder) for folder in folders]
+    for folder, part in zip(folders[1:], parts[1:], strict=True):
+        _check_same_experiment(folders[0], parts[0], folder, part)
+    return parts[0] if len(parts) == 1 else _join(folders, parts)
+
+
+def _read(folder: Path) -> Results:
+    stored = (folder / STORED).is_file() and not (folder / EXPERIMENT).is_file()
+    return read_stored(folder) if stored else read_results(folder)
+
+
+def _check_same_experiment(first_folder: Path, first: Results, folder: Path, part: Results) -> None:
+    for key in COMMON:
+        values = first.experiment.get(key), part.experiment.get(key)
+        if values[0] != values[1]:
+            raise UserError(f"{folder}: {key} is {values[1]}, but {values[0]} in {first_folder}; join only equal ones.")
+
+
+def _join(folders: Sequence[Path], parts: list[Results]) -> Results:
+    rows = {row.id: row for part in reversed(parts) for row in part.rows}
+    cells = list({cell["id"]: cell for part in parts for cell in part.cells}.values())
+    _check_ids(cells)
+    orders = {key: _unique(cell[key] for cell in cells) for key in ("scene", "views", "method")}
+    cells.sort(key=lambda cell: (*(order.index(cell[key]) for key, order in orders.items()), cell["seed"]))
+    lists = {
+        key: _unique(entry for part in parts for entry in part.experiment.get(key, ()))
+        for key in ("scenes", "views", "seeds")
+    }
+    return replace(
+        parts[0],
+        experiment={**parts[0].experiment, **lists, "overrides": {}, "methods": _joined_methods(folders, parts)},
+        cells=cells,
+        rows=[rows[cell["id"]] for cell in cells if cell["id"] in rows],
+        fid_kid={
+            "pools": [pool for part in parts for pool in part.fid_kid["pools"]],
+            "left_out": {name: reason for part in parts for name, reason in part.fid_kid["left_out"].items()},
+        },
+    )
+
+
+def _unique(entries: Iterable[Any]) -> list[Any]:
+    """The entries without repetitions, in order. Entries need not be hashable."""
+    unique: list[Any] = []
+    for entry in entries:
+        if entry not in unique:
+            unique.append(entry)
+    return unique
+
+
+def _check_ids(cells: list[Mapping[str, Any]]) -> None:
+    """Refuse two cells that differ in nothing but their ids: data, version or default settings are not the same."""
+    ids: dict[tuple, str] = {}
+    for cell in cells:
+        place = cell["scene"], cell["views"], cell["method"], cell["seed"]
+        other = ids.setdefault(place, cell["id"])
+        if other != cell["id"]:
+            raise UserError(
+                f"{other} and {cell['id']}: the same cell, but with other data, default settings or another version; "
+                "join results that were made with the same."
+            )
+
+
+def _joined_methods(folders: Sequence[Path], parts: list[Results]) -> list[dict[str, Any]]:
+    """The methods of all parts, each with the settings that its own part adds for all methods.
+
+    Raises:
+        UserError: two parts have different methods under the same label.
+    """
+    methods: dict[str, dict[str, Any]] = {}
+    for folder, part in zip(folders, parts, strict=True):
+        for method in part.experiment["methods"]:
+            label = method["label"] or method["name"]
+            overrides = {**part.experiment["overrides"], **method["overrides"]}
+            joined = methods.setdefault(label, {**method, "overrides": overrides})
+            # A stored report has no folders in its settings.
+            if without_folders([joined["name"], joined["overrides"]]) != without_folders([method["name"], overrides]):
+                raise UserError(f"{folder}: {label} has other settings here than in the folders before it.")
+    return list(methods.values())

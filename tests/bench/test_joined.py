@@ -1,0 +1,101 @@
+"""Several folders of results as one: parts of an experiment, and stored reports."""
+
+import json
+
+import pytest
+
+from dietnerf_ns.bench.joined import read_joined
+from dietnerf_ns.bench.report import write_report
+from dietnerf_ns.utils.errors import UserError
+from tests.helpers.bench import write_fake_results
+
+LEGO = {("lego", "v", "plain", 0): 20.0, ("lego", "v", "diet", 0): 21.0}
+SHIP = {("ship", "v", "plain", 0): 10.0, ("ship", "v", "diet", 0): 14.0}
+
+
+def change(folder, **values):
+    """Change settings of the experiment."""
+    file = folder / "experiment.json"
+    content = json.loads(file.read_text())
+    content["experiment"] |= values
+    file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def lego(tmp_path):
+    return write_fake_results(tmp_path / "lego", LEGO, ids="lego")
+
+
+@pytest.fixture
+def ship(tmp_path):
+    return write_fake_results(tmp_path / "ship", SHIP, ids="ship")
+
+
+def test_the_cells_of_all_folders_in_one_report(tmp_path, lego, ship):
+    report = write_report(lego, ship, to=tmp_path / "both")
+    text = report.read_text()
+    assert "4 of 4 cells" in text
+    assert "| plain | 2 of 2 | 15.00 |" in text
+    assert "| diet | plain | +2.50" in text, "the mean of +1 on lego and +4 on ship"
+    assert "| plain | dietnerf | max-num-iterations 5, pipeline.semantic.clip-pretrained clip.pt |" in text
+    assert (report.parent / "plots" / "contact_sheet.png").is_file()
+
+
+def test_cells_are_in_the_order_of_scenes_views_methods_and_seeds(tmp_path, lego):
+    later = {("lego", "v", "plain", 1): 22.0, ("lego", "w", "diet", 0): 1.0, ("lego", "v", "other", 0): 2.0}
+    more = write_fake_results(tmp_path / "more", later, ids="more")
+    change(more, methods=json.loads((lego / "experiment.json").read_text())["experiment"]["methods"])
+    places = [(row.views, row.method, row.seed) for row in read_joined([lego, more]).rows]
+    assert places == [("v", "plain", 0), ("v", "plain", 1), ("v", "diet", 0), ("v", "other", 0), ("w", "diet", 0)]
+
+
+def test_a_stored_report_is_extended_in_place(tmp_path, lego, ship):
+    stored = write_report(lego, to=tmp_path / "docs").parent
+    write_report(stored, ship, to=stored)
+    again = read_joined([stored])
+    assert [row.scene for row in again.rows] == ["lego", "lego", "ship", "ship"]
+    assert again.baseline == "plain"
+    original = read_joined([lego, ship])
+    assert [row.values for row in again.rows] == [row.values for row in original.rows]
+
+
+def test_the_report_of_a_stored_one_has_the_same_tables_but_no_curves_and_photos(tmp_path, lego):
+    first = write_report(lego, to=tmp_path / "docs")
+    second = write_report(first.parent, to=tmp_path / "copy")
+    assert second.read_text().split("## ", 1)[1] == first.read_text().split("## ", 1)[1]
+    assert not (second.parent / "plots" / "contact_sheet.png").exists()
+    assert not (second.parent / "plots" / "curves.png").exists()
+    joined = write_report(first.parent, write_fake_results(tmp_path / "ship", SHIP, ids="ship"), to=tmp_path / "joined")
+    assert not (joined.parent / "plots" / "curves.png").exists(), "they would be those of ship alone"
+
+
+def test_a_cell_counts_from_the_folder_that_finished_it(tmp_path, lego):
+    unfinished = write_fake_results(tmp_path / "half", LEGO, ids="lego", missing=[("lego", "v", "diet", 0)])
+    assert len(read_joined([unfinished]).rows) == 1
+    joined = read_joined([unfinished, lego])
+    assert [row.values["nerfstudio/psnr"] for row in joined.rows] == [20.0, 21.0]
+    assert joined.rows[0].folder == unfinished / "cells" / "lego0", "the first folder's"
+
+
+def test_unfinished_cells_are_stored_and_named(tmp_path):
+    unfinished = write_fake_results(tmp_path / "half", LEGO, missing=[("lego", "v", "diet", 0)])
+    report = write_report(unfinished, to=tmp_path / "docs")
+    assert "1 of 2 cells" in write_report(report.parent, to=tmp_path / "copy").read_text()
+
+
+def test_results_that_do_not_belong_together(tmp_path, lego, ship):
+    validation = write_fake_results(tmp_path / "val", SHIP, ids="val", evaluate="val")
+    with pytest.raises(UserError, match="val: evaluate is val, but test in .*lego"):
+        read_joined([lego, validation])
+    with pytest.raises(UserError, match="ship: plain has other settings here"):
+        read_joined([lego, change(ship, overrides={"max-num-iterations": 6})])
+    again = write_fake_results(tmp_path / "again", LEGO, ids="other")
+    with pytest.raises(UserError, match="lego0 and other0: the same cell, but with other data"):
+        read_joined([lego, again])
+
+
+def test_a_damaged_stored_report(tmp_path):
+    (tmp_path / "results.json").write_text('{"name": "x"}')
+    with pytest.raises(UserError, match="results.json: this is no result of dietnerf-bench: baseline"):
+        read_joined([tmp_path])
