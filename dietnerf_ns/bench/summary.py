@@ -17,8 +17,6 @@ from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
 EXPERIMENT = "experiment.json"
 FID_KID = "pooled.json"
-STORED = "results.json"
-"""All results of a report in one file."""
 CONFIDENCE = 0.95
 
 
