@@ -92,21 +92,23 @@ class SemanticModel(Model):
         return image if image.shape[-1] == 3 else self.renderer_rgb.blend_background(image)
 
     @contextlib.contextmanager
-    def scaled_samples(self, factor: float) -> Iterator[None]:
+    def scaled_samples(self, factor: float, *, proposals: bool = True) -> Iterator[None]:
         """Inside, rays have so many times their samples, at least one of each kind.
 
-        Scales nerfstudio's samplers that have a fixed number of samples, those of proposal networks included.
+        Scales nerfstudio's samplers that have a fixed number of samples.
 
         Args:
             factor: above 0.
+            proposals: scale the samples of proposal networks, too.
         """
         with contextlib.ExitStack() as stack:
             for sampler in self.modules():
                 if isinstance(sampler, ProposalNetworkSampler):
-                    proposals = tuple(_scaled(factor, count) for count in sampler.num_proposal_samples_per_ray)
                     samples = _scaled(factor, sampler.num_nerf_samples_per_ray)
-                    stack.enter_context(replaced(sampler, "num_proposal_samples_per_ray", proposals))
                     stack.enter_context(replaced(sampler, "num_nerf_samples_per_ray", samples))
+                    if proposals:
+                        counts = tuple(_scaled(factor, count) for count in sampler.num_proposal_samples_per_ray)
+                        stack.enter_context(replaced(sampler, "num_proposal_samples_per_ray", counts))
                 elif isinstance(sampler, Sampler) and sampler.num_samples is not None:
                     stack.enter_context(replaced(sampler, "num_samples", _scaled(factor, sampler.num_samples)))
             yield

@@ -1,4 +1,4 @@
-"""Rays that hit nothing get no samples, wherever an object in front of a uniform background is rendered."""
+"""Images and semantic views of an object in front of a uniform background have samples only where something is."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.fields.base_field import Field
 from nerfstudio.models.nerfacto import NerfactoModel
 from torch import Tensor
 
+from dietnerf_ns.fields.density_grid import DensityGrid, side_for
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.object_box import BoxCollider
-from dietnerf_ns.fields.occupancy import OccupancyGrid, side_for
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.utils.compat import replaced
+
+PLACED_BY_GRID = 0.75
+"""Number of samples along a ray of an image relative to a training ray, where a grid of the field places them."""
 
 
 class EmptyRaySkipping(SemanticModel, NerfactoModel):
     """nerfacto without samples on rays that hit nothing: their outputs are the background's.
 
-    In training these are the rays that miss the object's box. In images, and in semantic views by way of `may_hit`,
-    they are also those that pass only through space that the last proposal network leaves empty.
+    In training these are the rays that miss the object's box. In semantic views, by way of `may_hit`, they are also
+    those that pass only through space that the last proposal network leaves empty. Images look at the field itself, by
+    way of a grid of its density: rays whose optical depth is too small to be seen have no samples, and the samples of
+    the others are placed by the grid in place of the proposal networks, which overlook thin parts.
     """
 
     config: Any
     field: EncodedField
-    _grid: tuple[tuple[int, ...], OccupancyGrid] | None = None
+    _proposal_grid: DensityGrid | None = None
+    _field_grid: DensityGrid | None = None
 
     def forward(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays; those that miss the object's box get no samples.
@@ -53,24 +60,41 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
             camera_ray_bundle: of shape [height, width].
 
         Returns:
-            nerfacto's outputs, [height, width, channels].
+            nerfacto's outputs, [height, width, channels]. `prop_depth_0` and the like are those of the field's grid.
         """
         render, rays = super().get_outputs_for_camera_ray_bundle, camera_ray_bundle.flatten().to(self.device)
 
         def render_flat(rays: RayBundle) -> dict[str, Any]:
             return {name: output.flatten(0, 1) for name, output in render(rays.reshape((1, len(rays)))).items()}
 
-        hit = self.may_hit(rays)
-        with self.only_visible_colors(), self.scaled_samples(self.config.image_sample_factor):
-            outputs = render_flat(rays) if hit is None else self._render_those(hit, self.collider(rays), render_flat)
+        factor = self.config.image_sample_factor
+        with self.sampled_for_image(rays) as hit:
+            if hit is None:
+                with self.scaled_samples(factor or 1.0):
+                    outputs = render_flat(rays)
+            else:
+                with self.scaled_samples(factor or PLACED_BY_GRID, proposals=False):
+                    outputs = self._render_those(_at_least_one(hit), self.collider(rays), render_flat)
         shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
         return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
 
     @contextlib.contextmanager
-    def only_visible_colors(self) -> Iterator[None]:
-        """Inside, colours that cannot be seen are not computed."""
+    def sampled_for_image(self, rays: RayBundle) -> Iterator[Bool[Tensor, "num_rays"] | None]:
+        """Inside, samples are placed by a grid of the field's density, and colours that cannot be seen not computed.
+
+        Args:
+            rays: of the image, flat.
+
+        Yields:
+            Whether rays hit something, or None if this is not known. Then the proposal networks place the samples.
+        """
         with replaced(self.field, "colors_visible_only", True):
-            yield
+            if not self._can_skip(rays):
+                yield None
+                return
+            self._field_grid = grid = self._present(self._field_grid, self.field, side_for(len(rays), 1))
+            with replaced(self, "density_fns", [grid.density] * len(self.density_fns)):
+                yield grid.hit_by(self.collider(replace(rays)))
 
     def _can_skip(self, rays: RayBundle) -> bool:
         """Whether a ray that misses the object's box has a colour that needs no sample.
@@ -85,18 +109,16 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
         """Whether rays pass through space that the last proposal network does not leave empty."""
         if not self._can_skip(rays):
             return None
-        grid = self._occupancy_grid(side_for(len(rays)))
-        rays = self.collider(replace(rays))
-        hit = BoxCollider.hit_by(rays)
-        return _at_least_one(hit.index_put((hit,), grid.hit_by(rays[hit])))
+        side = side_for(len(rays), pixels_per_cell=2)
+        self._proposal_grid = self._present(self._proposal_grid, cast(Field, self.proposal_networks[-1]), side)
+        return _at_least_one(self._proposal_grid.may_be_hit_by(self.collider(replace(rays))))
 
-    def _occupancy_grid(self, side: int) -> OccupancyGrid:
-        """The grid of the present density; computed anew after each training step only."""
-        state = side, *(parameter._version for parameter in self.proposal_networks[-1].parameters())
-        if self._grid is None or self._grid[0] != state:
-            box = cast(BoxCollider, self.collider).box
-            self._grid = state, OccupancyGrid(box, self.density_fns[-1], side)
-        return self._grid[1]
+    def _present(self, grid: DensityGrid | None, network: Field, side: int) -> DensityGrid:
+        """The grid of a network's present density; computed anew after each training step only."""
+        state = tuple(parameter._version for parameter in network.parameters())
+        if grid is not None and grid.is_of(side, state):
+            return grid
+        return DensityGrid(cast(BoxCollider, self.collider).box, network.density_fn, side, state)
 
     def _render_those(
         self, hit: Bool[Tensor, "num_rays"], rays: RayBundle, render: Callable[[RayBundle], dict[str, Any]]

@@ -110,17 +110,25 @@ class AveragedMembers(EmptyRaySkipping):
         own, *others = self._counted()
         hits = [super().may_hit(rays)] if own else []
         hits += [member.may_hit(rays) for member, counts in zip(self._others, others, strict=True) if counts]
-        known = [hit for hit in hits if hit is not None]
-        return torch.stack(known).any(dim=0) if len(known) == len(hits) else None
+        return _any(hits)
 
     @contextlib.contextmanager
-    def only_visible_colors(self) -> Iterator[None]:
-        """Inside, no member computes colours that cannot be seen."""
+    def sampled_for_image(self, rays: RayBundle) -> Iterator[Bool[Tensor, "num_rays"] | None]:
+        """Inside, each member's samples are placed by a grid of its own density.
+
+        Args:
+            rays: of the image, flat.
+
+        Yields:
+            Whether rays hit something that a member sees, or None if this is not known.
+        """
+        own, *others = self._counted()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(super().only_visible_colors())
-            for member in self._others:
-                stack.enter_context(member.only_visible_colors())
-            yield
+            hits = [stack.enter_context(super().sampled_for_image(rays))] if own else []
+            for member, counts in zip(self._others, others, strict=True):
+                if counts:
+                    hits.append(stack.enter_context(member.sampled_for_image(rays)))
+            yield _any(hits)
 
     def forward(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays with all members.
@@ -205,6 +213,11 @@ class AveragedMembers(EmptyRaySkipping):
         """
         opacities = [super(AveragedMembers, self).mean_opacity(one) for one in outputs.get(OF_MEMBERS, [outputs])]
         return torch.stack(opacities).amin()
+
+
+def _any(hits: Sequence[Bool[Tensor, "num_rays"] | None]) -> Bool[Tensor, "num_rays"] | None:
+    known = [hit for hit in hits if hit is not None]
+    return torch.stack(known).any(dim=0) if len(known) == len(hits) else None
 
 
 def _mean(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:

@@ -75,9 +75,10 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     coarse_to_fine: float | None = None
     """Part of the run over which the finer levels of the planes or the hash grid are enabled one after the other; 0
     enables all from the start. When not given: a third on planes, 0 on the hash grid, where it is harmful."""
-    image_sample_factor: float = 1.0
-    """Number of samples along a ray of an image (evaluation, viewer, turntable) relative to a training ray. More find
-    thin parts that the fewer samples of a training ray find only now and then."""
+    image_sample_factor: float | None = None
+    """Number of samples along a ray of an image (evaluation, viewer, turntable) relative to a training ray. When not
+    given: 0.75 for one object in front of a uniform background, where a grid of the density says where samples are
+    needed, otherwise 1."""
     members: int | Literal["auto"] = 1
     """Number of independently initialised fields that are trained together and whose renders are averaged. Two take
     twice the time. auto: 2 for photos with at least 200 pixels along the shorter side, otherwise 1."""
@@ -438,7 +439,7 @@ class DietNeRFModel(AveragedMembers, DietNeRFMember):
 def _check(config: DietNeRFModelConfig) -> None:
     at_least_two = "at least 2 grid points"
     limits = {
-        "image_sample_factor": (config.image_sample_factor > 0, "above 0"),
+        "image_sample_factor": (config.image_sample_factor is None or config.image_sample_factor > 0, "above 0"),
         "members": (config.members == "auto" or config.members >= 1, "at least 1"),
         "plane_resolution": (config.plane_resolution is None or config.plane_resolution >= 2, at_least_two),
         "plane_levels": (config.plane_levels >= 1, "at least 1"),

@@ -10,19 +10,23 @@ from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.models import rays_of_a_view, sample_every_ray, tiny_model
 
 
-def model_of_a_ball(**settings):
-    """A model whose proposal and field see a dense ball in a large empty box."""
+def model_of(density, *, parts=("proposal_networks", "field"), **settings):
+    """A model that sees this density, given positions [..., 3], in a large empty box."""
     model = tiny_model(num_proposal_samples_per_ray=(64,), num_nerf_samples_per_ray=24, **settings)
-    for network in (model.proposal_networks[0], model.field):
-        real_density = network.get_density
+    for part, network in (("proposal_networks", model.proposal_networks[0]), ("field", model.field)):
+        real_density, seen = network.get_density, density if part in parts else torch.zeros_like
 
-        def density_of_a_ball(samples, real_density=real_density):
-            density, features = real_density(samples)
-            inside = samples.frustums.get_positions().norm(dim=-1, keepdim=True) < 0.5
-            return 30 * inside + 0 * density, features
+        def new_density(samples, real_density=real_density, seen=seen):
+            of_network, features = real_density(samples)
+            return seen(samples.frustums.get_positions())[..., :1] + 0 * of_network, features
 
-        network.get_density = density_of_a_ball
+        network.get_density = new_density
     return model
+
+
+def model_of_a_ball(**settings):
+    """A model whose proposal and field see a dense ball."""
+    return model_of(lambda positions: 30.0 * (positions.norm(dim=-1, keepdim=True) < 0.5), **settings)
 
 
 def image_of(model, width=64):
@@ -37,7 +41,7 @@ def count_rays(model):
     return counts
 
 
-def test_an_image_is_the_same_without_the_rays_that_hit_nothing(monkeypatch):
+def test_an_image_is_that_of_many_samples_on_every_ray_with_few_on_some(monkeypatch):
     model = model_of_a_ball()
     counts = count_rays(model)
     skipping, sampled = image_of(model), sum(counts)
@@ -45,15 +49,29 @@ def test_an_image_is_the_same_without_the_rays_that_hit_nothing(monkeypatch):
     monkeypatch.setattr(
         type(model.field), "colors_visible_only", property(lambda self: False, lambda self, value: None)
     )
+    model.config.image_sample_factor = 10.0
     everything = image_of(model)
     assert skipping.keys() == everything.keys()
     assert 0.02 < float((everything["accumulation"] > 0.5).float().mean()) < 0.3
     assert sampled < 0.4 * 64 * 64
+    inside, outside = everything["accumulation"] > 0.99, everything["accumulation"] == 0
     for name in ("rgb", "accumulation"):
         assert skipping[name].shape == everything[name].shape
-        assert float((skipping[name] - everything[name]).abs().max()) < 1 / 255
-    seen = everything["accumulation"] > 0.5
-    assert torch.allclose(skipping["depth"][seen], everything["depth"][seen])
+        difference = (skipping[name] - everything[name]).abs().amax(dim=-1, keepdim=True)
+        assert difference[outside].max() == 0 and difference[inside].max() < 0.03 and difference.max() < 0.1
+    assert torch.allclose(skipping["depth"][inside], everything["depth"][inside], atol=0.06)
+
+
+def test_images_show_thin_parts_that_the_proposal_network_overlooks(monkeypatch):
+    model = model_of(lambda p: 300.0 * (p[..., :2].norm(dim=-1, keepdim=True) < 0.03), parts=["field"])
+    image = image_of(model, width=128)["accumulation"]
+    sample_every_ray(monkeypatch)
+    by_proposals = image_of(model, width=128)["accumulation"]
+    model.config.image_sample_factor = 10.0
+    rod = image_of(model, width=128)["accumulation"] > 0.95
+    assert rod.sum() > 100
+    assert image[rod].mean() > 0.9 and image[~rod].mean() < 0.01
+    assert by_proposals[rod].mean() < 0.6, "the rod is thin enough"
 
 
 def test_a_semantic_view_is_the_same_without_the_rays_that_hit_nothing(monkeypatch):
@@ -115,15 +133,40 @@ def test_a_crop_of_the_viewer_limits_the_rays_itself():
     assert model.get_outputs_for_camera(camera, obb_box=around)["accumulation"].max() > 0.9
 
 
-def test_the_grid_is_computed_anew_when_the_density_has_changed():
+def test_the_grids_are_computed_anew_when_the_density_has_changed():
     model = tiny_model(average_init_density=30.0)
     rays, _ = rays_of_a_view()
-    assert model.may_hit(rays).sum() > 1
+    assert model.may_hit(rays).sum() > 1 and image_of(model)["accumulation"].max() > 0.9
     with torch.no_grad():
-        for parameter in model.proposal_networks[0].mlp_base[1].parameters():
-            parameter.fill_(0)
-        model.proposal_networks[0].mlp_base[1].layers[-1].bias.fill_(-30)
+        for network in (model.proposal_networks[0].mlp_base[1], model.field.mlp_base[2]):
+            for parameter in network.parameters():
+                parameter.fill_(0)
+            network.layers[-1].bias.fill_(-30)
     assert model.may_hit(rays).sum() == 1, "one at least, because nerfstudio cannot render nothing"
+    assert image_of(model)["accumulation"].max() == 0
+
+
+def samples_per_ray(model, width=8):
+    """Of the proposal network, or the grid in its place, and of the field, in an image of width x width pixels."""
+    counts = []
+    real_outputs = model.proposal_sampler.generate_ray_samples
+
+    def counted(rays, density_fns):
+        samples, weights, proposals = real_outputs(rays, density_fns)
+        counts.append((proposals[0].shape[-1], samples.shape[-1]))
+        return samples, weights, proposals
+
+    model.proposal_sampler.generate_ray_samples = counted
+    image_of(model, width=width)
+    model.proposal_sampler.generate_ray_samples = real_outputs
+    return counts[0]
+
+
+def test_samples_in_images_are_fewer_where_the_grid_places_them():
+    assert samples_per_ray(model_of_a_ball()) == (64, 18)
+    assert samples_per_ray(model_of_a_ball(image_sample_factor=2.0)) == (64, 48)
+    assert samples_per_ray(model_of_a_ball(background_color="last_sample")) == (64, 24)
+    assert samples_per_ray(model_of_a_ball(background_color="last_sample", image_sample_factor=0.5)) == (32, 12)
 
 
 def test_images_have_more_samples_than_training_rays(monkeypatch):
