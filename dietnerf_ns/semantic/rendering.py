@@ -100,7 +100,7 @@ def view_rays(camera: Cameras, generator: Generator) -> RayBundle:
 
 @contextlib.contextmanager
 def evaluation_mode(model: Model) -> Iterator[None]:
-    """Render as in the viewer while the model trains, with gradients.
+    """Render as in evaluation while the model trains, with gradients.
 
     In evaluation mode nerfstudio's models ignore the camera optimizer, use the average appearance and sample without
     noise. The proposal sampler counts forward passes to schedule its own updates; its count is restored.

@@ -57,7 +57,8 @@ def test_gradient_matches_finite_differences(double_precision, monkeypatch):
         assert float((losses[0] - losses[1]) / (2 * step)) == pytest.approx(float(gradient[place]), rel=1e-4)
 
 
-def test_equals_what_the_viewer_shows():
+def test_equals_what_the_viewer_shows_with_the_samples_of_the_proposal_network(monkeypatch):
+    sample_every_ray(monkeypatch)
     model = tiny_model().eval()
     camera = view_camera(pinhole_cameras(ring_of_poses(1))[0:1], ring_of_poses(5)[3], 12)
     viewer_image = model.get_outputs_for_camera(camera)["rgb"].permute(2, 0, 1)
