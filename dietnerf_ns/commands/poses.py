@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+
+from dietnerf_ns.utils.openmp import wait_briefly
 
 
 @dataclass
@@ -76,8 +77,7 @@ class Poses:
 
 def main() -> None:
     """Entry point of dietnerf-poses."""
-    # Threads that spin while they wait make a network many times slower when another program needs a processor.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     warnings.simplefilter("ignore", FutureWarning)
     try:
         tyro.cli(Poses).main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+from dietnerf_ns.utils.openmp import wait_briefly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,8 +146,7 @@ class Orbit:
 
 def main() -> None:
     """Entry point of dietnerf-render."""
-    # Threads that spin while they wait make rendering many times slower when another program uses the processor.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     # nerfstudio and torchmetrics warn about their own code when they are imported. A user cannot act on that.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.extras.subcommand_cli_from_dict({"orbit": Orbit}, description=__doc__).main()

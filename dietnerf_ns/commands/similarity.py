@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from dietnerf_ns.semantic.encoders import EncoderConfig
+from dietnerf_ns.utils.openmp import wait_briefly
 
 
 @dataclass
@@ -68,8 +68,7 @@ class Similarity(EncoderConfig):
 
 def main() -> None:
     """Entry point of dietnerf-similarity."""
-    # Threads that spin while they wait make a network many times slower when another program needs a processor.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     # Warnings that nerfstudio and torchmetrics emit when they are imported, on which a user cannot act.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.cli(Similarity).main()
