@@ -9,7 +9,6 @@ from pathlib import Path
 import tyro
 
 from dietnerf_ns.semantic.encoders import EncoderConfig
-from dietnerf_ns.utils.openmp import wait_briefly
 
 
 @dataclass
@@ -68,7 +67,6 @@ class Similarity(EncoderConfig):
 
 def main() -> None:
     """Entry point of dietnerf-similarity."""
-    wait_briefly()
     # Warnings that nerfstudio and torchmetrics emit when they are imported, on which a user cannot act.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.cli(Similarity).main()
