@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool3d
@@ -21,6 +21,8 @@ a dense corner, and the surface may be in the next."""
 COARSEST, FINEST = 16, 128
 """Grid points along a side of the grid, for small and for large images."""
 POINTS_PER_CHUNK = 2**16
+RAYS_PER_CHUNK, STEPS_AT_ONCE = 2**15, 16
+"""Rays that are followed side by side, and the steps after which those that are done are left out."""
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 1"]]
 """Density per unit of length at positions in the world frame."""
@@ -38,6 +40,7 @@ class DensityGrid:
 
     def __init__(self, box: ObjectBox, density: Density, side: int, state: object = None):
         self.box, self.side, self.state = box, side, state
+        self._cells = (side - 1) / 2
         line = torch.linspace(-1, 1, side, device=box.center.device)
         unit = torch.cartesian_prod(line, line, line)
         points = box.center + (unit * box.half_sizes) @ box.axes
@@ -45,7 +48,17 @@ class DensityGrid:
             densities = torch.cat([density(chunk)[:, 0].float() for chunk in points.split(POINTS_PER_CHUNK)])
         grid = densities.view(1, 1, side, side, side)
         self._highest: Float[Tensor, "points"] = max_pool3d(grid, kernel_size=3, stride=1, padding=1).flatten()
+        self._visible = self._highest > MAX_OPTICAL_DEPTH / (2 * float(box.half_sizes.norm()))
         self._density = grid.clamp(max=OPAQUE_CELL * (side - 1) / (2 * float(box.half_sizes.max())))
+
+    def _unit(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """World positions in the cube [-1, 1]^3 that the box is mapped to."""
+        return self.box.local(positions - self.box.center) / self.box.half_sizes
+
+    def _point(self, *places: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+        """Number of the nearest grid point to places along the three axes, in units of grid points."""
+        x, y, z = (place.round().clamp_(0, self.side - 1).int() for place in places)
+        return (x * self.side + y) * self.side + z
 
     def is_of(self, side: int, state: object) -> bool:
         """Whether a grid with these arguments would be the same."""
@@ -58,11 +71,15 @@ class DensityGrid:
         A cell is never denser than what lets light through to the next ones, so that samples placed by it surround a
         surface.
         """
-        unit = self.box.local(positions - self.box.center) / self.box.half_sizes
-        places = unit.flip(-1).view(1, 1, 1, -1, 3)
+        places = self._unit(positions).flip(-1).view(1, 1, 1, -1, 3)
         return grid_sample(self._density, places, padding_mode="border", align_corners=True).view(
             *positions.shape[:-1], 1
         )
+
+    @torch.no_grad()
+    def may_be_seen_at(self, positions: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+        """Whether positions in the box, in the world frame, are beside a point that is seen if all of the box is so."""
+        return self._visible[self._point(*((self._unit(positions) + 1) * self._cells).unbind(-1))]
 
     def hit_by(self, rays: RayBundle) -> Bool[Tensor, "num_rays"]:
         """Whether the optical depth of rays is large enough to be seen. What is beside a grid point counts as dense.
@@ -80,28 +97,34 @@ class DensityGrid:
         Args:
             rays: flat, with the `nears` and `fars` of a `BoxCollider` with the same box.
         """
-        visible = self._highest > MAX_OPTICAL_DEPTH / (2 * float(self.box.half_sizes.norm()))
-        return self._dense_along(rays, torch.where(visible, math.inf, 0.0))
+        return self._dense_along(rays, torch.where(self._visible, math.inf, 0.0))
 
-    @torch.no_grad()
     def _dense_along(self, rays: RayBundle, density: Float[Tensor, "points"]) -> Bool[Tensor, "num_rays"]:
         """Whether the sum over a ray's points reaches `MAX_OPTICAL_DEPTH`.
 
         Rays are followed in steps of at most the diagonal of a cell, up to where it does.
         """
+        starts = range(0, len(rays), RAYS_PER_CHUNK)
+        return torch.cat([self._dense_along_few(rays[start : start + RAYS_PER_CHUNK], density) for start in starts])
+
+    @torch.no_grad()
+    def _dense_along_few(self, rays: RayBundle, density: Float[Tensor, "points"]) -> Bool[Tensor, "num_rays"]:
         assert rays.nears is not None and rays.fars is not None
-        origins, directions = self.box.local(rays.origins - self.box.center), self.box.local(rays.directions)
-        cells = (self.side - 1) / 2
-        first = ((origins + rays.nears * directions) / self.box.half_sizes + 1) * cells
-        length = (rays.fars - rays.nears) / self.side
-        step = directions * length / self.box.half_sizes * cells
-        depth = torch.zeros_like(length[:, 0])
-        left = BoxCollider.hit_by(rays).nonzero()[:, 0]
-        for number in range(self.side + 1):
-            x, y, z = (first[left] + number * step[left]).round_().clamp_(0, self.side - 1).long().unbind(-1)
-            depth[left] += density[(x * self.side + y) * self.side + z] * length[left, 0]
-            left = left[depth[left] < MAX_OPTICAL_DEPTH]
-        return depth >= MAX_OPTICAL_DEPTH
+        inside = BoxCollider.hit_by(rays)
+        left, hit = inside.nonzero()[:, 0], torch.zeros_like(inside)
+        length = ((rays.fars - rays.nears)[left, 0]) / self.side
+        directions = self.box.local(rays.directions[left]) / self.box.half_sizes
+        # Points of the grid along each axis: of the first step [3, left], and from one step to the next.
+        first = ((self._unit(rays.origins[left]) + rays.nears[left] * directions + 1) * self._cells).T.contiguous()
+        step = (directions * length[:, None] * self._cells).T.contiguous()
+        depth = torch.zeros_like(length)
+        for numbers in torch.arange(self.side + 1, device=left.device).split(STEPS_AT_ONCE):
+            points = self._point(*(first[..., None] + step[..., None] * numbers))
+            depth = depth + density[points].sum(dim=-1) * length
+            hit[left[depth >= MAX_OPTICAL_DEPTH]] = True
+            on = (depth < MAX_OPTICAL_DEPTH).nonzero()[:, 0]
+            left, length, depth, first, step = left[on], length[on], depth[on], first[:, on], step[:, on]
+        return hit
 
 
 def side_for(num_rays: int, pixels_per_cell: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+import torch
+from jaxtyping import Bool
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
@@ -11,6 +13,7 @@ from nerfstudio.field_components.mlp import MLP
 from nerfstudio.fields.nerfacto_field import NerfactoField
 from torch import Tensor, nn
 
+from dietnerf_ns.fields.density_grid import DensityGrid
 from dietnerf_ns.fields.level_mask import LevelMask
 
 MIN_WEIGHT = 1e-4
@@ -30,6 +33,8 @@ class EncodedField(NerfactoField):
     colors_visible_only: bool = False
     """For images without gradients: whether only the colours of samples that can be seen are computed, and those of the
     last samples, which may be the background. The others are black, and change a pixel by less than 0.0001 each."""
+    occupied_in: DensityGrid | None = None
+    """For the same images: a grid of this field's density. Samples where it is empty have no density."""
 
     def __init__(
         self,
@@ -58,16 +63,26 @@ class EncodedField(NerfactoField):
         """
         if not self.colors_visible_only or compute_normals:
             return super().forward(ray_samples, compute_normals)
-        density, features = self.get_density(ray_samples)
+        occupied = at_least_one(self._occupied(ray_samples))
+        samples = _chosen(ray_samples, occupied)
+        density_of_samples, features = self.get_density(samples)
+        density = density_of_samples.new_zeros(*occupied.shape, 1)
+        density[occupied] = density_of_samples
         visible = ray_samples.get_weights(density)[..., 0] >= MIN_WEIGHT
         visible[:, -1] = True
-        assert ray_samples.camera_indices is not None
-        seen = RaySamples(ray_samples.frustums[visible], camera_indices=ray_samples.camera_indices[visible])
-        outputs = self.get_outputs(seen, features[visible])
-        of_all = {name: value.new_zeros(*visible.shape, value.shape[-1]) for name, value in outputs.items()}
+        seen = at_least_one(visible[occupied])
+        outputs = self.get_outputs(_chosen(samples, seen), features[seen])
+        places = occupied.nonzero()[seen].unbind(-1)
+        of_all = {name: value.new_zeros(*occupied.shape, value.shape[-1]) for name, value in outputs.items()}
         for name, value in outputs.items():
-            of_all[name][visible] = value
+            of_all[name][places] = value
         return of_all | {FieldHeadNames.DENSITY: density}
+
+    def _occupied(self, samples: RaySamples) -> Bool[Tensor, "num_rays num_samples"]:
+        """Which samples may have a density."""
+        if self.occupied_in is None:
+            return torch.ones(samples.shape, dtype=torch.bool, device=samples.frustums.origins.device)
+        return self.occupied_in.may_be_seen_at(samples.frustums.get_positions())
 
     @property
     def encoding(self) -> Encoding:
@@ -98,3 +113,17 @@ def two_layer_mlp(in_dim: int, width: int, out_dim: int, implementation: Literal
         out_activation=None,
         implementation=implementation,
     )
+
+
+def at_least_one(chosen: Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
+    """The same, or the first one if there are none, because nerfstudio cannot render nothing. Changed in place."""
+    chosen.view(-1)[0] |= ~chosen.any()
+    return chosen
+
+
+def _chosen(samples: RaySamples, which: Bool[Tensor, "*batch"]) -> RaySamples:
+    """What a field needs of some samples, flat."""
+    if which.all():
+        return samples.flatten()
+    assert samples.camera_indices is not None
+    return RaySamples(samples.frustums[which], camera_indices=samples.camera_indices[which])

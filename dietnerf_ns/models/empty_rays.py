@@ -15,7 +15,7 @@ from nerfstudio.models.nerfacto import NerfactoModel
 from torch import Tensor
 
 from dietnerf_ns.fields.density_grid import DensityGrid, side_for
-from dietnerf_ns.fields.encoded import EncodedField
+from dietnerf_ns.fields.encoded import EncodedField, at_least_one
 from dietnerf_ns.fields.object_box import BoxCollider
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.utils.compat import replaced
@@ -50,7 +50,7 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
         if not self._can_skip(ray_bundle):
             return super().forward(ray_bundle)
         rays = self.collider(ray_bundle)
-        return self._render_those(_at_least_one(BoxCollider.hit_by(rays)), rays, self.get_outputs)
+        return self._render_those(at_least_one(BoxCollider.hit_by(rays)), rays, self.get_outputs)
 
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
@@ -74,13 +74,13 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
                     outputs = render_flat(rays)
             else:
                 with self.scaled_samples(factor or PLACED_BY_GRID, proposals=False):
-                    outputs = self._render_those(_at_least_one(hit), self.collider(rays), render_flat)
+                    outputs = self._render_those(at_least_one(hit), self.collider(rays), render_flat)
         shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
         return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
 
     @contextlib.contextmanager
     def sampled_for_image(self, rays: RayBundle) -> Iterator[Bool[Tensor, "num_rays"] | None]:
-        """Inside, samples are placed by a grid of the field's density, and colours that cannot be seen not computed.
+        """Inside, a grid of the field's density places the samples, and what cannot be seen is not computed.
 
         Args:
             rays: of the image, flat.
@@ -93,7 +93,8 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
                 yield None
                 return
             self._field_grid = grid = self._present(self._field_grid, self.field, side_for(len(rays), 1))
-            with replaced(self, "density_fns", [grid.density] * len(self.density_fns)):
+            density_fns = [grid.density] * len(self.density_fns)
+            with replaced(self, "density_fns", density_fns), replaced(self.field, "occupied_in", grid):
                 yield grid.hit_by(self.collider(replace(rays)))
 
     def _can_skip(self, rays: RayBundle) -> bool:
@@ -111,7 +112,7 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
             return None
         side = side_for(len(rays), pixels_per_cell=2)
         self._proposal_grid = self._present(self._proposal_grid, cast(Field, self.proposal_networks[-1]), side)
-        return _at_least_one(self._proposal_grid.may_be_hit_by(self.collider(replace(rays))))
+        return at_least_one(self._proposal_grid.may_be_hit_by(self.collider(replace(rays))))
 
     def _present(self, grid: DensityGrid | None, network: Field, side: int) -> DensityGrid:
         """The grid of a network's present density; computed anew after each training step only."""
@@ -135,9 +136,3 @@ class EmptyRaySkipping(SemanticModel, NerfactoModel):
                 of_all = empty.get(name, rays.fars).expand(len(rays), -1)
                 outputs[name] = of_all.to(output).index_copy(0, chosen, output)
         return outputs
-
-
-def _at_least_one(hit: Bool[Tensor, "num_rays"]) -> Bool[Tensor, "num_rays"]:
-    """The same rays, or the first one if there are none, because nerfstudio cannot render nothing."""
-    hit[0] |= ~hit.any()
-    return hit

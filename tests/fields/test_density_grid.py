@@ -42,6 +42,16 @@ def test_every_ray_that_meets_something_is_found_and_most_others_are_not(side, r
     assert not hit[distances > radius + 4 * cell].any()
 
 
+def test_positions_in_something_may_be_seen_and_those_far_from_it_are_not():
+    box = a_box()
+    center, radius = box.center + torch.tensor([0.2, 0.1, -0.1]), 0.3
+    positions = box.center + ((2 * torch.rand(20, 200, 3) - 1) * box.half_sizes) @ box.axes
+    may_be_seen = DensityGrid(box, ball(center, radius), 40).may_be_seen_at(positions)
+    distances, cell = (positions - center).norm(dim=-1), 2 * float(box.half_sizes.max()) / 39
+    assert may_be_seen[distances < radius].all() and (distances < radius).sum() > 50
+    assert not may_be_seen[distances > radius + 3 * cell].any()
+
+
 def uniform(density):
     return lambda positions: torch.full_like(positions[:, :1], density)
 

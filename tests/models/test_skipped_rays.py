@@ -4,6 +4,7 @@ import pytest
 import torch
 from nerfstudio.data.scene_box import OrientedBox
 
+from dietnerf_ns.fields.density_grid import DensityGrid
 from dietnerf_ns.fields.object_box import BoxCollider
 from dietnerf_ns.semantic.rendering import render_view
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
@@ -60,6 +61,23 @@ def test_an_image_is_that_of_many_samples_on_every_ray_with_few_on_some(monkeypa
         difference = (skipping[name] - everything[name]).abs().amax(dim=-1, keepdim=True)
         assert difference[outside].max() == 0 and difference[inside].max() < 0.03 and difference.max() < 0.1
     assert torch.allclose(skipping["depth"][inside], everything["depth"][inside], atol=0.06)
+
+
+def test_samples_in_empty_space_are_not_computed_and_the_image_is_the_same(monkeypatch):
+    model = model_of_a_ball()
+    counts = []
+    model.field.mlp_base.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    images, queries = [], []
+    for skipped in (True, False):
+        if not skipped:
+            monkeypatch.setattr(DensityGrid, "may_be_seen_at", lambda _, places: torch.ones_like(places[..., 0]) > 0)
+        image_of(model)  # the first one computes the grid
+        counts.clear()
+        images.append(image_of(model))
+        queries.append(sum(counts))
+    assert 0 < queries[0] < 0.8 * queries[1]
+    for name in ("rgb", "accumulation"):
+        assert torch.allclose(images[0][name], images[1][name], atol=1e-4)
 
 
 def test_images_show_thin_parts_that_the_proposal_network_overlooks(monkeypatch):
