@@ -18,7 +18,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
-from dietnerf_ns.models.empty_rays import EmptyRaySkipping
+from dietnerf_ns.models.empty_space import EmptySpaceSkipping
 from dietnerf_ns.utils.compat import replaced
 
 OF_MEMBERS = "of_members"
@@ -30,7 +30,7 @@ LARGEST_ERROR_RATIO = 1.5
 space with fog: its error was 2.5 times that of the other, and the mean of both was worse than the other alone."""
 
 
-class AveragedMembers(EmptyRaySkipping):
+class AveragedMembers(EmptySpaceSkipping):
     """A model that is the first of several members, and renders the mean of them all. To be put in front of its class.
 
     Each member has its own photometric loss, so that they stay independent; the semantic loss compares the mean. A

@@ -27,7 +27,7 @@ from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityFiel
 from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
 from dietnerf_ns.models.agreement import Planes, agreed_background, agreed_planes
 from dietnerf_ns.models.base import SemanticModel
-from dietnerf_ns.models.empty_rays import EmptyRaySkipping
+from dietnerf_ns.models.empty_space import EmptySpaceSkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.members import AveragedMembers
 from dietnerf_ns.models.scene import BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
@@ -148,7 +148,7 @@ class DietNeRFModelConfig(NerfactoModelConfig):
         self.__dict__.update(state)
 
 
-class DietNeRFMember(EmptyRaySkipping, SemanticModel, NerfactoModel):
+class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
     """nerfacto with few-shot defaults.
 
     Args:

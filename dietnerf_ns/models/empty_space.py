@@ -1,4 +1,4 @@
-"""Images and semantic views of an object in front of a uniform background have samples only where something is."""
+"""Empty-space skipping: an object in front of a uniform background has samples only where something is."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ PLACED_BY_GRID = 0.75
 """Number of samples along a ray of an image relative to a training ray, where a grid of the field places them."""
 
 
-class EmptyRaySkipping(SemanticModel, NerfactoModel):
+class EmptySpaceSkipping(SemanticModel, NerfactoModel):
     """nerfacto without samples on rays that hit nothing: their outputs are the background's.
 
     In training these are the rays that miss the object's box. In semantic views, by way of `may_hit`, they are also
     those that pass only through space that the last proposal network leaves empty. Images look at the field itself, by
-    way of a grid of its density: rays whose optical depth is too small to be seen have no samples, and the samples of
-    the others are placed by the grid in place of the proposal networks, which overlook thin parts.
+    way of a grid of its density: rays whose optical depth is too small to be seen have no samples. The grid places the
+    samples of the others, in place of the proposal networks, which overlook thin parts; where it is empty, the field is
+    not evaluated.
     """
 
     config: Any
