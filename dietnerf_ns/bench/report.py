@@ -156,7 +156,7 @@ def by_method(results: Results, metrics: tuple[Metric, ...]) -> str:
 
 
 def difference_sections(results: Results, where: str = "") -> list[str]:
-    """Differences of every method from the baseline, and from the method that its `against` names.
+    """Differences of every method from the baseline, and from the method that its `against` names. None of one alone.
 
     Args:
         results: the cells to compare.
@@ -165,6 +165,8 @@ def difference_sections(results: Results, where: str = "") -> list[str]:
     others = [(method, results.baseline) for method in results.methods if method != results.baseline]
     labels = {method["label"] or method["name"]: method["against"] for method in results.experiment["methods"]}
     parts = [(label, against) for label, against in labels.items() if against]
+    if not others:
+        return []
     sections = [
         f"## Difference from {results.baseline}{where}\n",
         "Mean difference over the (scene, views, seed) that both methods have, with its 95 % Student-t confidence "

@@ -54,6 +54,12 @@ def section(text: str, heading: str) -> str:
     return text.split(f"{heading}\n")[1].split("\n## ", maxsplit=1)[0]
 
 
+def test_one_method_alone_is_not_compared_with_anything(tmp_path):
+    write_fake_results(tmp_path, {key: psnr for key, psnr in PSNR.items() if key[2] == "plain"})
+    text = write_report(tmp_path).read_text()
+    assert "| plain | 2 of 2 | 20.50 |" in text and "## Difference" not in text
+
+
 def test_a_component_is_compared_with_the_row_it_is_added_to(report):
     components = section(report.read_text(), "## Effect of each component")
     assert "| diet | plain | +1.50" in components
