@@ -19,6 +19,7 @@ from dietnerf_ns.fields.encoded import EncodedField, at_least_one
 from dietnerf_ns.fields.object_box import BoxCollider
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.utils.compat import replaced
+from dietnerf_ns.utils.threads import in_parts
 
 PLACED_BY_GRID = 0.75
 """Number of samples along a ray of an image relative to a training ray, where a grid of the field places them."""
@@ -65,8 +66,14 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
         """
         render, rays = super().get_outputs_for_camera_ray_bundle, camera_ray_bundle.flatten().to(self.device)
 
+        @torch.no_grad()
         def render_flat(rays: RayBundle) -> dict[str, Any]:
             return {name: output.flatten(0, 1) for name, output in render(rays.reshape((1, len(rays)))).items()}
+
+        def render_chunks(rays: RayBundle) -> dict[str, Any]:
+            size = self.config.eval_num_rays_per_chunk if self.device.type == "cpu" else len(rays)
+            outputs = in_parts(render_flat, [rays[start : start + size] for start in range(0, len(rays), size)])
+            return {name: torch.cat([of_chunk[name] for of_chunk in outputs]) for name in outputs[0]}
 
         factor = self.config.image_sample_factor
         with self.sampled_for_image(rays) as hit:
@@ -75,7 +82,7 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
                     outputs = render_flat(rays)
             else:
                 with self.scaled_samples(factor or PLACED_BY_GRID, proposals=False):
-                    outputs = self._render_those(at_least_one(hit), self.collider(rays), render_flat)
+                    outputs = self._render_those(at_least_one(hit), self.collider(rays), render_chunks)
         shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
         return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
 

@@ -196,3 +196,21 @@ def test_images_have_more_samples_than_training_rays(monkeypatch):
     rays, _ = rays_of_a_view()
     model.train()(rays)
     assert queries == [8 * 8 * 16, len(rays) * 8]
+
+
+def test_an_image_of_chunks_at_the_same_time_is_that_of_one_after_the_other():
+    model, before = model_of_a_ball(), torch.get_num_threads()
+    model.config.eval_num_rays_per_chunk = 100
+    images = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            images.append(image_of(model))
+    finally:
+        torch.set_num_threads(before)
+    one, several = images
+    assert one.keys() == several.keys()
+    assert float((one["accumulation"] > 0.5).sum()) > 200
+    for name, output in one.items():
+        assert not several[name].requires_grad
+        assert torch.allclose(several[name], output, atol=1e-5), name

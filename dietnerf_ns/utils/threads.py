@@ -1,0 +1,35 @@
+"""Work on a CPU in parts, one thread for each, which loses less than threads inside every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def in_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """The function of each part, several at the same time, each of them with operations of one thread.
+
+    As many threads as torch is set to use. An error or an interrupt ends the work after the parts that have begun.
+
+    Args:
+        function: may be called by several threads at once, which do not inherit the mode of gradients.
+        parts: of the work, in any number.
+
+    Returns:
+        The results in the order of the parts.
+    """
+    threads = torch.get_num_threads()
+    if min(threads, len(parts)) <= 1:
+        return [function(part) for part in parts]
+    pool = ThreadPoolExecutor(min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        return list(pool.map(function, parts))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # threads that start later take over the last number that was set
