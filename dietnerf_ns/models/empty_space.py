@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,8 @@ from dietnerf_ns.utils.threads import in_parts
 
 PLACED_BY_GRID = 0.75
 """Number of samples along a ray of an image relative to a training ray, where a grid of the field places them."""
+MOST_RAYS_OF_A_THREAD = 4096
+"""Rays of an image that a thread of the CPU renders at once, unless `eval-num-rays-per-chunk` is less."""
 
 
 class EmptySpaceSkipping(SemanticModel, NerfactoModel):
@@ -70,11 +73,6 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
         def render_flat(rays: RayBundle) -> dict[str, Any]:
             return {name: output.flatten(0, 1) for name, output in render(rays.reshape((1, len(rays)))).items()}
 
-        def render_chunks(rays: RayBundle) -> dict[str, Any]:
-            size = self.config.eval_num_rays_per_chunk if self.device.type == "cpu" else len(rays)
-            outputs = in_parts(render_flat, [rays[start : start + size] for start in range(0, len(rays), size)])
-            return {name: torch.cat([of_chunk[name] for of_chunk in outputs]) for name in outputs[0]}
-
         factor = self.config.image_sample_factor
         with self.sampled_for_image(rays) as hit:
             if hit is None:
@@ -82,7 +80,9 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
                     outputs = render_flat(rays)
             else:
                 with self.scaled_samples(factor or PLACED_BY_GRID, proposals=False):
-                    outputs = self._render_those(at_least_one(hit), self.collider(rays), render_chunks)
+                    size = min(self.config.eval_num_rays_per_chunk, MOST_RAYS_OF_A_THREAD)
+                    render_hit = render_flat if self.device.type == "cuda" else partial(_in_threads, render_flat, size)
+                    outputs = self._render_those(at_least_one(hit), self.collider(rays), render_hit)
         shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
         return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
 
@@ -144,3 +144,9 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
                 of_all = empty.get(name, rays.fars).expand(len(rays), -1)
                 outputs[name] = of_all.to(output).index_copy(0, chosen, output)
         return outputs
+
+
+def _in_threads(render: Callable[[RayBundle], dict[str, Tensor]], size: int, rays: RayBundle) -> dict[str, Tensor]:
+    """Outputs of flat rays that are rendered in chunks of this size, several at the same time."""
+    outputs = in_parts(render, [rays[start : start + size] for start in range(0, len(rays), size)])
+    return {name: torch.cat([of_chunk[name] for of_chunk in outputs]) for name in outputs[0]}

@@ -1,4 +1,4 @@
-"""Work on a CPU in parts, one thread for each, which loses less than threads inside every operation."""
+"""Work on a CPU in parts at the same time, which loses less than many threads inside every operation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TypeVar
 
 import torch
 
+MOST_PARTS_AT_ONCE = 4
+"""More would wait for each other, because Python runs one thread at a time, and take more memory."""
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 def in_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """The function of each part, several at the same time, each of them with operations of one thread.
+    """The function of each part, several at the same time, which share the threads that torch is set to use.
 
-    As many threads as torch is set to use. An error or an interrupt ends the work after the parts that have begun.
+    An error or an interrupt ends the work after the parts that have begun.
 
     Args:
         function: may be called by several threads at once, which do not inherit the mode of gradients.
@@ -25,9 +28,10 @@ def in_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[
         The results in the order of the parts.
     """
     threads = torch.get_num_threads()
-    if min(threads, len(parts)) <= 1:
+    at_once = min(threads, len(parts), MOST_PARTS_AT_ONCE)
+    if at_once <= 1:
         return [function(part) for part in parts]
-    pool = ThreadPoolExecutor(min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,))
     try:
         return list(pool.map(function, parts))
     finally:

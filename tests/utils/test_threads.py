@@ -9,22 +9,28 @@ from dietnerf_ns.utils.threads import in_parts
 
 
 @pytest.fixture
-def two_threads():
+def set_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
-def test_parts_run_at_the_same_time_with_one_thread_each_and_return_in_order(two_threads):
-    both = threading.Barrier(2, timeout=30)
+@pytest.fixture
+def two_threads(set_threads):
+    set_threads(2)
+
+
+@pytest.mark.parametrize(("threads", "at_once", "of_each"), [(2, 2, 1), (3, 3, 1), (9, 4, 2)])
+def test_parts_run_at_the_same_time_share_the_threads_and_return_in_order(set_threads, threads, at_once, of_each):
+    set_threads(threads)
+    together = threading.Barrier(at_once, timeout=30)
 
     def work(part):
-        both.wait()
+        together.wait()
         return part, torch.get_num_threads()
 
-    assert in_parts(work, [0, 1, 2, 3]) == [(0, 1), (1, 1), (2, 1), (3, 1)]
-    assert torch.get_num_threads() == 2
+    assert in_parts(work, range(3 * at_once)) == [(part, of_each) for part in range(3 * at_once)]
+    assert torch.get_num_threads() == threads
 
 
 def test_a_thread_that_starts_afterwards_has_all_threads(two_threads):
@@ -36,14 +42,9 @@ def test_a_thread_that_starts_afterwards_has_all_threads(two_threads):
     assert seen == [2]
 
 
-def test_with_one_thread_the_caller_works_alone():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        workers = in_parts(lambda part: threading.current_thread(), [0, 1])
-    finally:
-        torch.set_num_threads(before)
-    assert set(workers) == {threading.current_thread()}
+def test_with_one_thread_the_caller_works_alone(set_threads):
+    set_threads(1)
+    assert set(in_parts(lambda part: threading.current_thread(), [0, 1])) == {threading.current_thread()}
 
 
 def test_an_error_ends_the_work_and_leaves_the_number_of_threads(two_threads):
