@@ -81,7 +81,7 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
             else:
                 with self.scaled_samples(factor or PLACED_BY_GRID, proposals=False):
                     size = min(self.config.eval_num_rays_per_chunk, MOST_RAYS_OF_A_THREAD)
-                    render_hit = render_flat if self.device.type == "cuda" else partial(_in_threads, render_flat, size)
+                    render_hit = partial(_in_threads, render_flat, size) if self.device.type == "cpu" else render_flat
                     outputs = self._render_those(at_least_one(hit), self.collider(rays), render_hit)
         shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
         return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
