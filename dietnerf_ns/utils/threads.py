@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 MOST_PARTS_AT_ONCE = 4
-"""More would wait for each other, because Python runs one thread at a time, and take more memory."""
+"""A limit of memory; and Python itself runs one thread at a time. Measured with two threads only."""
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
