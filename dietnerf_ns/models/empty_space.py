@@ -69,7 +69,6 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
         """
         render, rays = super().get_outputs_for_camera_ray_bundle, camera_ray_bundle.flatten().to(self.device)
 
-        @torch.no_grad()
         def render_flat(rays: RayBundle) -> dict[str, Any]:
             return {name: output.flatten(0, 1) for name, output in render(rays.reshape((1, len(rays)))).items()}
 
