@@ -43,7 +43,7 @@ class Poses:
     People who walk through the photos can be left out in this way, for example."""
     cutout: bool = False
     """Cut the object out: the photos in the scene become transparent around it.
-    What is cut out says --masks, or, without masks, the package rembg, which downloads its network when it is first
+    --masks says what is cut out. Without masks the package rembg decides, which downloads its network when it is first
     used (pip install "dietnerf-ns[cutout]").
     Poses are found with the whole photos."""
     separate_cameras: bool = False
