@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.fields.base_field import Field
@@ -132,6 +133,7 @@ class DietNeRFPipeline(VanillaPipeline):
         self.collapse_detector = CollapseDetector()
         self.bad_steps = BadSteps()
         self._total_steps: int | None = None
+        self._switched_off: str | None = None
         self._fit_to_photos: dict[str, Tensor] = {}
         self._seed = 0
         self._grad_scaler = grad_scaler
@@ -155,18 +157,25 @@ class DietNeRFPipeline(VanillaPipeline):
         self._say_if_schedules_differ(trainer)
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer), mixed_precision=trainer.mixed_precision)
+            self.semantic.switched_off = self._switched_off
         if self.config.max_restarts > 0 and self.model.can_restart:
             callbacks.append(self._callback_to_restart(trainer))
         return callbacks + self._callbacks_to_show(trainer.config)
 
     def _say_if_schedules_differ(self, trainer: Trainer) -> None:
         planned, self._total_steps = self._total_steps, steps_of_run(trainer)
-        if planned is not None and planned != self._total_steps and planned > trainer._start_step > 0:
-            CONSOLE.print(
-                f"The run that is resumed was to end after {planned} steps; this one ends after {self._total_steps}. "
-                f"With --max-num-iterations {planned - trainer._start_step} it ends as it would have.",
-                soft_wrap=True,
-            )
+        if planned is None or planned == self._total_steps or trainer._start_step == 0:
+            return
+        left = planned - trainer._start_step
+        CONSOLE.print(
+            f"The run that is resumed was to end after {planned} steps; this one ends after {self._total_steps}. "
+            + (
+                f"With --max-num-iterations {left} it ends as it would have."
+                if left > 0
+                else "Learning rates, finer levels and the growth of space go back to where such a run has them now."
+            ),
+            soft_wrap=True,
+        )
 
     def _semantic_consistency(self, total_steps: int, *, mixed_precision: bool) -> SemanticConsistency:
         with flags_under(SEMANTIC_FLAGS), main_process_first():
@@ -175,11 +184,14 @@ class DietNeRFPipeline(VanillaPipeline):
                 self.datamanager.train_dataset,
                 blend=self.model.blend_background,
                 device=self.device,
-                rays_per_batch=self.datamanager.get_train_rays_per_batch(),
+                rays_per_batch=self._rays_per_batch(),
                 total_steps=total_steps,
                 seed=self._seed,
                 half_precision=mixed_precision and self.device.type == "cuda",
             )
+
+    def _rays_per_batch(self) -> int:
+        return self.datamanager.get_train_rays_per_batch()
 
     def _callback_to_restart(self, trainer: Trainer) -> TrainingCallback:
         photos, sampler = self.datamanager.train_dataset, self.datamanager.train_pixel_sampler
@@ -238,16 +250,22 @@ class DietNeRFPipeline(VanillaPipeline):
     def get_extra_state(self) -> dict[str, Any]:
         """What a resumed run needs to continue exactly as it would have, and to notice that it does not.
 
-        That is what the collapse detector has seen, the number of steps of the run and the training cameras.
+        That is what the collapse detector has seen, the number of steps of the run, the training cameras, and why the
+        semantic loss was switched off, if it was.
         """
-        run = {"total_steps": self._total_steps, "cameras": self._camera_fingerprint()}
+        run = {
+            "total_steps": self._total_steps,
+            "cameras": self._camera_fingerprint(),
+            "semantic_switched_off": None if self.semantic is None else self.semantic.switched_off,
+        }
         return self.collapse_detector.state() | run
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` saved; until version 0.2 it was the collapse detector's alone."""
         self._total_steps = state.get("total_steps")
-        seen = {name: value for name, value in state.items() if name not in ("total_steps", "cameras")}
-        self.collapse_detector = CollapseDetector(**seen)
+        self._switched_off = state.get("semantic_switched_off")
+        names = {field.name for field in fields(CollapseDetector)}
+        self.collapse_detector = CollapseDetector(**{name: state[name] for name in names & state.keys()})
         self.model.begin_attempt(self.collapse_detector.first_step)
 
     def _camera_fingerprint(self) -> list[list[float]] | None:
@@ -403,3 +421,7 @@ class DynamicBatchDietNeRFPipeline(DietNeRFPipeline, DynamicBatchPipeline):
     Args:
         config: see `DietNeRFPipelineConfig` and nerfstudio's `DynamicBatchPipelineConfig`.
     """
+
+    def _rays_per_batch(self) -> int:
+        """What is set, because the number that follows the samples along rays starts low."""
+        return cast(VanillaDataManagerConfig, self.config.datamanager).train_num_rays_per_batch

@@ -11,7 +11,7 @@ import yaml
 
 from dietnerf_ns.bench.experiment import read_experiment
 from tests.test_packaging import ROOT
-from tools.measure_on_gpu import METHODS, SCENES, Budget, Parts, counts_of, environment_of_parts, experiment
+from tools.measure_on_gpu import METHODS, SCENES, Budget, Parts, counts_of, environment_of_parts, experiment, machine
 
 
 def parts(tmp_path, seconds=60.0):
@@ -29,6 +29,14 @@ def test_a_finished_part_is_not_repeated_and_a_failed_one_is(tmp_path):
     assert (tmp_path / "runs").read_text() == "xx" and states(tmp_path) == {"part": "finished"}
     parts(tmp_path).run("other", "-c", count, tmp_path / "other", 3)
     assert states(tmp_path) == {"part": "finished", "other": "failed with status 3"}
+
+
+def test_results_of_a_rehearsal_are_not_taken_for_those_of_a_gpu(tmp_path):
+    rehearsed = machine(parts(tmp_path), rehearsal=True)
+    assert machine(parts(tmp_path), rehearsal=True) == rehearsed
+    with pytest.raises(SystemExit, match="of a rehearsal; choose another --out"):
+        machine(parts(tmp_path), rehearsal=False)
+    assert json.loads((tmp_path / "gpu.json").read_text())["machine"] == rehearsed
 
 
 def test_a_part_that_is_out_of_time_can_end_well_and_the_next_ones_are_named(tmp_path):

@@ -244,6 +244,9 @@ def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(tiny_pipel
     random = [(a, b) for a, b in zip(parameters, before, strict=True) if b.std() > 0]
     assert random and not any(torch.equal(a, b) for a, b in random)
     assert max(float(a.abs().max()) for a in parameters) < 0.5, "an initialisation, not where the optimiser was"
+    train_step(pipeline, callbacks, 100)
+    sampler = pipeline.model.proposal_sampler
+    assert (sampler._step, sampler._anneal) == (0, 0), "its schedules begin anew"
 
 
 def test_a_checkpoint_remembers_restarts(make_pipeline):

@@ -294,6 +294,7 @@ def test_the_number_of_rays_follows_the_number_of_samples(monkeypatch, tiny_scen
     pipeline = config.setup(device="cpu", test_mode="val")
     callbacks = start_training(pipeline)
     batches = []
+    assert pipeline.semantic.rays_per_chunk == config.datamanager.train_num_rays_per_batch > 80
     for step in range(2):
         outputs, losses, metrics = pipeline.get_train_loss_dict(step)
         batches.append(len(outputs["rgb"]))

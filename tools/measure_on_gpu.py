@@ -185,12 +185,14 @@ def environment_of_parts(wheels: Path | None, out: Path) -> dict[str, str]:
 
 
 def machine(parts: Parts, *, rehearsal: bool) -> dict[str, Any]:
-    """What the machine is and has; ends the program if it has no GPU."""
+    """What the machine is and has; ends the program if it has no GPU, or if OUT has results of another machine."""
     command = [sys.executable, "-W", "ignore", "-c", MACHINE]
     result = subprocess.run(command, capture_output=True, text=True, env=parts.environment, cwd=ROOT, check=False)
     if result.returncode != 0:
         sys.exit(f"The package cannot be imported here: {result.stderr.strip().splitlines()[-1]} See --wheels.")
     found = json.loads(result.stdout.strip().splitlines()[-1]) | {"rehearsal": rehearsal}
+    if parts.results.get("machine", found) != found:
+        sys.exit(f"{parts.file} is of another machine, of other packages or of a rehearsal; choose another --out.")
     parts.keep("machine", found)
     print(json.dumps(found, indent=1))
     if found["gpu"] is None and not rehearsal:

@@ -43,7 +43,8 @@ class DensityGrid:
         self._cells = (side - 1) / 2
         line = torch.linspace(-1, 1, side, device=box.center.device)
         unit = torch.cartesian_prod(line, line, line)
-        points = box.center + (unit * box.half_sizes) @ box.axes
+        with torch.autocast(unit.device.type, enabled=False):  # half precision is too coarse for coordinates
+            points = box.center + (unit * box.half_sizes) @ box.axes
         with torch.no_grad():
             densities = torch.cat([density(chunk)[:, 0].float() for chunk in points.split(POINTS_PER_CHUNK)])
         grid = densities.view(1, 1, side, side, side)

@@ -196,5 +196,21 @@ class SemanticModel(Model):
         return missing_metrics(self)
 
 
+@contextlib.contextmanager
+def proposal_updates_kept(model: Model) -> Iterator[None]:
+    """Inside, rendering does not count for the schedule by which nerfacto trains its proposal networks.
+
+    Args:
+        model: of which nerfstudio's proposal samplers count every forward pass, also in evaluation.
+    """
+    samplers = [module for module in model.modules() if isinstance(module, ProposalNetworkSampler)]
+    counts = [sampler._steps_since_update for sampler in samplers]
+    try:
+        yield
+    finally:
+        for sampler, count in zip(samplers, counts, strict=True):
+            sampler._steps_since_update = count
+
+
 def _scaled(factor: float, count: int) -> int:
     return max(1, round(factor * count))

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.fields.base_field import Field
 from nerfstudio.models.nerfacto import NerfactoModel
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from dietnerf_ns.fields.density_grid import DensityGrid, side_for
 from dietnerf_ns.fields.encoded import EncodedField, at_least_one
 from dietnerf_ns.fields.object_box import BoxCollider
-from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.base import SemanticModel, proposal_updates_kept
 from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.threads import in_parts
 
@@ -42,6 +43,18 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
     field: EncodedField
     _proposal_grid: DensityGrid | None = None
     _field_grid: DensityGrid | None = None
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """nerfacto's callbacks; the grids of the density end with the step that changes it."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
+        return [*callbacks, TrainingCallback(after_step, self._forget_grids, 1)]
+
+    def _forget_grids(self, step: int) -> None:
+        # The versions of the parameters do not tell: torch's fused Adam leaves them as they are.
+        self._proposal_grid = self._field_grid = None
 
     def forward(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays; those that miss the object's box get no samples.
@@ -73,7 +86,7 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
             return {name: output.flatten(0, 1) for name, output in render(rays.reshape((1, len(rays)))).items()}
 
         factor = self.config.image_sample_factor
-        with self.sampled_for_image(rays) as hit:
+        with proposal_updates_kept(self), self.sampled_for_image(rays) as hit:
             if hit is None:
                 with self.scaled_samples(factor or 1.0):
                     outputs = render_flat(rays)
@@ -122,7 +135,7 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
         return at_least_one(self._proposal_grid.may_be_hit_by(self.collider(replace(rays))))
 
     def _present(self, grid: DensityGrid | None, network: Field, side: int) -> DensityGrid:
-        """The grid of a network's present density; computed anew after each training step only."""
+        """The grid of a network's present density; computed anew after a training step or other weights only."""
         state = tuple(parameter._version for parameter in network.parameters())
         if grid is not None and grid.is_of(side, state):
             return grid

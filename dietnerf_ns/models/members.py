@@ -95,7 +95,7 @@ class AveragedMembers(EmptySpaceSkipping):
 
     def _counted(self) -> list[bool]:
         """Which members explain the photos nearly as well as the best one."""
-        if self._errors is None:
+        if self._errors is None or not self._errors.isfinite().all():
             return [True] * (1 + len(self._others))
         return (self._errors <= LARGEST_ERROR_RATIO * self._errors.min()).tolist()
 
@@ -184,7 +184,9 @@ class AveragedMembers(EmptySpaceSkipping):
             members.append(member.get_loss_dict(of_one, batch, of_metrics))
         errors = torch.stack([super(AveragedMembers, self).photometric_mse(one).detach() for one in members])
         self._largest_mse = errors.amax()
-        self._errors = errors if self._errors is None else torch.lerp(self._errors, errors, ERROR_SMOOTHING)
+        before = errors if self._errors is None else self._errors
+        # A step that is not finite changes nothing. A GPU is not waited for.
+        self._errors = torch.where(errors.isfinite().all(), torch.lerp(before, errors, ERROR_SMOOTHING), before)
         return _mean(members)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -195,7 +197,8 @@ class AveragedMembers(EmptySpaceSkipping):
         """Restore what `get_extra_state` saved; without errors, or with those of other members, all members count."""
         super().set_extra_state(state)
         errors = state.get("errors")
-        self._errors = errors if errors is not None and len(errors) == 1 + len(self._others) else None
+        fits = errors is not None and len(errors) == 1 + len(self._others)
+        self._errors = torch.as_tensor(errors, device=self.device) if fits else None
 
     def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Mean squared error of the training rays of the worst member, RGB in [0, 1]: one that collapses is noticed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -33,6 +34,7 @@ from dietnerf_ns.models.members import AveragedMembers
 from dietnerf_ns.models.scene import BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
 from dietnerf_ns.utils.compat import replaced, steps_of_run
 from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
+from dietnerf_ns.utils.saved_runs import MigratedConfig
 
 FLAGS = "--pipeline.model."
 MAX_PLANE_RESOLUTION = 512
@@ -53,7 +55,7 @@ DEFAULTS = {
 
 
 @dataclass
-class DietNeRFModelConfig(NerfactoModelConfig):
+class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     """nerfacto for few photos with known poses."""
 
     _target: type = dataclasses.field(default_factory=lambda: DietNeRFModel)
@@ -138,14 +140,15 @@ class DietNeRFModelConfig(NerfactoModelConfig):
     def _not_given(self, preset: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in preset.items() if getattr(self, name) in NOT_GIVEN}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Read a configuration, also of version 0.1, which did not tell defaults from given values, and of 0.2."""
-        if "proposal_plane_resolution" in state:
-            unset = {name: getattr(type(self), name) for name, value in DEFAULTS.items() if state.get(name) == value}
-            state = {name: value for name, value in (state | unset).items() if name != "proposal_plane_resolution"}
-        if "space_annealing" not in state and state.get("scene") == "around":
-            state = state | {"scene": "inside-out"}  # nerfacto's contraction, which this was until version 0.2
-        self.__dict__.update(state)
+    @classmethod
+    def migrated(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of version 0.1, which did not tell defaults from given values, and of 0.2, as they are now."""
+        if "proposal_plane_resolution" in settings:
+            unset = {name: getattr(cls, name) for name, value in DEFAULTS.items() if settings.get(name) == value}
+            settings = {k: value for k, value in (settings | unset).items() if k != "proposal_plane_resolution"}
+        if "space_annealing" not in settings and settings.get("scene") == "around":
+            settings = settings | {"scene": "inside-out"}  # nerfacto's contraction, which this was until version 0.2
+        return settings
 
 
 class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
@@ -322,6 +325,8 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
     ) -> list[TrainingCallback]:
         """nerfacto's callbacks; finer levels and space are enabled before a step, planes are told when it has ended."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
+        for of_nerfacto in callbacks:
+            of_nerfacto.func = self._in_attempt(of_nerfacto.func)
         trainer, planes = training_callback_attributes.trainer, self._planes()
         if trainer is not None:
             schedules = ((self._coarse_to_fine(), self._enable_levels), (self._space_annealing(), self._grow_space))
@@ -338,6 +343,10 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
             callbacks.append(TrainingCallback(after_step, lambda step: planes.end_step(), 1))
         return callbacks
+
+    def _in_attempt(self, func: Callable[..., None]) -> Callable[..., None]:
+        """The callback with the steps of the present initialisation, for the schedules of proposal networks."""
+        return lambda step: func(step=step - self.first_step)
 
     @property
     def shows_whole_scene(self) -> bool:
@@ -398,6 +407,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
             "step": self.proposal_sampler._step,
             "planes": (self.config.near_plane, self.config.far_plane),
+            "average_init_density": self.config.average_init_density,
             "background": background.tolist() if isinstance(background, Tensor) else None,
         }
 
@@ -409,6 +419,9 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             return
         if "planes" in state:  # what the photos determined; versions up to 0.2 lack it
             self.collider.near_plane, self.collider.far_plane = state["planes"]
+        if "average_init_density" in state:
+            for network in (self.field, *self.proposal_networks):
+                network.average_init_density = state["average_init_density"]
         if state.get("background") is not None:
             self._set_background(torch.tensor(state["background"], device=self.device))
 
@@ -448,5 +461,10 @@ def _check(config: DietNeRFModelConfig) -> None:
         "plane_smoothness": (config.plane_smoothness >= 0, "at least 0"),
         "coarse_to_fine": (config.coarse_to_fine is None or config.coarse_to_fine >= 0, "at least 0"),
         "space_annealing": (config.space_annealing >= 0, "at least 0"),
+        "num_proposal_iterations": (config.num_proposal_iterations >= 1, "at least 1"),
+        "num_proposal_samples_per_ray": (
+            len(config.num_proposal_samples_per_ray) >= config.num_proposal_iterations,
+            "one number for each of the proposal iterations",
+        ),
     }
     check_limits(config, limits)

@@ -80,12 +80,13 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         """Build nerfstudio's vanilla NeRF with the paper's encoding; the near plane also holds in evaluation.
 
         Raises:
-            SettingError: networks without layers or channels.
+            SettingError: networks without layers or channels, or no near and far planes.
         """
         with flags_under("--pipeline.model."):
             limits = {
                 "network_layers": (self.config.network_layers >= 2, "at least 2"),
                 "network_width": (self.config.network_width >= 2, "at least 2"),
+                "enable_collider": (self.config.enable_collider, "True: rays need near and far planes"),
             }
             check_limits(self.config, limits)
         layers, width = self.config.network_layers, self.config.network_width

@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler
 from nerfstudio.models.base_model import Model
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
-from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.base import SemanticModel, proposal_updates_kept
 from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.semantic.sample_positions import SamplePositions
 from dietnerf_ns.utils.errors import UserError
@@ -103,18 +102,15 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     """Render as in evaluation while the model trains, with gradients.
 
     In evaluation mode nerfstudio's models ignore the camera optimizer, use the average appearance and sample without
-    noise. The proposal sampler counts forward passes to schedule its own updates; its count is restored.
+    noise. The schedule of proposal networks goes on as without the view.
     """
-    samplers = [module for module in model.modules() if isinstance(module, ProposalNetworkSampler)]
-    counts = [sampler._steps_since_update for sampler in samplers]
     was_training = model.training
     model.eval()
     try:
-        yield
+        with proposal_updates_kept(model):
+            yield
     finally:
         model.train(was_training)
-        for sampler, count in zip(samplers, counts, strict=True):
-            sampler._steps_since_update = count
 
 
 def render_image(model: RasterizedModel, camera: Cameras) -> Float[Tensor, "num_renders 3 height width"]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
+
+from dietnerf_ns.utils.distributed import average_gradients
 
 Part = Literal["photometric", "semantic"]
 AT_LIMIT: dict[Part, str] = {"photometric": "training stops", "semantic": "the semantic loss is switched off"}
@@ -31,6 +34,40 @@ def is_searching(grad_scaler: GradScaler) -> bool:
     The search begins at 65,536 and has no use for factors below 1.
     """
     return grad_scaler.is_enabled() and grad_scaler.get_scale() >= 1
+
+
+def leave_out_bad_steps(optimizers: Optimizers, grad_scaler: GradScaler, bad_steps: BadSteps) -> None:
+    """Make nerfstudio's trainer leave out steps whose gradients are not finite.
+
+    Args:
+        optimizers: of the trainer. The gradients of several processes are averaged before they are looked at.
+        grad_scaler: of the trainer. It is not updated after a step without gradients, which torch refuses.
+        bad_steps: counts what is left out.
+    """
+    step_some, update_scale = optimizers.optimizer_scaler_step_some, grad_scaler.update
+    has_seen_gradients = False
+
+    def step_if_finite(grad_scaler: Any, param_groups: list[str]) -> None:
+        nonlocal has_seen_gradients
+        # Not `optimizers.parameters`: a method such as TensoRF replaces its parameters while it trains.
+        groups = [one for name in param_groups for one in optimizers.optimizers[name].param_groups]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        average_gradients(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if is_searching(grad_scaler) or all_finite(gradients):
+            step_some(grad_scaler, param_groups)
+            has_seen_gradients = bool(gradients)
+        else:
+            bad_steps.note("photometric", "gradient")
+
+    def update_after_gradients(new_scale: float | Tensor | None = None) -> None:
+        nonlocal has_seen_gradients
+        if has_seen_gradients:
+            update_scale(new_scale)
+        has_seen_gradients = False
+
+    optimizers.optimizer_scaler_step_some = step_if_finite
+    grad_scaler.update = update_after_gradients
 
 
 class BadSteps:

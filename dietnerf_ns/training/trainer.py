@@ -20,17 +20,15 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import comms, writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
-from torch.cuda.amp.grad_scaler import GradScaler
 
 from dietnerf_ns.geometry.cameras import shorter_side
 from dietnerf_ns.training import atomic, saved
 from dietnerf_ns.training.checkpoints import order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
-from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching
+from dietnerf_ns.training.nonfinite import BadSteps, all_finite, leave_out_bad_steps
 from dietnerf_ns.training.optimizers import fitted_to_run
 from dietnerf_ns.utils.compat import replaced, steps_of_run
 from dietnerf_ns.utils.distributed import (
-    average_gradients,
     average_scalars,
     errors_in_one_line,
     hide_traceback_of_launcher,
@@ -210,19 +208,7 @@ class SafeTrainer(Trainer):
         total_steps = first_step + self.config.max_num_iterations
         with replaced(self.config, "optimizers", fitted_to_run(self.config.optimizers, total_steps)):
             optimizers = super().setup_optimizers()
-        step_some = optimizers.optimizer_scaler_step_some
-
-        def step_if_finite(grad_scaler: GradScaler, param_groups: list[str]) -> None:
-            # Not `optimizers.parameters`: a method such as TensoRF replaces its parameters while it trains.
-            groups = [one for name in param_groups for one in optimizers.optimizers[name].param_groups]
-            parameters = [parameter for group in groups for parameter in group["params"]]
-            average_gradients(parameters)
-            if is_searching(grad_scaler) or all_finite([p.grad for p in parameters]):
-                step_some(grad_scaler, param_groups)
-            else:
-                self.bad_steps.note("photometric", "gradient")
-
-        optimizers.optimizer_scaler_step_some = step_if_finite
+        leave_out_bad_steps(optimizers, self.grad_scaler, self.bad_steps)
         return optimizers
 
     @cached_property

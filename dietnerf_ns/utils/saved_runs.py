@@ -16,7 +16,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import torch
 import yaml
@@ -111,7 +111,8 @@ def read_config(file: Path) -> TrainerConfig:
     """Read a config.yml that ns-train wrote, without calling anything that it names.
 
     The classes of the methods and dataparsers that are registered with nerfstudio are known, those of installed plugins
-    included. Objects get their attributes directly: no constructor and no `__setstate__` runs.
+    included. Objects get their attributes directly, those of a `MigratedConfig` in their present form: no constructor
+    and no `__setstate__` runs.
 
     Raises:
         UserError: the file is not the configuration of a run, or names something else.
@@ -125,6 +126,23 @@ def read_config(file: Path) -> TrainerConfig:
     if not isinstance(config, TrainerConfig):
         raise UserError(f"{file}: not a config.yml that ns-train wrote: it holds no TrainerConfig.")
     return config
+
+
+class MigratedConfig:
+    """A configuration that is also read as earlier versions of it were written."""
+
+    @classmethod
+    def migrated(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """The present form of settings that this or an earlier version wrote. Runs nothing that they name.
+
+        Args:
+            settings: values by the names of the version that wrote them.
+        """
+        raise NotImplementedError
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read what pickle or nerfstudio's YAML loader found."""
+        self.__dict__.update(self.migrated(state))
 
 
 class RefusedTag(Exception):
@@ -203,14 +221,16 @@ class ConfigLoader(yaml.SafeLoader):
             raise RefusedTag(node, "this is no configuration with settings.")
         config = object.__new__(kind)
         yield config
-        settings = self.construct_mapping(node, deep=True)
+        settings = cast(dict[str, Any], self.construct_mapping(node, deep=True))
         names = {setting.name for setting in fields(kind)}
         for name in settings:
             # Settings of earlier versions may be unknown; a value in the place of a method may not.
             if not isinstance(name, str) or (name not in names and hasattr(kind, name)):
                 raise RefusedTag(node, f"{name!r} is not a setting of it.")
+        if issubclass(kind, MigratedConfig):
+            settings = kind.migrated(settings)
         for name, value in settings.items():
-            object.__setattr__(config, str(name), value)
+            object.__setattr__(config, name, value)
 
     def construct_applied(self, suffix: str, node: yaml.Node) -> Any:
         """`!!python/object/apply:`, a path, an enumeration's member, an ordered mapping or a generic class."""

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSampler, PixelSamplerConfig
 
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig, SinglePhotoPixelSamplerConfig
 from dietnerf_ns.methods import dietnerf_tiny, dietnerf_vanilla
@@ -182,4 +182,5 @@ def test_patches_can_be_asked_for(tiny_pipeline_config):
 
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):
     tiny_pipeline_config.datamanager.pixel_sampler = PixelSamplerConfig()
-    tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager.next_train(0)
+    datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
+    assert type(datamanager.train_pixel_sampler) is PixelSampler

@@ -119,6 +119,13 @@ def test_planes_and_box_follow_the_unit_of_length_also_in_rendering(
     rendering = model_of(tiny_pipeline_config, BlenderDataParserConfig(data=scene), test_mode="inference")
     rendering.load_pipeline(trained.state_dict(), step=0)
     assert (rendering.model.collider.near_plane, rendering.model.collider.far_plane) == (near, far)
+    places = box.center + 0.2 * factor * torch.rand(9, 3, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(networks_of(rendering.model), networks_of(trained.model), strict=True):
+        assert torch.equal(one.density_fn(places), other.density_fn(places))
+
+
+def networks_of(model):
+    return [model.field, *model.proposal_networks]
 
 
 def test_planes_behind_the_object_are_one_line(tiny_pipeline_config, tiny_scene, tmp_path):

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 
 from dietnerf_ns.fields.density_grid import DensityGrid
-from dietnerf_ns.fields.object_box import BoxCollider
+from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.semantic.rendering import render_view
+from dietnerf_ns.training.optimizers import FusedAdamConfig
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.models import rays_of_a_view, sample_every_ray, tiny_model
 
@@ -162,6 +164,44 @@ def test_the_grids_are_computed_anew_when_the_density_has_changed():
             network.layers[-1].bias.fill_(-30)
     assert model.may_hit(rays).sum() == 1, "one at least, because nerfstudio cannot render nothing"
     assert image_of(model)["accumulation"].max() == 0
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_the_grids_end_with_a_training_step(members):
+    """Fused Adam changes parameters without a trace in their version counters."""
+    model = tiny_model(average_init_density=30.0, members=members)
+    callbacks = model.get_training_callbacks(TrainingCallbackAttributes(None, None, None, None))
+    rays, _ = rays_of_a_view()
+    assert model.may_hit(rays).sum() > 1 and image_of(model)["accumulation"].max() > 0.9
+    networks = [network for one in (model, *model.other_members) for network in (one.proposal_networks[0], one.field)]
+    biases = [network.mlp_base[-1].layers[-1].bias for network in networks]
+    for bias in biases:
+        bias.grad = torch.ones_like(bias)
+    FusedAdamConfig(lr=40.0).setup(params=biases).step()
+    for callback in callbacks:
+        callback.run_callback_at_location(0, location=TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+    assert model.may_hit(rays).sum() == 1 and image_of(model)["accumulation"].max() == 0
+
+
+def test_an_image_does_not_change_when_proposal_networks_are_trained():
+    model = model_of_a_ball()
+    model.proposal_sampler._steps_since_update = 6
+    image_of(model)
+    assert model.proposal_sampler._steps_since_update == 6
+
+
+def test_grid_points_are_exact_in_mixed_precision():
+    turned = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
+    box, seen = ObjectBox(turned, torch.tensor([0.3, 0.1, 0.2]), torch.tensor([0.9, 1.1, 1.3])), []
+
+    def density(points):
+        seen.append(points)
+        return torch.ones(len(points), 1)
+
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.float16, enabled=enabled):
+            DensityGrid(box, density, side=16)
+    assert torch.equal(seen[0], seen[1])
 
 
 def samples_per_ray(model, width=8):

@@ -133,6 +133,22 @@ def test_a_member_that_explains_the_photos_badly_is_left_out_of_images_and_of_se
     assert model._counted() == [True, True, True]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_excludes_no_member(bad):
+    model = tiny_model(members=2, **DENSE).train()
+    losses_of(model)
+    errors = model._errors.clone()
+    with torch.no_grad():
+        of_bad_step = model(rays_of_a_view()[0])
+    of_bad_step["of_members"][1]["rgb"] += bad
+    model.get_loss_dict(of_bad_step, {"image": PHOTO}, model.get_metrics_dict(of_bad_step, {"image": PHOTO}))
+    assert torch.equal(model._errors, errors) and model._counted() == [True, True]
+    model._errors = torch.tensor([bad, 0.01])  # as earlier versions saved it
+    restored = tiny_model(members=2, **DENSE)
+    restored.load_state_dict(model.state_dict())
+    assert restored._counted() == [True, True]
+
+
 def test_members_whose_errors_differ_little_all_count():
     model = tiny_model(members=2, **DENSE)
     model._errors = torch.tensor([0.01, 0.0149])

@@ -366,12 +366,18 @@ def test_camera_poses_are_corrected_by_the_photos(field):
         {"plane_initial_scale": -0.1},
         {"plane_smoothness": -1.0},
         {"coarse_to_fine": -0.1},
+        {"num_proposal_iterations": 0},
     ],
 )
 def test_impossible_settings_are_refused(setting):
     ((name, value),) = setting.items()
     with pytest.raises(UserError, match=f"--pipeline.model.{name.replace('_', '-')} {value}: must be at least"):
         tiny_model(**setting)
+
+
+def test_each_proposal_iteration_needs_its_number_of_samples():
+    with pytest.raises(UserError, match=r"num-proposal-samples-per-ray \(8,\): must be one number for each of"):
+        tiny_model(num_proposal_iterations=2)
 
 
 def test_a_checkpoint_tells_which_networks_it_is_of():

@@ -3,6 +3,7 @@ import torch
 
 from dietnerf_ns.models.vanilla import DietVanillaModelConfig
 from dietnerf_ns.semantic.rendering import render_view
+from dietnerf_ns.utils.errors import UserError
 from tests.helpers.models import BOX, rays_of_a_view
 
 
@@ -36,6 +37,11 @@ def test_outputs_have_the_names_that_other_commands_expect():
 def test_evaluation_keeps_the_near_plane():
     model = vanilla().eval()
     assert float(model.collider(rays_of_a_view(8)[0]).nears.min()) == 2.0
+
+
+def test_rays_need_near_and_far_planes():
+    with pytest.raises(UserError, match="--pipeline.model.enable-collider False: must be True"):
+        vanilla(enable_collider=False)
 
 
 def test_positions_and_directions_are_encoded_as_in_the_papers_code():

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
-from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching
+from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching, leave_out_bad_steps
 
 NAN, INF = float("nan"), float("inf")
 
@@ -53,3 +54,37 @@ def test_a_scaler_searches_until_its_factor_is_below_1():
     for enabled, scale, searches in ((True, 65536.0, True), (True, 0.5, False), (False, 1.0, False)):
         scaler.enabled, scaler.scale_now = enabled, scale
         assert is_searching(scaler) is searches
+
+
+@pytest.mark.parametrize("gradient", [NAN, None], ids=["not finite", "left out"])
+def test_a_step_that_is_left_out_leaves_the_scaler_as_it_is(gradient):
+    parameter, bad = torch.nn.Parameter(torch.ones(3)), BadSteps()
+    config = {"fields": {"optimizer": AdamOptimizerConfig(lr=0.1), "scheduler": None}}
+    optimizers = Optimizers(config, {"fields": [parameter]})
+    scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    leave_out_bad_steps(optimizers, scaler, bad)
+
+    def step(gradient):
+        """As nerfstudio's trainer takes it."""
+        scaler.scale(parameter.sum()).backward()
+        parameter.grad = None if gradient is None else torch.full_like(parameter, gradient)
+        optimizers.optimizer_scaler_step_some(scaler, ["fields"])
+        scaler.update()
+        return parameter.detach().clone()
+
+    bad.begin(0)
+    assert torch.equal(step(gradient), torch.ones(3)) and scaler.get_scale() == 0.5
+    assert bad.photometric_left_out == (gradient is not None), "a missing loss was noted with the loss"
+    assert (step(0.5) < 1).all() and scaler.get_scale() == 0.5
+
+
+def test_a_scaler_that_searches_still_sees_what_is_not_finite():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    config = {"fields": {"optimizer": AdamOptimizerConfig(lr=0.1), "scheduler": None}}
+    optimizers, scaler = Optimizers(config, {"fields": [parameter]}), torch.amp.GradScaler("cpu", init_scale=8.0)
+    leave_out_bad_steps(optimizers, scaler, BadSteps())
+    scaler.scale(parameter.sum()).backward()
+    parameter.grad.fill_(INF)
+    optimizers.optimizer_scaler_step_some(scaler, ["fields"])
+    scaler.update()
+    assert scaler.get_scale() == 4.0 and torch.equal(parameter.detach(), torch.ones(3))

@@ -21,6 +21,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler, ForegroundPixelSamplerConfig
 from dietnerf_ns.methods import dietnerf_tiny
+from dietnerf_ns.models.nerfacto import DEFAULTS
 from dietnerf_ns.utils import saved_runs
 from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.saved_runs import known_classes, newest_checkpoint, read_checkpoint, read_config
@@ -118,6 +119,19 @@ def test_class_paths_of_version_0_1_are_read(tmp_path):
     assert type(datamanager) is FewShotDataManagerConfig
     assert type(datamanager.pixel_sampler) is ForegroundPixelSamplerConfig
     assert datamanager.pixel_sampler._target is ForegroundPixelSampler
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_settings_of_earlier_versions_are_migrated_as_by_nerfstudio(version, tmp_path):
+    config = copy.deepcopy(dietnerf_tiny.config)
+    settings = vars(config.pipeline.model)
+    del settings["space_annealing"]
+    settings |= {"scene": "around"} if version == "0.2" else DEFAULTS | {"proposal_plane_resolution": 32}
+    file = saved(tmp_path, config)
+    assert ("proposal_plane_resolution: 32" in file.read_text()) == (version == "0.1")
+    read = read_config(file).pipeline.model
+    assert vars(read) == vars(yaml.load(file.read_text(), Loader=yaml.Loader).pipeline.model)
+    assert (read.scene, read.near_plane) == ("inside-out" if version == "0.2" else "auto", None)
 
 
 def test_a_generic_datamanager_is_read(tmp_path):

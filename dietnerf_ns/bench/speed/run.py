@@ -23,7 +23,7 @@ from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.pipeline import DietNeRFPipelineConfig
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.weights import load_open_clip
-from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, check_limits, flags_under, in_one_line
 from dietnerf_ns.utils.files import write_json
 
 PROBES, RESULTS = "probes", "speed.json"
@@ -119,15 +119,15 @@ def run(settings: SpeedSettings, out: Path) -> dict:
         The content of `speed.json`.
 
     Raises:
-        UserError: the folder contains measurements of another machine, method or set of photos.
+        UserError: the folder contains measurements of another machine or with other settings.
     """
-    described = asdict(settings)
+    described = json.loads(json.dumps(asdict(settings)))
     described["data"]["folder"] = Path(settings.data.folder).name
-    measured = read_earlier_measurements(out, described)
     (out / PROBES).mkdir(parents=True, exist_ok=True)
     overrides, notes = encoder_settings(all_methods[settings.method].pipeline.semantic, out)
+    content = {"machine": describe_machine(), "settings": described, "notes": notes}
+    content["measured"] = read_earlier_measurements(out, content)
     ours = Candidate(settings.method, settings.method, rays_of(settings.method), overrides)
-    content = {"machine": describe_machine(), "settings": described, "notes": notes, "measured": measured}
     probes = plan(settings, ours)
     bar = tqdm(total=len(probes) + 2 * ("target" in settings.parts), unit="probe")
     with bar:
@@ -139,26 +139,37 @@ def run(settings: SpeedSettings, out: Path) -> dict:
     return content
 
 
-def read_earlier_measurements(out: Path, described: dict[str, Any]) -> dict[str, Any]:
+def read_earlier_measurements(out: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Measurements that an earlier run wrote to the folder, by the name of the probe.
 
     Args:
         out: folder of the results.
-        described: the settings of this run, as in `speed.json`.
+        content: `machine`, `settings` and `notes` of this run, as in `speed.json`.
 
     Raises:
-        UserError: they are of another machine, method or set of photos, which one report must not mix.
+        UserError: they are of another machine or were made with other settings, which one report must not mix, or the
+            file cannot be read.
     """
     path = out / RESULTS
     if not path.is_file():
         return {}
-    earlier = json.loads(path.read_text())
-    same = all(earlier["settings"][name] == described[name] for name in ("method", "data"))
-    if not same or earlier["machine"] != describe_machine():
+    try:
+        earlier = json.loads(path.read_text())
+        measured, same = earlier["measured"], _decides(earlier) == _decides(content)
+    except READ_ERRORS as error:
+        raise UserError(f"{path}: cannot be read ({in_one_line(error)}); choose another --out.") from error
+    if not same:
         raise UserError(
-            f"--out {out}: contains measurements of another machine, method or set of photos; choose another folder."
+            f"--out {out}: contains measurements of another machine, or with other settings than now; choose another "
+            "folder."
         )
-    return earlier["measured"]
+    return measured
+
+
+def _decides(content: dict[str, Any]) -> tuple:
+    """What measurements of one report must have in common. A note says that CLIP's weights are random."""
+    settings = {name: value for name, value in content["settings"].items() if name != "parts"}
+    return content["machine"], settings, bool(content["notes"])
 
 
 def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any], list[str]]:

@@ -76,14 +76,28 @@ def test_wrong_input_is_rejected_before_anything_is_written(given, message, tmp_
 
 
 def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
-    described = {"method": "dietnerf-tiny", "data": {"folder": "lego", "protocol": "blender-8", "scale": 0.25}}
+    described = {"method": "dietnerf-tiny", "data": {"folder": "lego", "scale": 0.25}, "psnr": 20.0, "parts": ["floor"]}
     kept = {"floor": {"entries": []}}
-    content = {"machine": describe_machine(), "settings": described | {"rounds": 3}, "measured": kept}
+    content = {"machine": describe_machine(), "settings": described, "notes": [], "measured": kept}
     (tmp_path / "speed.json").write_text(json.dumps(content))
-    assert speed_run.read_earlier_measurements(tmp_path, described) == kept
-    assert speed_run.read_earlier_measurements(tmp_path / "new", described) == {}
-    with pytest.raises(UserError, match="contains measurements of another machine"):
-        speed_run.read_earlier_measurements(tmp_path, described | {"method": "dietnerf"})
+    others = content | {"settings": described | {"parts": ["steps"]}}
+    assert speed_run.read_earlier_measurements(tmp_path, others) == kept
+    assert speed_run.read_earlier_measurements(tmp_path / "new", others) == {}
+    for other in (
+        {"settings": described | {"method": "dietnerf"}},
+        {"settings": described | {"psnr": 25.0}},
+        {"machine": describe_machine() | {"cpu_cores": 1000}},
+        {"notes": ["CLIP has random weights."]},
+    ):
+        with pytest.raises(UserError, match="contains measurements of another machine, or with other settings"):
+            speed_run.read_earlier_measurements(tmp_path, content | other)
+
+
+@pytest.mark.parametrize("written", ['{"machine": {', "[]", '{"measured": {}}'])
+def test_damaged_measurements_are_named(written, tmp_path):
+    (tmp_path / "speed.json").write_text(written)
+    with pytest.raises(UserError, match=r"speed\.json: cannot be read .*choose another --out"):
+        speed_run.read_earlier_measurements(tmp_path, {"machine": {}, "settings": {}, "notes": []})
 
 
 def test_all_parts_are_planned_with_the_same_rays_for_all(monkeypatch):
