@@ -32,7 +32,8 @@ class Poses:
     HEIC photos need the package pillow-heif."""
     output: Path
     """Folder of the scene.
-    It must be new or empty, or be a scene that this command wrote, which is replaced when all is done."""
+    It must be new or empty, or be a scene that this command wrote, which is replaced when all is done.
+    With other files in it, it is refused."""
     size: int = 640
     """Pixels along the longer side of the photos in the scene.
     Copies of a half, a quarter and an eighth of the size are written beside them, as nerfstudio names them."""
@@ -40,11 +41,12 @@ class Poses:
     """Number of frames that are taken from a video: the sharpest of as many equal parts of it."""
     masks: Path | None = None
     """Folder of masks, one for each photo, with its name (the suffix may differ), white where a pixel counts.
+    They have the shape of the upright photos.
     People who walk through the photos can be left out in this way, for example."""
     cutout: bool = False
     """Cut the object out: the photos in the scene become transparent around it.
-    --masks says what is cut out. Without masks the package rembg decides, which downloads its network when it is first
-    used (pip install "dietnerf-ns[cutout]").
+    --masks says what is cut out. Without masks the package rembg decides for each photo that is not transparent
+    already. It downloads its network when it is first used (pip install "dietnerf-ns[cutout]").
     Poses are found with the whole photos."""
     separate_cameras: bool = False
     """Give each photo its own focal length.

@@ -27,6 +27,7 @@ class Similarity(EncoderConfig):
 
     scenes: tyro.conf.Positional[tuple[Path, ...]] = field(kw_only=True)
     """Folders with transforms_train.json (read as blender-data), transforms.json (read as nerfstudio-data), or images.
+    HEIC photos need the package pillow-heif.
     A single folder is compared with the scene that comes with this package."""
     out: Path = field(kw_only=True)
     """Folder for the results; files in it are replaced."""
@@ -40,7 +41,7 @@ class Similarity(EncoderConfig):
         from dietnerf_ns.similarity.photos import FEWEST_PHOTOS, embed_photo_sets, read_photo_sets
         from dietnerf_ns.similarity.report import write_report
         from dietnerf_ns.similarity.statistics import THRESHOLDS
-        from dietnerf_ns.utils.errors import check_limits, flags_under, make_folder
+        from dietnerf_ns.utils.errors import check_limits, flags_under, make_folder, writing
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with flags_under("--"):
@@ -48,8 +49,9 @@ class Similarity(EncoderConfig):
             photo_sets = read_photo_sets(self._folders(), self.max_images)
             make_folder(self.out, "--out")
             embeddings = embed_photo_sets(self.load_encoder(device), photo_sets, device)
-        for sentence in write_report(self.out, photo_sets, embeddings, self.identity()):
-            print(sentence)
+        with writing(f"--out {self.out}"):
+            sentences = write_report(self.out, photo_sets, embeddings, self.identity())
+        print("\n".join(sentences))
         print(f"{THRESHOLDS}\nPlots and numbers: {self.out}")
 
     def _folders(self) -> list[Path]:

@@ -75,7 +75,9 @@ class AreaDownscaledDataset(InputDataset):
         if self._dataparser_outputs.mask_filenames:
             data["mask"] = self._mask(image_idx)
             if self.mask_color:
-                data["image"] = torch.where(data["mask"], image, image.new_tensor(self.mask_color))
+                colour = torch.tensor([*self.mask_color, 1.0])[: image.shape[-1]]  # opaque
+                highest = 1 if image_type == "float32" else OPAQUE
+                data["image"] = torch.where(data["mask"], image, (highest * colour).to(image.dtype))
         return data | self.get_metadata(data)
 
     @cached_property

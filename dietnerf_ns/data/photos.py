@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,17 @@ from dietnerf_ns.utils.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes of image files, in lower case."""
+HEIF_SUFFIXES = (".heic", ".heif")
+MOST_PIXELS = 500_000_000
+"""Largest photo of a phone. Pillow's limit is for images from strangers; phones have 200 megapixels."""
 ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 TURNED = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 RANGES = (1.0, 255.0, 65535.0)
 """Largest values of float and 32-bit images that say which range their values have."""
+IMAGE_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError, struct.error)
+"""What Pillow raises for images and EXIF that are broken."""
 LFS_POINTER = b"version https://git-lfs"
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -54,7 +60,9 @@ def read_photo(
         return _as_rgb(path, _oriented(image, size))
 
 
-def read_mask(path: Path, size: Size | None = None) -> Bool[np.ndarray, "height width"]:
+def read_mask(
+    path: Path, size: Size | None = None, *, turned_like: Path | None = None
+) -> Bool[np.ndarray, "height width"]:
     """Read a mask: a pixel counts where it has at least half of the largest value in the file.
 
     Of several colour channels the largest counts; alpha is multiplied in.
@@ -62,14 +70,18 @@ def read_mask(path: Path, size: Size | None = None) -> Bool[np.ndarray, "height 
     Args:
         path: image file.
         size: of the photo's camera; see `read_photo`.
+        turned_like: photo whose EXIF orientation counts in place of the mask's own.
 
     Returns:
         True where a pixel counts.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: a file cannot be read.
     """
     with _opened(path) as image:
+        if turned_like is not None:
+            with _opened(turned_like) as photo:
+                image.getexif()[ORIENTATION] = _orientation(photo)
         upright = _oriented(image, size)
         values = np.asarray(upright) if _is_deep(upright) else _as_rgb(path, upright).astype(np.float32)
     if values.ndim == 3:
@@ -99,6 +111,21 @@ def has_transparency(path: Path) -> bool:
 
 
 @contextlib.contextmanager
+def heif_and_large_photos() -> Iterator[None]:
+    """Inside, photos of phones can be read: HEIC, if its package is installed, and hundreds of megapixels."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+
+        register_heif_opener()
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
@@ -109,7 +136,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: there is no such file.") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: {_why_no_image(path)}") from error
-    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError) as error:
+    except IMAGE_ERRORS as error:
         raise UserError(f"{path}: this image cannot be read: {' '.join(str(error).split())}.") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: this image has too many pixels; make it smaller.") from error
@@ -124,8 +151,8 @@ def _why_no_image(path: Path) -> str:
         return "this is a Git LFS pointer, not an image: fetch the image with `git lfs pull`."
     if start[4:8] == b"ftyp":
         return (
-            "HEIC and AVIF photos cannot be read: convert them to JPEG or PNG. dietnerf-poses reads HEIC after "
-            "`pip install pillow-heif`."
+            "HEIC and AVIF photos cannot be read: convert them to JPEG or PNG. dietnerf-poses and dietnerf-similarity "
+            'read HEIC after `pip install "dietnerf-ns[heic]"`.'
         )
     return "this is no image in a known format: convert it to JPEG or PNG."
 

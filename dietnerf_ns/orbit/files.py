@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import UserError, writing
 from dietnerf_ns.utils.files import atomic_output, check_writable
 
 Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
@@ -62,11 +62,8 @@ def write_frames(frames: Frames, output: Path, fps: float) -> None:
         UserError: the output cannot be written, for example because the disk is full.
     """
     write = _write_folder if _is_folder(output) else _write_mp4 if output.suffix.lower() == ".mp4" else _write_gif
-    try:
-        with atomic_output(output) as unfinished:
-            write(frames, unfinished, fps)
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written: {error.strerror}.") from error
+    with writing(f"--output {output}"), atomic_output(output) as unfinished:
+        write(frames, unfinished, fps)
 
 
 def _is_folder(output: Path) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +18,40 @@ from PIL import Image
 from rich.markup import escape
 
 from dietnerf_ns.data.contents import fingerprint
-from dietnerf_ns.data.photos import SUFFIXES, read_mask
+from dietnerf_ns.data.photos import SUFFIXES, Size, photo_size, read_mask
 from dietnerf_ns.poses import cutout as segmentation
 from dietnerf_ns.poses.finding import find_poses
-from dietnerf_ns.poses.mapping import FEWEST_PHOTOS
-from dietnerf_ns.poses.photos import Photo, is_video, photo_files, read_photos, read_video, scene_stem
-from dietnerf_ns.poses.report import advice, doubt, draw_report, left_out, summary, write_report
-from dietnerf_ns.poses.scene import JPEG_QUALITY, in_world_frame, write_scene
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.poses.mapping import FEWEST_PHOTOS, Attempt
+from dietnerf_ns.poses.matching import Matches
+from dietnerf_ns.poses.photos import SHAPE_TOLERANCE, Photo, Pixels, is_video, photo_files, read_photos, read_video
+from dietnerf_ns.poses.report import LeftOut, advice, doubt, draw_report, left_out, summary, write_report
+from dietnerf_ns.poses.scene import JPEG_QUALITY, PosedPhotos, in_world_frame, write_scene
+from dietnerf_ns.utils.errors import UserError, writing
 from dietnerf_ns.utils.files import atomic_output, check_writable
 
 LONGEST_SIDE = 1600
 """Of the photos in which features are looked for, in pixels; and of the scene's photos, if more are asked for."""
 PICTURE, NUMBERS = "poses.png", "poses.json"
+SCENE_NAME = re.compile(r"(images|masks)(_\d+)?|transforms\.json|sparse_pc\.ply|poses\.(png|json)")
+"""What is at the top of a scene."""
+BYTES_PER_PHOTO = 5 * 2**20
+"""Of features, and matches with twenty other photos, in the temporary folder, at most. COLMAP aborts the program if it
+cannot write them."""
 COLMAP_ERRORS_ONLY = 3
 """glog's level of fatal errors: what COLMAP says otherwise is said in one line by this program."""
+
+Foregrounds = Mapping[str, Bool[np.ndarray, "height width"]]
+"""By the photos' names in the scene: True where a pixel counts, as large as the photo."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about the photos."""
+
+    matches: Matches
+    attempt: Attempt
+    posed: PosedPhotos
+    without: Sequence[LeftOut]
 
 
 def make_scene(
@@ -55,63 +78,74 @@ def make_scene(
         seed: of all random choices.
 
     Raises:
-        UserError: the source cannot be read, fewer than three photos can be posed, or the output cannot be written.
+        UserError: the source or a mask cannot be read, fewer than three photos can be posed, or the output or temporary
+            files cannot be written.
     """
-    _check_output(output, source)
+    _check_output(output, source, masks)
     if cutout and masks is None:
         segmentation.check_available()
-    if masks is not None and not masks.is_dir():
-        raise UserError(f"--masks {masks}: there is no such folder.")
+    if masks is not None:
+        _check_masks(masks, source)
     pycolmap.logging.minloglevel = COLMAP_ERRORS_ONLY
     pycolmap.set_random_seed(seed)
-    with tempfile.TemporaryDirectory(prefix="dietnerf-poses-") as temporary:
-        work = Path(temporary)
-        images, mask_files = work / "images", work / "masks"
+    with _temporary_folder() as work:
+        images = work / "images"
         images.mkdir()
-        mask_files.mkdir()
         photos, foregrounds = _collect(source, images, frames=frames, longest=max(size, LONGEST_SIDE), masks=masks)
-        for photo in photos:
-            everywhere = np.ones(photo.size[::-1], dtype=bool)
-            Image.fromarray(foregrounds.get(photo.name, everywhere)).save(mask_files / f"{photo.name}.png")
-        features_in = mask_files if foregrounds and not cutout else None
-        matches, attempt = find_poses(
-            photos, images, work, masks=features_in, separate_cameras=separate_cameras, seed=seed
-        )
-        attempt.model.extract_colors_for_all_images(images)
-        posed = in_world_frame(attempt.model)
-        without = left_out(matches, posed.names)
-        if cutout and not foregrounds:
-            foregrounds = segmentation.foregrounds(images, posed.names)
-        with atomic_output(output) as unfinished:
-            unfinished.mkdir()
-            written = foregrounds if masks is not None or cutout else {}  # transparent photos have theirs
-            write_scene(unfinished, posed, images, longest=size, masks=written, cut_out=cutout)
-            draw_report(unfinished / PICTURE, posed, matches)
-            write_report(unfinished / NUMBERS, attempt, posed, matches, without)
-    CONSOLE.print(escape(summary(attempt, posed, matches)))
-    if word := doubt(attempt):
-        CONSOLE.print(f"[yellow]{escape(word)}[/yellow]")
-    for photo in without:
-        CONSOLE.print(f"[yellow]{escape(f'Left out: {photo.name}: {photo.reason}.')}[/yellow]")
-    CONSOLE.print(escape(advice(posed)))
-    CONSOLE.print(escape(f"The scene was written to {output}; look at {output / PICTURE}."))
+        _check_space(work, len(photos))
+        features_in = _write_masks(photos, foregrounds, work / "masks") if foregrounds and not cutout else None
+        found = _pose(photos, images, work, masks=features_in, separate_cameras=separate_cameras, seed=seed)
+        if cutout:
+            foregrounds = _cut_out(found.posed.names, images, foregrounds)
+        written = foregrounds if masks is not None or cutout else {}  # transparent photos have theirs
+        _write(output, found, images, longest=size, masks=written, cut_out=cutout)
+    _report(found, output)
 
 
-def _check_output(output: Path, source: Path) -> None:
+def _check_output(output: Path, source: Path, masks: Path | None) -> None:
     if output.is_file():
         raise UserError(f"--output {output}: is a file; name a new folder.")
-    resolved, of_source = output.resolve(), source.resolve()
-    if resolved == of_source or resolved in of_source.parents:
-        raise UserError(f"--output {output}: holds the photos; name a new folder.")
-    if output.is_dir() and any(output.iterdir()) and not (output / NUMBERS).exists():
-        raise UserError(f"--output {output}: holds other files; name a new or empty folder.")
+    for kind, path in (("photos", source), ("masks", masks)):
+        if path is not None and path.resolve().is_relative_to(output.resolve()):
+            raise UserError(f"--output {output}: holds the {kind}; name a new folder.")
+    names = sorted(path.name for path in output.glob("*"))
+    others = [name for name in names if NUMBERS not in names or not SCENE_NAME.fullmatch(name)]
+    if others:
+        raise UserError(f"--output {output}: holds other files, such as {others[0]}; name a new or empty folder.")
     check_writable(output, "--output")
+
+
+def _check_masks(masks: Path, source: Path) -> None:
+    if not masks.is_dir():
+        raise UserError(f"--masks {masks}: there is no such folder.")
+    if masks.resolve() == source.resolve():
+        raise UserError(f"--masks {masks}: holds the photos themselves; name the masks' folder.")
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with writing("Temporary files"):
+        place = tempfile.gettempdir()
+    with (
+        writing(f"Temporary files in {place} (the variable TMPDIR names another folder)"),
+        tempfile.TemporaryDirectory(prefix="dietnerf-poses-", dir=place) as folder,
+    ):
+        yield Path(folder)
+
+
+def _check_space(work: Path, num_photos: int) -> None:
+    free, needed = shutil.disk_usage(work).free, num_photos * BYTES_PER_PHOTO
+    if free < needed:
+        raise UserError(
+            f"Temporary files in {work.parent}: {free / 1e6:.0f} MB are free, and {needed / 1e6:.0f} MB may be needed: "
+            "make space, or name another folder with the variable TMPDIR."
+        )
 
 
 def _collect(
     source: Path, images: Path, *, frames: int, longest: int, masks: Path | None
-) -> tuple[list[Photo], Mapping[str, Bool[np.ndarray, "height width"]]]:
-    """Copy upright photos to a folder; returns them and the masks of those that have one."""
+) -> tuple[list[Photo], Foregrounds]:
+    """Copy upright photos to a folder; returns them and the foregrounds that masks or transparency tell."""
     unreadable: dict[str, str] = {}
     files = [] if is_video(source) else photo_files(source)
     read = read_video(source, frames, longest) if is_video(source) else read_photos(files, longest, unreadable)
@@ -125,8 +159,8 @@ def _collect(
             continue
         if masks is not None:
             foregrounds[photo.name] = _mask_of(photo, masks)
-        elif pixels.shape[-1] == 4:
-            foregrounds[photo.name] = pixels[..., 3] >= 128
+        elif (visible := _visible(pixels)) is not None:
+            foregrounds[photo.name] = visible
         Image.fromarray(pixels).save(images / photo.name, quality=JPEG_QUALITY)
         photos.append(photo)
     for reason in unreadable.values():
@@ -136,22 +170,83 @@ def _collect(
     return photos, foregrounds
 
 
-def _mask_of(photo: Photo, masks: Path) -> Bool[np.ndarray, "height width"]:
-    """The mask of a photo, as large as the photo.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    stem = Path(photo.name).stem
-    found = sorted(path for path in masks.iterdir() if scene_stem(path) == stem and path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UserError(f"--masks {masks}: there is no mask of {photo.name}; each photo needs one with its name.")
-    mask = Image.fromarray(read_mask(found[0])).resize(photo.size, Image.Resampling.NEAREST)
-    return np.asarray(mask).astype(bool)
-
-
 def _too_few(num_photos: int, num_files: int, unreadable: Mapping[str, str]) -> str:
     if num_photos == 1 and num_files - len(unreadable) > 1:
         return "all photos are the same: take them from different places."
     cannot = f", and {len(unreadable)} cannot be read" if unreadable else ""
     return f"there are {num_photos} different photos{cannot}; at least {FEWEST_PHOTOS} are needed to find poses."
+
+
+def _visible(pixels: Pixels) -> Bool[np.ndarray, "height width"] | None:
+    """Where a photo is not transparent, or None if that is everywhere."""
+    if pixels.shape[-1] == 3 or (pixels[..., 3] >= 128).all():
+        return None
+    return pixels[..., 3] >= 128
+
+
+def _mask_of(photo: Photo, masks: Path) -> Bool[np.ndarray, "height width"]:
+    """The mask of a photo, as large as the photo.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it has another shape.
+    """
+    file = photo.file or Path(photo.name)
+    found = [path for path in masks.iterdir() if path.stem == file.stem and path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise UserError(f"--masks {masks}: there is no mask of {file.name}; each photo needs one with its name.")
+    path = min(found, key=lambda path: (path.name != file.name, path.name))
+    for turned_like in (None, photo.file):  # some programs draw masks on the stored pixels, without EXIF
+        mask = Image.fromarray(read_mask(path, turned_like=turned_like))
+        if _have_one_shape(mask.size, photo.size):
+            return np.asarray(mask.resize(photo.size, Image.Resampling.NEAREST)).astype(bool)
+    given, expected = ("x".join(map(str, size)) for size in (photo_size(path), photo.size))
+    raise UserError(
+        f"--masks {masks}: {path.name} is {given} (width x height), which is not the shape of {file.name} "
+        f"({expected}): make a mask of the whole upright photo."
+    )
+
+
+def _have_one_shape(first: Size, second: Size) -> bool:
+    return abs(first[0] * second[1] / (first[1] * second[0]) - 1) <= SHAPE_TOLERANCE
+
+
+def _write_masks(photos: Sequence[Photo], foregrounds: Foregrounds, folder: Path) -> Path:
+    """Write the masks for COLMAP, white for photos that have none; returns the folder."""
+    folder.mkdir()
+    for photo in photos:
+        everywhere = np.ones(photo.size[::-1], dtype=bool)
+        Image.fromarray(foregrounds.get(photo.name, everywhere)).save(folder / f"{photo.name}.png")
+    return folder
+
+
+def _pose(
+    photos: Sequence[Photo], images: Path, work: Path, *, masks: Path | None, separate_cameras: bool, seed: int
+) -> Found:
+    matches, attempt = find_poses(photos, images, work, masks=masks, separate_cameras=separate_cameras, seed=seed)
+    attempt.model.extract_colors_for_all_images(images)
+    posed = in_world_frame(attempt.model)
+    return Found(matches, attempt, posed, left_out(matches, posed.names))
+
+
+def _cut_out(names: Sequence[str], images: Path, foregrounds: Foregrounds) -> Foregrounds:
+    """The objects in all photos: by a network where neither a mask nor transparency says it."""
+    missing = [name for name in names if name not in foregrounds]
+    return {**foregrounds, **segmentation.foregrounds(images, missing)} if missing else foregrounds
+
+
+def _write(output: Path, found: Found, images: Path, *, longest: int, masks: Foregrounds, cut_out: bool) -> None:
+    with writing(f"--output {output}"), atomic_output(output) as unfinished:
+        unfinished.mkdir()
+        write_scene(unfinished, found.posed, images, longest=longest, masks=masks, cut_out=cut_out)
+        draw_report(unfinished / PICTURE, found.posed, found.matches)
+        write_report(unfinished / NUMBERS, found.attempt, found.posed, found.matches, found.without)
+
+
+def _report(found: Found, output: Path) -> None:
+    CONSOLE.print(escape(summary(found.attempt, found.posed, found.matches)))
+    if word := doubt(found.attempt):
+        CONSOLE.print(f"[yellow]{escape(word)}[/yellow]")
+    for photo in found.without:
+        CONSOLE.print(f"[yellow]{escape(f'Left out: {photo.name}: {photo.reason}.')}[/yellow]")
+    CONSOLE.print(escape(advice(found.posed)))
+    CONSOLE.print(escape(f"The scene was written to {output}; look at {output / PICTURE}."))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,22 +17,17 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from dietnerf_ns.data.photos import SUFFIXES, Size, read_photo
+from dietnerf_ns.data.photos import HEIF_SUFFIXES, IMAGE_ERRORS, SUFFIXES, Size, heif_and_large_photos, read_photo
 from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.images import downscale_by_area
 
-HEIF_SUFFIXES = (".heic", ".heif")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
-MOST_PIXELS = 500_000_000
-"""Largest photo. Pillow's limit is for images from strangers; phones have 200 megapixels."""
 DIAGONAL_OF_35MM = math.hypot(36, 24)
 MAKE, MODEL, EXIF_IFD = 0x010F, 0x0110, 0x8769
 FOCAL_LENGTH, FOCAL_LENGTH_35MM, LENS, PIXELS_X, PIXELS_Y = 0x920A, 0xA405, 0xA434, 0xA002, 0xA003
 FOCAL_LENGTHS = (0.3, 10.0)
 """Focal lengths that a photo can have, relative to its longer side."""
 SHAPE_TOLERANCE = 0.01
-EXIF_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, struct.error)
-"""What Pillow raises for EXIF that is broken."""
 SIDE_OF_SHARPNESS = 480
 
 
@@ -57,6 +50,8 @@ class Photo:
     size: Size
     """Of the upright photo, as large as it was read."""
     lens: Lens
+    file: Path | None = None
+    """None for a frame of a video."""
 
     @property
     def camera(self) -> str:
@@ -107,7 +102,7 @@ def read_photos(files: Sequence[Path], longest: int, unreadable: dict[str, str])
             except UserError as error:
                 unreadable[path.name] = str(error)
                 continue
-            yield Photo(name + (".png" if pixels.shape[-1] == 4 else ".jpg"), _size(pixels), lens), pixels
+            yield Photo(name + (".png" if pixels.shape[-1] == 4 else ".jpg"), _size(pixels), lens, path), pixels
 
 
 def scene_names(files: Sequence[Path]) -> list[str]:
@@ -115,7 +110,7 @@ def scene_names(files: Sequence[Path]) -> list[str]:
 
     Where two files have the same name but for the suffix or such characters, they are numbered.
     """
-    stems = [scene_stem(path) for path in files]
+    stems = [_scene_stem(path) for path in files]
     counts = Counter(stem.lower() for stem in stems)
     taken = {stem.lower() for stem in stems if counts[stem.lower()] == 1}
     names = []
@@ -127,7 +122,7 @@ def scene_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def scene_stem(path: Path) -> str:
+def _scene_stem(path: Path) -> str:
     """A file's name without suffix and without what COLMAP's lists cannot hold."""
     return re.sub(r"[\s#]+", "_", path.stem)
 
@@ -195,7 +190,7 @@ def read_lens(path: Path) -> Lens:
         parts = [exif.get(MAKE), exif.get(MODEL), details.get(LENS), details.get(FOCAL_LENGTH)]
         camera = " ".join(str(part).strip("\0 ") for part in parts if part)
         return Lens(camera, _focal_length(details.get(FOCAL_LENGTH_35MM), size))
-    except EXIF_ERRORS:
+    except IMAGE_ERRORS:
         return Lens("", None)
 
 
@@ -214,18 +209,3 @@ def _focal_length(of_35mm: Any, size: Size) -> float | None:
     relative = float(of_35mm) / DIAGONAL_OF_35MM
     of_side = relative * math.hypot(*size) / max(size)
     return relative if FOCAL_LENGTHS[0] <= of_side <= FOCAL_LENGTHS[1] else None
-
-
-@contextlib.contextmanager
-def heif_and_large_photos() -> Iterator[None]:
-    """Inside, photos of phones can be read: HEIC, if its package is installed, and hundreds of megapixels."""
-    with contextlib.suppress(ImportError):
-        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
-
-        register_heif_opener()
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

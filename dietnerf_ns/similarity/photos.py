@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nerfstudio.utils.rich_utils import get_progress
 from torch import Tensor
 
 from dietnerf_ns.data.dataparsers import checked
-from dietnerf_ns.data.photos import SUFFIXES, read_photo
+from dietnerf_ns.data.photos import HEIF_SUFFIXES, SUFFIXES, heif_and_large_photos, read_photo
 from dietnerf_ns.semantic.encoders import ImageEncoder
 from dietnerf_ns.utils.errors import UserError
 
@@ -73,7 +74,17 @@ def _photos_in(folder: Path) -> list[Path]:
         return _photos_of(BlenderDataParserConfig(data=folder))
     if (folder / "transforms.json").exists():
         return _photos_of(NerfstudioDataParserConfig(data=folder, eval_mode="all"))
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, *HEIF_SUFFIXES))
+    _check_heif([path.name for path in photos if path.suffix.lower() in HEIF_SUFFIXES], folder)
+    return photos
+
+
+def _check_heif(names: Sequence[str], folder: Path) -> None:
+    if names and find_spec("pillow_heif") is None:
+        raise UserError(
+            f"{folder}: {', '.join(names)}: HEIC photos need the package pillow-heif: "
+            'pip install "dietnerf-ns[heic]", or convert them to JPEG.'
+        )
 
 
 def _photos_of(dataparser: DataParserConfig) -> list[Path]:
@@ -81,12 +92,13 @@ def _photos_of(dataparser: DataParserConfig) -> list[Path]:
 
 
 def load_photo(path: Path) -> Float[Tensor, "3 height width"]:
-    """Load an image as RGB in [0, 1] and blend transparent pixels with white.
+    """Load an image, of a phone as well, as RGB in [0, 1] and blend transparent pixels with white.
 
     Raises:
         UserError: the file cannot be read.
     """
-    photo = torch.from_numpy(read_photo(path)).permute(2, 0, 1) / 255  # 3 or 4 x height x width
+    with heif_and_large_photos():
+        photo = torch.from_numpy(read_photo(path)).permute(2, 0, 1) / 255  # 3 or 4 x height x width
     rgb, alpha = photo[:3], photo[3:]
     return rgb * alpha + (1 - alpha) if len(alpha) else rgb
 

@@ -73,16 +73,27 @@ def check_limits(settings: object, limits: Mapping[str, tuple[bool, str]]) -> No
             raise SettingError(name, getattr(settings, name), f"must be {allowed}.")
 
 
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn an error of writing inside, such as that of a full disk, into a `UserError`.
+
+    Args:
+        what: what is written: a flag with its value, or a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written: {error.strerror or error}.") from error
+
+
 def make_folder(path: Path, flag: str) -> None:
     """Make a folder for results, with its parents.
 
     Raises:
         UserError: it cannot be made, or it cannot be written to.
     """
-    try:
+    with writing(f"{flag} {path}"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag} {path}: cannot be written: {error.strerror}.") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"{flag} {path}: cannot be written: permission denied.")
 

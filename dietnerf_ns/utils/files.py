@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import writing
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file in one step, so that a reader never sees half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(path)
+    with atomic_output(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -24,18 +23,27 @@ def atomic_output(output: Path) -> Iterator[Path]:
     """Give a hidden path beside the output to write to, a file or a folder.
 
     It replaces the output when the block ends without an error. Otherwise it is removed, and the output is unchanged.
+    An older folder is moved aside and removed last; if the process is killed in between, the next call puts it back.
     """
     output = output.resolve()
-    unfinished = output.with_name(f".unfinished-{output.name}")
-    _remove(unfinished)
+    unfinished, older = (output.with_name(f".{state}-{output.name}") for state in ("unfinished", "older"))
+    _tidy(output, unfinished, older)
     try:
         yield unfinished
-        if unfinished.is_dir():
-            _remove(output)
+        if unfinished.is_dir() and output.exists():
+            output.replace(older)
         if unfinished.exists():
             unfinished.replace(output)
     finally:
-        _remove(unfinished)
+        _tidy(output, unfinished, older)
+
+
+def _tidy(output: Path, unfinished: Path, older: Path) -> None:
+    """Leave nothing but the output: the new one if it is in its place, otherwise the older one."""
+    if older.exists() and not output.exists():
+        older.replace(output)
+    _remove(unfinished)
+    _remove(older)
 
 
 def check_writable(output: Path, flag: str) -> None:
@@ -44,13 +52,11 @@ def check_writable(output: Path, flag: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    try:
+    with writing(f"{flag} {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_output(output) as unfinished:
             unfinished.touch()
             unfinished.unlink()
-    except OSError as error:
-        raise UserError(f"{flag} {output}: cannot be written: {error.strerror}.") from error
 
 
 def _remove(path: Path) -> None:

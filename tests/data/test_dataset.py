@@ -1,4 +1,7 @@
 import numpy as np
+import pytest
+import torch
+from PIL import Image
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.view_selection import keep_views
@@ -33,6 +36,22 @@ def test_dataset_scales_images_and_cameras_together(tiny_scene):
     assert int(dataset.cameras.width[0]) == 25
     full = AreaDownscaledDataset(blender_outputs(tiny_scene))
     assert abs(dataset.get_image_float32(0).mean() - full.get_image_float32(0).mean()) < 2e-3
+
+
+@pytest.mark.parametrize(("image_type", "largest"), [("float32", 1), ("uint8", 255)])
+@pytest.mark.parametrize("alpha_color", [None, torch.ones(3)], ids=["transparent", "blended"])
+def test_outside_the_mask_a_photo_has_the_mask_colour_and_is_opaque(
+    tiny_scene, tmp_path, image_type, largest, alpha_color
+):
+    outputs = blender_outputs(tiny_scene)
+    outputs.alpha_color = alpha_color
+    Image.new("L", (100, 100)).save(tmp_path / "black.png")
+    outputs.mask_filenames = [tmp_path / "black.png"] * len(outputs.image_filenames)
+    outputs.metadata["mask_color"] = (1.0, 0.0, 1.0)
+    image = AreaDownscaledDataset(outputs).get_data(0, image_type)["image"]
+    assert image.shape[-1] == (4 if alpha_color is None else 3)
+    expected = torch.tensor([largest, 0, largest, largest])[: image.shape[-1]]
+    assert (image == expected).all()
 
 
 def test_dataset_may_be_empty(tiny_scene):

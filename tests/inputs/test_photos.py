@@ -210,6 +210,13 @@ def test_photos_whose_size_does_not_tell_stay_as_stored(tmp_path, orientation):
     assert difference_from_base(datamanager(write_capture(tmp_path, save=save))) < 1e-6
 
 
+def broken_exif(block: bytes):
+    def save(rgba, path, number):
+        Image.fromarray(on_white(rgba)).save(path, **({"exif": b"Exif\0\0" + block} if number == 2 else {}))
+
+    return save
+
+
 def truncated(rgba, path, number):
     save_rgb(rgba, path, number)
     if number == 2:
@@ -242,6 +249,10 @@ def float_of(value: float):
 BROKEN = {
     "truncated": (truncated, ".png", "2.png: this image cannot be read"),
     "truncated jpeg": (truncated, ".jpg", "2.jpg: this image cannot be read"),
+    "exif that is no exif": (broken_exif(b"XX*\0\x08\0\0\0"), ".png", "2.png: this image cannot be read"),
+    "exif cut in its header": (broken_exif(b"II*\0\x08"), ".png", "2.png: this image cannot be read"),
+    "exif of webp cut in its header": (broken_exif(b"MM\0*\0"), ".webp", "2.webp: this image cannot be read"),
+    "exif with 64-bit addresses": (broken_exif(b"II+\0\x08\0\0\0"), ".webp", "2.webp: this image cannot be read"),
     "empty": (content(b""), ".png", "2.png: this image file is empty"),
     "git lfs": (content(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), ".png", "`git lfs pull`"),
     "heic": (content(b"\0\0\0\x18ftypheic" + b"\0" * 64), ".png", "convert them to JPEG or PNG"),

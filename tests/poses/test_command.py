@@ -3,19 +3,27 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from dietnerf_ns.data.photos import photo_size
+from dietnerf_ns.data.photos import photo_size, read_photo
 from dietnerf_ns.geometry.alignment import cameras_extent, pose_errors
-from dietnerf_ns.poses.make import _mask_of
+from dietnerf_ns.poses import make
+from dietnerf_ns.poses.mapping import Attempt
+from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.photos import Lens, Photo
+from dietnerf_ns.poses.scene import in_world_frame
+from dietnerf_ns.utils.errors import UserError
+from tests.helpers.cameras import ring_of_poses
 from tests.helpers.commands import in_this_process
 from tests.helpers.corner import corner_photos
+from tests.helpers.full_disk import files_of_at_most
 from tests.helpers.scenes import shared_scene
+from tests.poses.test_scene import model_with
 from tools.measure_poses import poses_in
 
 
@@ -93,6 +101,38 @@ def test_masks_cut_out_and_an_older_scene_is_replaced(scene, tmp_path):
     assert (alpha[:, :79] == 255).all() and (alpha[:, 81:] == 0).all()
 
 
+REMBG = """
+import numpy as np
+
+def new_session(name):
+    return None
+
+def remove(photo, *, session, only_mask, post_process_mask):
+    print("cut out")
+    return np.tri(photo.height, photo.width, dtype=np.uint8) * 255
+"""
+"""Stands in for the package, which is not installed with the tests' extras: the lower left half is the object."""
+
+
+@pytest.mark.slow
+def test_a_network_cuts_out_the_photos_whose_alpha_says_nothing(scene, tmp_path, monkeypatch):
+    (tmp_path / "rembg.py").write_text(REMBG)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number, alpha in enumerate([None, 255, 255, 0]):  # of the right half
+        pixels = np.asarray(Image.open(scene[0].parent / "photos" / f"{number}.jpg"))
+        if alpha is not None:
+            opaque = np.full((240, 320, 1), 255, np.uint8)
+            opaque[:, 160:] = alpha
+            pixels = np.concatenate([pixels, opaque], axis=-1)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    said = run("photos", "--output", "scene", "--cutout", "--size", 320, cwd=tmp_path).stdout
+    alphas = [np.asarray(Image.open(tmp_path / "scene" / "images" / f"{n}.png"))[..., 3] > 127 for n in range(4)]
+    assert said.count("cut out") == 3
+    assert all((alpha == np.tri(240, 320, dtype=bool)).all() for alpha in alphas[:3])
+    assert alphas[3][:, :160].all() and not alphas[3][:, 160:].any()
+
+
 @pytest.mark.slow
 def test_photos_without_overlap_end_in_one_line_and_leave_nothing(tmp_path):
     (tmp_path / "photos").mkdir()
@@ -109,8 +149,36 @@ def test_photos_without_overlap_end_in_one_line_and_leave_nothing(tmp_path):
 
 def test_masks_are_found_by_names_with_spaces(tmp_path):
     Image.new("L", (4, 3), 255).save(tmp_path / "my photo #1.png")
-    mask = _mask_of(Photo("my_photo_1.jpg", (8, 6), Lens("", None)), tmp_path)
+    mask = make._mask_of(photo_of(Path("my photo #1.jpg")), tmp_path)
     assert mask.shape == (6, 8) and mask.all()
+
+
+def test_masks_of_photos_that_differ_in_their_suffix_are_found_by_name(tmp_path):
+    for name, value in (("a.png", 0), ("a.tif", 255)):
+        Image.new("L", (8, 6), value).save(tmp_path / name)
+    assert not make._mask_of(photo_of(Path("a.png"), "a_1.png"), tmp_path).any()
+    assert make._mask_of(photo_of(Path("a.tif"), "a_2.jpg"), tmp_path).all()
+    with pytest.raises(UserError, match=r"there is no mask of b\.jpg; each photo needs one with its name"):
+        make._mask_of(photo_of(Path("b.jpg"), "b_1.jpg"), tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_mask_of_the_stored_pixels_is_turned_like_its_photo(tmp_path, orientation):
+    stored = np.zeros((30, 40), np.uint8)
+    stored[:10, :25] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    upright = read_photo(tmp_path / "a.png")[..., 0] > 0
+    photo = Photo("a.jpg", (30, 40), Lens("", None), tmp_path / "a.png")
+    (tmp_path / "masks").mkdir()
+    for mask in (stored, upright.astype(np.uint8)):
+        Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+        assert (make._mask_of(photo, tmp_path / "masks") == upright).all()
+
+
+def photo_of(file, name="a.jpg"):
+    return Photo(name, (8, 6), Lens("", None), file)
 
 
 def two_photos(folder):
@@ -133,9 +201,37 @@ def other_files_in_output(folder):
     (folder / "scene" / "thesis.tex").touch()
 
 
+def masks_in_output(folder):
+    corner_photos(folder / "photos", 3)
+    for name in ("my_masks/0.png", "masks/0.png", "poses.json"):
+        (folder / "scene" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "scene" / name).touch()
+
+
+def data_set_with_poses_json(folder):
+    other_files_in_output(folder)
+    (folder / "scene" / "poses.json").touch()
+
+
+def scene_of_another_program(folder):
+    corner_photos(folder / "photos", 3)
+    (folder / "scene" / "images").mkdir(parents=True)
+    (folder / "scene" / "transforms.json").touch()
+
+
+def masks_of_another_shape(folder):
+    corner_photos(folder / "photos", 3)
+    (folder / "masks").mkdir()
+    for number in range(3):
+        Image.new("L", (100, 100), 255).save(folder / "masks" / f"{number}.png")
+
+
 def output_is_a_file(folder):
     corner_photos(folder / "photos", 3)
     (folder / "scene").touch()
+
+
+NAME_ANOTHER = "name a new or empty folder."
 
 
 @pytest.mark.parametrize(
@@ -144,7 +240,22 @@ def output_is_a_file(folder):
         (two_photos, [], "photos: there are 2 different photos; at least 3 are needed to find poses."),
         (equal_photos, [], "photos: all photos are the same: take them from different places."),
         (no_photos, [], "photos: there are no photos in this folder"),
-        (other_files_in_output, [], "--output scene: holds other files; name a new or empty folder."),
+        (other_files_in_output, [], f"--output scene: holds other files, such as thesis.tex; {NAME_ANOTHER}"),
+        (data_set_with_poses_json, [], f"--output scene: holds other files, such as thesis.tex; {NAME_ANOTHER}"),
+        (scene_of_another_program, [], f"--output scene: holds other files, such as images; {NAME_ANOTHER}"),
+        (masks_in_output, ["--masks", "scene/my_masks"], "--output scene: holds the masks; name a new folder."),
+        (masks_in_output, ["--masks", "scene/masks"], "--output scene: holds the masks; name a new folder."),
+        (masks_in_output, [], f"--output scene: holds other files, such as my_masks; {NAME_ANOTHER}"),
+        (
+            two_photos,
+            ["--masks", "photos"],
+            "--masks photos: holds the photos themselves; name the masks' folder.",
+        ),
+        (
+            masks_of_another_shape,
+            ["--masks", "masks"],
+            "--masks masks: 0.png is 100x100 (width x height), which is not the shape of 0.jpg (320x240)",
+        ),
         (output_is_a_file, [], "--output scene: is a file; name a new folder."),
         (two_photos, ["--masks", "nowhere"], "--masks nowhere: there is no such folder."),
         (two_photos, ["--size", 10], "--size 10: must be at least 64 pixels."),
@@ -159,6 +270,43 @@ def test_inputs_that_cannot_work_get_one_line(tmp_path, prepare, arguments, mess
     assert result.returncode == 1 and message in result.stdout.replace("\n", " ")
     assert "Traceback" not in result.stdout
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_for_temporary_files_ends_in_one_line(tmp_path):
+    corner_photos(tmp_path / "photos", 3)
+    for path in (tmp_path / "photos").iterdir():  # Pillow checks what it writes into a PNG file
+        Image.open(path).convert("RGBA").save(path.with_suffix(".png"))
+        path.unlink()
+    with files_of_at_most(1000):
+        result = run("photos", "--output", "scene", cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert re.search("Temporary files in .* TMPDIR .*: cannot be written: File too large.$", result.stdout.strip())
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_poses_are_not_looked_for_without_space_for_features(tmp_path, monkeypatch):
+    corner_photos(tmp_path / "photos", 3)
+    monkeypatch.setattr(make, "BYTES_PER_PHOTO", 10**18)
+    result = run("photos", "--output", "scene", cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Finding features" not in result.stdout
+    assert re.search("MB are free, and 3000000000000 MB may be needed: ", result.stdout.splitlines()[-1])
+
+
+def test_a_full_disk_for_the_scene_ends_in_one_line_and_leaves_nothing(tmp_path):
+    model = model_with(ring_of_poses(3))
+    names = sorted(image.name for image in model.images.values())
+    (tmp_path / "images").mkdir()
+    for name in names:
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)).save(
+            tmp_path / "images" / name, format="PNG"
+        )
+    photos = [Photo(name, (128, 96), Lens("", None)) for name in names]
+    matches = Matches(tmp_path / "database", photos, np.zeros((3, 3), int))
+    found = make.Found(matches, Attempt("", model), in_world_frame(model), [])
+    with files_of_at_most(1000), pytest.raises(UserError) as error:
+        make._write(tmp_path / "scene", found, tmp_path / "images", longest=128, masks={}, cut_out=False)
+    assert str(error.value) == f"--output {tmp_path / 'scene'}: cannot be written: File too large."
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_the_folder_of_the_photos_is_no_output(tmp_path):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dietnerf_ns.data.photos import heif_and_large_photos
 from dietnerf_ns.poses.photos import (
     Lens,
     Photo,
-    heif_and_large_photos,
     photo_files,
     read_lens,
     read_photos,

@@ -15,6 +15,7 @@ from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.commands import in_this_process, ns
+from tests.helpers.full_disk import files_of_at_most
 from tests.helpers.scenes import folder_of_images
 
 EMBEDDED = ["--encoder", "embedded"]
@@ -104,6 +105,14 @@ def test_missing_weights_name_this_commands_settings(striped_scene, tmp_path):
     with pytest.raises(UserError, match="Two ways out") as caught:
         Similarity(scenes=(striped_scene,), out=tmp_path / "out", clip_pretrained="nowhere.pt").main()
     assert str(caught.value).startswith("--clip-pretrained nowhere.pt: ") and "pipeline" not in str(caught.value)
+
+
+def test_a_full_disk_ends_with_one_line(striped_scene, tmp_path):
+    arguments = [striped_scene, "--out", "out", *EMBEDDED, "--max-images", 3]
+    with files_of_at_most(5000):
+        result = in_this_process("dietnerf-similarity", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert result.stdout.splitlines()[-1] == "--out out: cannot be written: File too large."
 
 
 @pytest.mark.parametrize(

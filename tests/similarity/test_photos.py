@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dietnerf_ns.data.photos import heif_and_large_photos
 from dietnerf_ns.similarity.photos import PhotoSet, embed_photo_sets, evenly_chosen, load_photo, read_photo_sets
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
@@ -56,6 +58,30 @@ def test_embeddings_are_those_of_the_photos_in_order(tmp_path):
     embeddings = embed_photo_sets(FakeEncoder(), [photo_set, photo_set], torch.device("cpu"))
     expected = np.array([[1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
     assert np.allclose(embeddings, np.concatenate([expected, expected]), atol=1e-6)
+
+
+def test_heic_photos_are_read_like_the_others(tmp_path):
+    pytest.importorskip("pillow_heif")
+    folder = folder_of_images(tmp_path / "phone", ["red"] * 2)
+    with heif_and_large_photos():
+        Image.new("RGB", (64, 48), "blue").save(folder / "IMG_1.HEIC")
+    (photo_set,) = read_photo_sets([folder], 20)
+    assert names(photo_set) == ["0.png", "1.png", "IMG_1.HEIC"]
+    embeddings = embed_photo_sets(FakeEncoder(), [photo_set], torch.device("cpu"))
+    assert np.allclose(embeddings[2], np.array([-1, -1, 1]) / np.sqrt(3), atol=0.05)
+
+
+def test_heic_photos_without_their_package_are_named_with_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    folder = folder_of_images(tmp_path / "phone", ["red"] * 3)
+    for name in ("IMG_1.HEIC", "IMG_2.heif"):
+        (folder / name).touch()
+    with pytest.raises(UserError) as error:
+        read_photo_sets([folder], 20)
+    assert str(error.value) == (
+        f"{folder}: IMG_1.HEIC, IMG_2.heif: HEIC photos need the package pillow-heif: "
+        'pip install "dietnerf-ns[heic]", or convert them to JPEG.'
+    )
 
 
 def test_folders_that_cannot_be_compared_are_refused(tiny_scene, tmp_path):

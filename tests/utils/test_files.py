@@ -1,0 +1,108 @@
+"""Outputs are there completely or not at all, also after errors, kills and on a full disk."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dietnerf_ns.utils.errors import UserError, writing
+from dietnerf_ns.utils.files import atomic_output, check_writable, write_json
+from tests.helpers.full_disk import files_of_at_most
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dietnerf_ns.utils.files import atomic_output
+
+steps = iter(range(int(sys.argv[2])))
+
+def killed_before_a_step(event, arguments):
+    if event in ("os.rename", "shutil.rmtree", "os.remove") and next(steps, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with atomic_output(Path(sys.argv[1])) as unfinished:
+    unfinished.mkdir()
+    (unfinished / "new").touch()
+    sys.addaudithook(killed_before_a_step)
+"""
+"""Replaces a folder, and is killed before a step of the replacement."""
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def older_folder(path):
+    path.mkdir()
+    for name in ("old", "older"):
+        (path / name).touch()
+    return path
+
+
+def replace(output):
+    with atomic_output(output) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+
+
+def test_a_folder_is_replaced_and_nothing_is_left_beside_it(tmp_path):
+    replace(older_folder(tmp_path / "scene"))
+    assert names_in(tmp_path) == ["scene"] and names_in(tmp_path / "scene") == ["new"]
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_after_a_kill_the_old_or_the_new_is_complete(tmp_path, step):
+    output = older_folder(tmp_path / "scene")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(output), str(step)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    check_writable(output, "--output")  # as the next run of a command does
+    assert names_in(tmp_path) == ["scene"] and names_in(output) in (["old", "older"], ["new"])
+    replace(output)
+    assert names_in(tmp_path) == ["scene"] and names_in(output) == ["new"]
+
+
+def test_the_new_is_complete_if_the_old_cannot_be_deleted(tmp_path, monkeypatch):
+    def deletes_a_part(folder):
+        (folder / "old").unlink()
+        raise PermissionError(13, "Permission denied")
+
+    output = older_folder(tmp_path / "scene")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", deletes_a_part)
+        with pytest.raises(PermissionError):
+            replace(output)
+    assert names_in(output) == ["new"]
+    replace(output)
+    assert names_in(tmp_path) == ["scene"] and names_in(output) == ["new"]
+
+
+def test_the_old_stays_if_the_new_cannot_take_its_place(tmp_path, monkeypatch):
+    output = older_folder(tmp_path / "scene")
+    replacing = type(output).replace
+
+    def only_the_old(path, target):
+        if target == output and path.name.startswith(".unfinished"):
+            raise OSError(5, "Input/output error")
+        return replacing(path, target)
+
+    monkeypatch.setattr(type(output), "replace", only_the_old)
+    with pytest.raises(OSError, match="Input/output error"):
+        replace(output)
+    assert names_in(tmp_path) == ["scene"] and names_in(output) == ["old", "older"]
+
+
+def test_json_on_a_full_disk_leaves_the_older_file_alone(tmp_path):
+    write_json(tmp_path / "numbers.json", {"old": 1})
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large"):
+        write_json(tmp_path / "numbers.json", list(range(1000)))
+    assert names_in(tmp_path) == ["numbers.json"]
+    assert (tmp_path / "numbers.json").read_text() == '{\n "old": 1\n}\n'
+
+
+def test_a_write_error_becomes_one_line(tmp_path):
+    with files_of_at_most(100), pytest.raises(UserError) as error, writing("--out results"):
+        (tmp_path / "large").write_bytes(bytes(200))
+    assert str(error.value) == f"--out results: cannot be written: {os.strerror(27)}."
