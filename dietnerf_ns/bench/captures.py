@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from nerfstudio.data.dataparsers import nerfstudio_dataparser
 from nerfstudio.data.dataparsers.base_dataparser import DataParser
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Settings, Views, as_flags
-from dietnerf_ns.bench.scenes import evenly_spaced, folder_in_one_step, read_image, reduced_size
+from dietnerf_ns.bench.scenes import evenly_spaced, folder_in_one_step, reduced_size
 from dietnerf_ns.data.dataparsers import checked
+from dietnerf_ns.data.photos import read_photo
+from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
-from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
+from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.images import downscale_by_area
 
 TRANSFORMS = "transforms.json"
@@ -39,7 +42,7 @@ class FewShotCapture:
 
     folder: Path
     meta: dict[str, Any]
-    """Content of its transforms.json."""
+    """Content of its transforms.json as the dataparser gets it. What a frame has of its own is not at the top."""
     splits: dict[str, list[Path]]
     """The photos of each split, relative to the folder. Those of `test` are evaluated."""
 
@@ -54,8 +57,8 @@ class FewShotCapture:
 
     def size(self, frame: dict[str, Any]) -> tuple[int, int]:
         """Width and height of a frame in pixels, as nerfstudio's dataparser finds them."""
-        width, height = (int((self.meta if key in self.meta else frame)[key]) for key in ("w", "h"))
-        return width, height
+        known = self.meta | frame
+        return int(known["w"]), int(known["h"])
 
 
 def choose_frames(folder: Path, scene: BenchmarkScene, views: Views, experiment: Experiment) -> FewShotCapture:
@@ -118,11 +121,11 @@ def _files_of(meta: dict[str, Any], frames: Sequence[dict[str, Any]]) -> list[Pa
 
 def _read_transforms(file: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(file.read_text())
-        paths = _files_of(meta, list(meta["frames"]))
-    except READ_ERRORS as error:
-        raise UserError(f"{file}: not a capture in nerfstudio's format: {in_one_line(error)}") from error
-    outside = [path for path in paths if path.is_absolute() or ".." in path.parts]
+        meta = read_transforms(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    COMPLETIONS[nerfstudio_dataparser](meta, file)
+    outside = [path for path in _files_of(meta, meta["frames"]) if path.is_absolute() or ".." in path.parts]
     if outside:
         raise UserError(f"{outside[0]} is outside of the capture's folder; only what is inside can be copied.")
     return meta
@@ -191,7 +194,7 @@ def _write_reduced(
 ) -> None:
     """Write a frame's photo and mask at the new size."""
     photo, size = Path(frame["file_path"]), capture.size(frame)
-    image = read_image(capture.folder / photo, None)
+    image = read_photo(capture.folder / photo, size)
     _check_size(photo, (image.shape[1], image.shape[0]), size)
     new_size = reduced_size(capture.folder / photo, size, width)
     Image.fromarray(image if new_size == size else downscale_by_area(image, new_size)).save(folder / names[photo])
@@ -230,7 +233,7 @@ def _frame_of_copy(
     """A frame with its new file names and its intrinsics at the new size."""
     size = capture.size(frame)
     new_size = reduced_size(capture.folder / frame["file_path"], size, width)
-    found = frame | {key: capture.meta[key] for key in PER_FRAME if key in capture.meta}
+    found = capture.meta | frame
     scaled = {key: found[key] * new_size[0] / size[0] for key in HORIZONTAL}
     scaled |= {key: found[key] * new_size[1] / size[1] for key in VERTICAL}
     files = {key: names[Path(frame[key])].as_posix() for key in ("file_path", "mask_path") if key in frame}

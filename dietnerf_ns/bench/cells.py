@@ -15,7 +15,7 @@ from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
 from dietnerf_ns import __version__
-from dietnerf_ns.bench.captures import choose_frames, write_capture_copy
+from dietnerf_ns.bench.captures import TRANSFORMS, choose_frames, write_capture_copy
 from dietnerf_ns.bench.cell import CELLS, Cell, slug
 from dietnerf_ns.bench.experiment import AS_IS, BenchmarkScene, Experiment, Method, Views, as_flags
 from dietnerf_ns.bench.scenes import (
@@ -95,8 +95,8 @@ Write = Callable[[Path, int | None], None]
 def _plan_copy(experiment: Experiment, scene: BenchmarkScene, views: Views, folder: Path) -> tuple[str, Write]:
     """Hash of the content of a NeRF-Synthetic scene's copy, and what writes it."""
     splits = chosen_splits(folder, views, experiment)
-    frames = {name: split.frames for name, split in splits.items()}
-    cameras = [transforms_file(folder, split).read_text() for split in SPLITS]
+    frames = {name: split.frames_as_written for name, split in splits.items()}
+    cameras = [transforms_file(folder, split).read_text(errors="replace") for split in SPLITS]
     images = [file_hash(path) for split in splits.values() for path in split.images]
     content = short_hash(__version__, frames, cameras, images, experiment.resolution)
     return content, partial(write_few_shot_copy, splits)
@@ -107,7 +107,10 @@ def _plan_capture_copy(experiment: Experiment, scene: BenchmarkScene, views: Vie
     capture = choose_frames(folder, scene, views, experiment)
     splits = {name: list(map(str, photos)) for name, photos in capture.splits.items()}
     files = {str(file): file_hash(folder / file) for file in capture.files}
-    content = short_hash(__version__, splits, capture.meta, files, experiment.resolution)
+    written = json.loads((folder / TRANSFORMS).read_bytes())
+    # What frames have of their own was ignored at first: results of such copies must not count for these.
+    own = sorted(key for key, value in written.items() if value is not None and key not in capture.meta)
+    content = short_hash(__version__, splits, written, files, experiment.resolution, *own)
     return content, partial(write_capture_copy, capture)
 
 

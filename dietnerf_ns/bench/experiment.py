@@ -43,6 +43,8 @@ SET_BY_THE_BENCHMARK = {
     "vis",
 }
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes as a seed."""
 Settings = dict[str, Any]
 """Settings as on nerfstudio's command line, without dashes in front, such as `pipeline.model.near-plane: 2.0`."""
 
@@ -57,7 +59,7 @@ class Views:
     indices: tuple[int, ...] | None = None
     count: int | None = None
     strategy: Literal["first", "random", "farthest"] = "farthest"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     label: str = ""
     """Name in tables and files. Default: what was chosen. A protocol keeps its own, by which published numbers are
     found."""
@@ -107,7 +109,7 @@ class Method:
     against: str = ""
     """Label of a method that this one is compared with in addition to the baseline. In an ablation this is the row that
     the method adds one component to."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     """The method's own seeds, some of the experiment's. Default: all of them."""
 
     @property
@@ -137,7 +139,7 @@ class Experiment:
     scenes: Annotated[tuple[Annotated[BenchmarkScene, BeforeValidator(_named)], ...], Field(min_length=1)]
     methods: Annotated[tuple[Annotated[Method, BeforeValidator(_named)], ...], Field(min_length=1)]
     views: Annotated[tuple[Views, ...], Field(min_length=1)] = (Views(),)
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     baseline: str = ""
     """Label of the method that the others are compared with. Default: the first method."""
     overrides: Settings = field(default_factory=dict)

@@ -51,8 +51,8 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
     references are the evaluated photos.
 
     Returns:
-        `pools`: an entry per method and choice of views with the numbers of images and the metrics; `left_out`: the
-        metrics that could not be computed, with the reason.
+        `pools`: an entry per method and choice of views with the cells' ids, the numbers of images and the metrics;
+        `left_out`: the metrics that could not be computed, with the reason.
     """
     finished = [cell for cell in cells if is_finished(cell, out)]
     entries = []
@@ -65,7 +65,7 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
         except Exception as error:  # no network, no weights: a missing metric must not cost the run
             reason = in_one_line(error)
             return {"pools": entries, "left_out": {f"{PAPER}/fid": reason, f"{PAPER}/kid": reason}}
-        counts = {"renders": len(renders), "references": len(photos)}
+        counts = {"cells": [cell.id for cell in group], "renders": len(renders), "references": len(photos)}
         entries.append({"views": views, "method": method} | counts | scores)
     return {"pools": entries, "left_out": {}}
 

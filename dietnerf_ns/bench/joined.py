@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from dietnerf_ns.bench.stored import STORED, read_stored, without_folders
-from dietnerf_ns.bench.summary import EXPERIMENT, Results, read_results
+from dietnerf_ns.bench.summary import EXPERIMENT, Results, Row, read_results
 from dietnerf_ns.utils.errors import UserError
 
-COMMON = ("resolution", "evaluate", "seconds", "unseen_from")
-"""Keys of an experiment that all joined parts must share, because a report says them once."""
+COMMON = ("resolution", "evaluate", "test_stride", "val_frames", "similarity", "seconds", "unseen_from")
+"""Keys of an experiment that all joined parts must share: a report says them once, and compares like with like."""
 
 
 def read_joined(folders: Sequence[Path]) -> Results:
@@ -37,17 +38,32 @@ def _read(folder: Path) -> Results:
 
 def _check_same_experiment(first_folder: Path, first: Results, folder: Path, part: Results) -> None:
     for key in COMMON:
-        values = first.experiment.get(key), part.experiment.get(key)
-        if values[0] != values[1]:
-            raise UserError(f"{folder}: {key} is {values[1]}, but {values[0]} in {first_folder}; join only equal ones.")
+        # A stored report has no folders in its settings.
+        ours, theirs = (without_folders(_setting(each, key)) for each in (first, part))
+        if ours != theirs:
+            raise UserError(f"{folder}: {key} is {theirs}, but {ours} in {first_folder}; join only equal ones.")
+
+
+def _setting(results: Results, key: str) -> Any:
+    """A setting of the experiment; results of versions that did not store it have the default."""
+    return results.experiment[key] if key in results.experiment else _defaults()[key]
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    from dietnerf_ns.bench.experiment import Experiment  # loads nerfstudio, which other reports do not need
+
+    return asdict(Experiment((), ()))
 
 
 def _join(folders: Sequence[Path], parts: list[Results]) -> Results:
-    rows = {row.id: row for part in reversed(parts) for row in part.rows}
+    finished = {row.id: row for part in reversed(parts) for row in part.rows}
     cells = list({cell["id"]: cell for part in parts for cell in part.cells}.values())
     _check_ids(cells)
     orders = {key: _unique(cell[key] for cell in cells) for key in ("scene", "views", "method")}
     cells.sort(key=lambda cell: (*(order.index(cell[key]) for key, order in orders.items()), cell["seed"]))
+    rows = [finished[cell["id"]] for cell in cells if cell["id"] in finished]
+    _check_images(rows)
     lists = {
         key: _unique(entry for part in parts for entry in part.experiment.get(key, ()))
         for key in ("scenes", "views", "seeds")
@@ -56,7 +72,7 @@ def _join(folders: Sequence[Path], parts: list[Results]) -> Results:
         parts[0],
         experiment={**parts[0].experiment, **lists, "overrides": {}, "methods": _joined_methods(folders, parts)},
         cells=cells,
-        rows=[rows[cell["id"]] for cell in cells if cell["id"] in rows],
+        rows=rows,
         fid_kid={
             "pools": [pool for part in parts for pool in part.fid_kid["pools"]],
             "left_out": {name: reason for part in parts for name, reason in part.fid_kid["left_out"].items()},
@@ -84,6 +100,16 @@ def _check_ids(cells: list[Mapping[str, Any]]) -> None:
                 f"{other} and {cell['id']}: the same cell, but with other data, default settings or another version; "
                 "join results that were made with the same."
             )
+
+
+def _check_images(rows: list[Row]) -> None:
+    """Refuse cells of the same scene and views that were evaluated on different images."""
+    others: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        other = others.setdefault((row.scene, row.views), row)
+        images, expected = (sorted(image["name"] for image in each.result["images"]) for each in (row, other))
+        if images != expected:
+            raise UserError(f"{other.id} and {row.id}: evaluated on different images of {row.scene}; join equal ones.")
 
 
 def _joined_methods(folders: Sequence[Path], parts: list[Results]) -> list[dict[str, Any]]:

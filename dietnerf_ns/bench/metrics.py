@@ -166,6 +166,18 @@ def nerfstudio_metrics(numbers: dict[str, Any], model: Model, left_out: dict[str
     return {f"{NERFSTUDIO}/{name}": float(value) for name, value in numbers.items() if name not in missing}
 
 
+def only_finite(scores: dict[str, float], left_out: dict[str, str]) -> dict[str, float]:
+    """The metrics of an image that are finite. PSNR is infinite for a render that equals its photo.
+
+    Args:
+        scores: metrics of one image.
+        left_out: the others are added here, with the reason.
+    """
+    finite = {name: value for name, value in scores.items() if math.isfinite(value)}
+    left_out |= {name: f"{scores[name]} for an image" for name in scores.keys() - finite.keys()}
+    return finite
+
+
 def photo_and_render(panels: Float[Tensor, "height total_width 3"], width: int) -> tuple[Image, Image]:
     """The outer panels of a model's own comparison: the photo on the left and the final render on the right.
 

@@ -41,7 +41,7 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     plots = {
-        "bars": ("Mean over all cells; bars: standard deviation over seeds, dots: cells.", draw_bars),
+        "bars": ("Mean over all (scene, views); bars: standard deviation over seeds, dots: cells.", draw_bars),
         "differences": (
             f"Paired difference from {results.baseline}, 95 % confidence interval; dots: (scene, views, seed).",
             draw_differences,
@@ -105,7 +105,7 @@ def _line_over_numbers(axis: Axes, part: Results, method: str, metric: Metric, c
     scenes = {cell["scene"] for cell in part.cells}
     points = {}
     for number in sorted({row.training_views for row in part.of(method=method) if row.training_views is not None}):
-        rows = [row for row in part.of(method=method, training_views=number) if metric.name in row.values]
+        rows = part.of(method=method, training_views=number)
         spread = over_seeds(rows, metric.name)
         if spread is not None and {row.scene for row in rows} == scenes:
             points[number] = spread
@@ -134,7 +134,7 @@ def draw_bars(results: Results) -> Figure:
     figure, panels = _panels(results, results.methods)
     for axis, metric in panels:
         for position, method in enumerate(results.methods):
-            rows = [row for row in results.of(method=method) if metric.name in row.values]
+            rows = results.of(method=method)
             spread = over_seeds(rows, metric.name)
             if spread is not None:
                 axis.barh(position, spread.mean, xerr=spread.deviation, color=f"C{position % 10}", alpha=0.6, capsize=3)
@@ -217,6 +217,8 @@ def draw_contact_sheet(results: Results) -> Figure | None:
     if not places:
         return None
     lines = [line for place in places for line in _sheet_lines(results, *place, max(1, PHOTOS_SHOWN // len(places)))]
+    if not any(images for _, images in lines):
+        return None
     columns = ["photo", *results.methods]
     size = (1.8 * len(columns), 1.9 * len(lines))
     figure, axes = pyplot.subplots(len(lines), len(columns), figsize=size, squeeze=False)
@@ -233,7 +235,7 @@ def draw_contact_sheet(results: Results) -> Figure | None:
 
 
 def _sheet_lines(results: Results, scene: str, views: str, count: int) -> list[tuple[str, dict[str, Path]]]:
-    """Label and image files by column of evenly chosen views of a scene, from each method's first finished cell."""
+    """Label and existing image files by column of evenly chosen views, from each method's first finished cell."""
     shown = [row for row in results.of(scene=scene, views=views) if row.folder is not None]
     firsts = {row.method: row for row in reversed(shown)}
     names = [image["name"] for image in next(iter(firsts.values())).result["images"]]
@@ -244,5 +246,5 @@ def _sheet_lines(results: Results, scene: str, views: str, count: int) -> list[t
         folders = {method: row.folder for method, row in firsts.items() if row.folder is not None}
         images = {method: folder / "renders" / f"{name}.png" for method, folder in folders.items()}
         images["photo"] = next(iter(folders.values())) / "photos" / f"{name}.png"
-        lines.append((f"{scene}\n{views}\n{name}", images))
+        lines.append((f"{scene}\n{views}\n{name}", {column: file for column, file in images.items() if file.is_file()}))
     return lines

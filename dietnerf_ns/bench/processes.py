@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,19 @@ CELL_COMMAND = (sys.executable, "-m", "dietnerf_ns.bench.train_cell")
 """Command of a cell's process. The cell's folder is added as its argument, and it runs in the results folder."""
 LOG = "log.txt"
 SECONDS_TO_END = 5
+STATUS = Path("/proc/self/status")
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""In bytes."""
+
+
+def peak_memory_mib() -> float:
+    """Peak of this process's resident set in MiB.
+
+    On Linux it is that of /proc: the one of `getrusage` starts with the peak of the program that started this one.
+    """
+    if STATUS.exists():
+        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / 2**20
 
 
 def run_cell(cell: Cell, out: Path, command: tuple[str, ...]) -> None:

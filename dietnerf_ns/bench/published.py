@@ -118,19 +118,22 @@ def _mean_label(part: Results, method: str) -> str:
 
 
 def _our_row(place: str, rows: list[Row], fid_kid: dict) -> list[str]:
-    """A row of the table. A metric that some of the cells lack is not shown: its mean would be over other cells."""
-    shown = [metric for metric in PAPER_METRICS if all(metric.name in row.values for row in rows)]
-    spreads = {metric: over_seeds(rows, metric.name) for metric in shown}
-    numbers = [format_spread(spreads.get(metric), metric.digits) for metric in PAPER_METRICS]
+    """A row of the table."""
+    numbers = [format_spread(over_seeds(rows, metric.name), metric.digits) for metric in PAPER_METRICS]
     numbers += [format_number(fid_kid.get(metric.name), metric.digits) for metric in FID_KID_METRICS]
     return [place, f"**{rows[0].method}**", *numbers, f"this run, {count(len(rows), 'cell')}", NOTHING]
 
 
 def _fid_kid_of(part: Results, views: str, method: str) -> dict:
-    """FID and KID of a method, unless more of its cells have been finished since they were computed."""
-    renders = sum(len(row.result["images"]) for row in part.of(method=method))
+    """FID and KID of a method, unless they were computed of other cells than those that are finished now.
+
+    Results of versions that did not store the cells are told apart by the number of their renders.
+    """
+    rows = part.of(method=method)
+    ids, renders = sorted(row.id for row in rows), sum(len(row.result["images"]) for row in rows)
     wanted = {"views": views, "method": method, "renders": renders}
-    return next((entry for entry in part.fid_kid["pools"] if wanted.items() <= entry.items()), {})
+    found = [entry for entry in part.fid_kid["pools"] if wanted.items() <= entry.items()]
+    return next((entry for entry in found if sorted(entry.get("cells") or ids) == ids), {})
 
 
 def _why_not_comparable(part: Results, published: list[Published]) -> str:

@@ -78,8 +78,9 @@ def tables(results: Results) -> list[str]:
     """The Markdown sections with numbers."""
     sections = [
         "## Metrics as nerfstudio computes them\n",
-        "Mean over the finished cells ± standard deviation of the seeds' means. SSIM with a Gaussian window, LPIPS "
-        "with AlexNet; ST-LPIPS has a scale of its own; similarity: cosine of the embeddings of render and photo.\n",
+        "Mean over the finished cells, in which each (scene, views) counts once, ± standard deviation of the seeds' "
+        f"means; {NOTHING} if a cell lacks the metric. SSIM with a Gaussian window, LPIPS with AlexNet; ST-LPIPS has a "
+        "scale of its own; similarity: cosine of the embeddings of render and photo.\n",
         by_method(results, METRICS),
         *difference_sections(results),
     ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,7 +16,9 @@ from tqdm import tqdm
 
 from dietnerf_ns.bench.cell import RESULT, Cell
 from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, cell_environment, end_process, start_cell
+from dietnerf_ns.utils.errors import UserError
 
+LOCK = ".lock"
 LOG_LINES_SHOWN = 12
 
 
@@ -29,6 +32,23 @@ class Engine(Protocol):
         Closing the generator ends the processes that are still running.
         """
         ...
+
+
+@contextlib.contextmanager
+def only_run_in(out: Path) -> Iterator[None]:
+    """Keep other runs out of a results folder, also those of other machines if its file system has locks.
+
+    Raises:
+        UserError: another run is at work there.
+    """
+    with (out / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"--out {out}: another dietnerf-bench run is at work there; wait or end it.") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def run_missing(cells: list[Cell], out: Path, engine: Engine) -> list[Cell]:

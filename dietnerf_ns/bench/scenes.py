@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from nerfstudio.data.dataparsers import blender_dataparser
 from PIL import Image
 from torch import Tensor
 
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Views, check_known
 from dietnerf_ns.data.photos import read_photo
 from dietnerf_ns.data.protocols import PROTOCOLS, ViewProtocol, protocol_test_indices
+from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.methods import TINY_SCENE
-from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
+from dietnerf_ns.utils.errors import UserError
 from dietnerf_ns.utils.images import downscale_by_area
 
 SHIPPED = "tiny"
@@ -32,6 +34,8 @@ HASHED = {".json", ".txt", ".npy"}
 other files only the size does."""
 LARGEST_HASHED = 2**24
 """In bytes. Of larger files only the size counts."""
+SPARSE_MODEL = {f"{name}.bin" for name in ("cameras", "frames", "images", "points3D", "rigs")}
+"""COLMAP's files of cameras and points, hashed at any size: other poses do not change it."""
 
 
 def find_scene(scene: BenchmarkScene, data: Path | None) -> Path:
@@ -72,22 +76,26 @@ class SceneSplit:
     camera_angle_x: float
     """Horizontal field of view in radians."""
     frames: list[dict]
+    """The frames as the dataparser of a training gets them."""
+    frames_as_written: list[dict]
+    """The same frames as the file has them. Ids of cells depend on these."""
 
     @classmethod
     def read(cls, folder: Path, split: str) -> SceneSplit:
-        """Read `transforms_{split}.json`.
+        """Read `transforms_{split}.json` as training reads it.
 
         Raises:
             UserError: the file is missing or lacks something that NeRF-Synthetic scenes have.
         """
         path = transforms_file(folder, split)
         try:
-            content = json.loads(path.read_text())
-            scene = cls(folder, float(content["camera_angle_x"]), list(content["frames"]))
-            _ = scene.camera_to_worlds, scene.images  # frames that lack something raise here
-        except READ_ERRORS as error:
-            raise UserError(f"{path}: not a NeRF-Synthetic scene: {in_one_line(error)}") from error
-        files = [Path(str(frame["file_path"])) for frame in scene.frames]
+            content = read_transforms(path)
+            as_written = json.loads(path.read_bytes())["frames"]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+        COMPLETIONS[blender_dataparser](content, path)
+        scene = cls(folder, content["camera_angle_x"], content["frames"], as_written)
+        files = [Path(frame["file_path"]) for frame in scene.frames]
         outside = [str(file) for file in files if file.is_absolute() or ".." in file.parts]
         if outside:
             raise UserError(f"{path}: {outside[0]} is outside of the scene's folder, from which nothing can be copied.")
@@ -105,7 +113,8 @@ class SceneSplit:
 
     def keep(self, indices: list[int]) -> SceneSplit:
         """The same split with only the frames of these indices, in their order."""
-        return SceneSplit(self.folder, self.camera_angle_x, [self.frames[i] for i in indices])
+        frames, as_written = ([each[i] for i in indices] for each in (self.frames, self.frames_as_written))
+        return SceneSplit(self.folder, self.camera_angle_x, frames, as_written)
 
 
 def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str, SceneSplit]:
@@ -117,7 +126,7 @@ def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str
         experiment: says which frames are evaluated.
 
     Raises:
-        UserError: the scene does not have these views.
+        UserError: the scene does not have these views, or no test frame is evaluated.
     """
     train, val, test = (SceneSplit.read(scene, split) for split in SPLITS)
     train = train.keep(
@@ -135,7 +144,13 @@ def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str
         return {"train": train, "val": val, "test": val}
     own_stride = ViewProtocol((), test_stride=experiment.test_stride)
     protocol = own_stride if views.protocol is None else PROTOCOLS[views.protocol]
-    return {"train": train, "val": val, "test": test.keep(protocol_test_indices(test.images, protocol))}
+    evaluated = protocol_test_indices(test.images, protocol)
+    if not evaluated:
+        raise UserError(
+            f"test_stride {protocol.test_stride}: {transforms_file(scene, 'test')} has no frame with such a number, 0 "
+            f"or a multiple of {protocol.test_stride}; choose a smaller one."
+        )
+    return {"train": train, "val": val, "test": test.keep(evaluated)}
 
 
 def evenly_spaced(available: int, wanted: int) -> list[int]:
@@ -183,7 +198,8 @@ def file_hash(path: Path) -> str:
         UserError: the file cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
@@ -197,7 +213,8 @@ def describe_folder(folder: Path) -> dict[str, int | str]:
 
 def _size_or_hash(path: Path) -> int | str:
     size = path.stat().st_size
-    return file_hash(path) if path.suffix in HASHED and size <= LARGEST_HASHED else size
+    is_hashed = path.name in SPARSE_MODEL or (path.suffix in HASHED and size <= LARGEST_HASHED)
+    return file_hash(path) if is_hashed else size
 
 
 def read_image(path: Path, width: int | None) -> UInt8[np.ndarray, "height width channels"]:

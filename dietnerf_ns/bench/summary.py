@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -141,6 +142,8 @@ class PoolEntry:
 
     views: str
     method: str
+    cells: list[str] | None = None
+    """Ids of the cells; None in results of versions that did not store them."""
 
 
 @dataclass
@@ -218,13 +221,13 @@ def unseen_images(row: Row, degrees: float) -> list[Mapping[str, Any]]:
 def of_unseen_images(results: Results, degrees: float) -> Results:
     """The same experiment with the metrics' means over `unseen_images`. Cells without such images count as unfinished.
 
-    As in the means over all images, a metric that some image lacks is left out.
+    As in the means over all images, a metric that some image lacks, or that is not finite, is left out.
     """
     rows = []
     for row in results.rows:
         images = unseen_images(row, degrees)
         names = [name for name in (images[0] if images else ()) if name not in ABOUT_THE_IMAGE]
-        common = [name for name in names if all(name in image for image in images)]
+        common = [name for name in names if all(math.isfinite(image.get(name, math.nan)) for image in images)]
         if images:
             values = {name: statistics.fmean(image[name] for image in images) for name in common}
             rows.append(replace(row, values=values))
@@ -275,7 +278,7 @@ def read_checked_json(file: Path, kind: type) -> dict[str, Any]:
 
 
 def as_row(cell: Mapping[str, Any], result: Mapping[str, Any], folder: Path | None) -> Row:
-    """A finished cell.
+    """A finished cell. Values that are not finite, which have no mean, are left out with this reason.
 
     Args:
         cell: its identity, with the fields of `CellEntry`.
@@ -283,8 +286,10 @@ def as_row(cell: Mapping[str, Any], result: Mapping[str, Any], folder: Path | No
         folder: its folder, if its images are at hand.
     """
     values = result["metrics"] | {f"training/{name}": value for name, value in result["training"].items()}
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    left_out = result["left_out"] | {name: f"{values[name]} in {cell['id']}" for name in values.keys() - finite.keys()}
     identity = {name: cell[name] for name in IDENTITY}
-    return Row(**identity, values=values, result=result, folder=folder)
+    return Row(**identity, values=finite, result={**result, "left_out": left_out}, folder=folder)
 
 
 @dataclass(frozen=True)
@@ -304,20 +309,24 @@ class Spread:
 
 
 def over_seeds(rows: Iterable[Row], metric: str) -> Spread | None:
-    """Mean over the cells and standard deviation of the seeds' means. Cells without the metric are ignored.
+    """Mean over the cells and standard deviation of the seeds' means; None if a cell lacks the metric.
 
-    The deviation is over the seeds that have the same (scene, views) as the most complete seed. Other seeds are left
-    out of it because scenes differ more than seeds do.
+    Each (scene, views) counts once in the mean, with the mean of its seeds. The deviation is over the seeds that have
+    the same (scene, views) as the most complete seed. Other seeds are left out of it because scenes differ more than
+    seeds do.
     """
     by_seed: dict[int, dict[tuple[str, str], float]] = {}
+    by_place: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        if metric in row.values:
-            by_seed.setdefault(row.seed, {})[row.scene, row.views] = row.values[metric]
+        if metric not in row.values:
+            return None  # the mean would be over other cells than those of other methods and metrics
+        by_seed.setdefault(row.seed, {})[row.scene, row.views] = row.values[metric]
+        by_place.setdefault((row.scene, row.views), []).append(row.values[metric])
     if not by_seed:
         return None
     most = max(by_seed.values(), key=len).keys()
     complete = Spread.of(statistics.fmean(values.values()) for values in by_seed.values() if values.keys() == most)
-    mean = statistics.fmean(value for values in by_seed.values() for value in values.values())
+    mean = statistics.fmean(map(statistics.fmean, by_place.values()))
     return Spread(mean, complete.deviation if complete is not None else None)
 
 

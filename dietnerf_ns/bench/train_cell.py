@@ -8,8 +8,8 @@ The process runs in the results folder. The result file is written only when eve
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import resource
 import sys
 import time
 from collections import Counter
@@ -31,7 +31,8 @@ from torch import Tensor
 from dietnerf_ns.bench.cell import DEGREES, RESULT, SPECIFICATION, Cell
 from dietnerf_ns.bench.curves import read_curves
 from dietnerf_ns.bench.machine import describe_machine
-from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, photo_and_render, to_uint8
+from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, only_finite, photo_and_render, to_uint8
+from dietnerf_ns.bench.processes import peak_memory_mib
 from dietnerf_ns.geometry.cameras import viewing_directions
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
@@ -40,7 +41,6 @@ from dietnerf_ns.utils.files import write_json
 from dietnerf_ns.utils.saved_runs import load_pipeline
 
 MIB = 2**20
-MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def main(folder: Path) -> None:
@@ -75,7 +75,7 @@ def train(cell: Cell) -> dict[str, float]:
     cost = {"seconds": clock.seconds, "steps": steps, "steps_per_second": steps / clock.seconds}
     if limit is not None:
         cost |= {"step_seconds": limit.step_seconds, "configured_steps": config.max_num_iterations}
-    cost["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / MIB
+    cost["peak_memory_mib"] = peak_memory_mib()
     if torch.cuda.is_available():
         cost["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / MIB
     return cost
@@ -186,9 +186,16 @@ def limited_by(limit: TimeLimit | None) -> Iterator[None]:
 
 
 def unique_names(photos: Sequence[Path]) -> list[str]:
-    """A name for each photo's files: its own without the suffix, numbered if several photos have the same."""
-    uses = Counter(photo.stem for photo in photos)
-    return [photo.stem if uses[photo.stem] == 1 else f"{photo.stem}_{number}" for number, photo in enumerate(photos)]
+    """A name for each photo's files: its own without the suffix, with a free number if several photos have the same."""
+    stems = [photo.stem for photo in photos]
+    uses = Counter(stems)
+    taken = {stem for stem in stems if uses[stem] == 1}
+    names = []
+    for position, stem in enumerate(stems):
+        numbered = (f"{stem}_{number}" for number in itertools.count(position))
+        names.append(stem if uses[stem] == 1 else next(name for name in numbered if name not in taken))
+        taken.add(names[-1])
+    return names
 
 
 @torch.no_grad()
@@ -223,7 +230,7 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
             scores |= metric(photo, render, batch.get("mask"))
             left_out |= metric.left_out
         degrees = degrees_to_nearest(camera.camera_to_worlds, photos)
-        images.append({"name": name, DEGREES: float(degrees)} | scores)
+        images.append({"name": name, DEGREES: float(degrees)} | only_finite(scores, left_out))
         for kind, image in (("photos", photo), ("renders", render)):
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(to_uint8(image)).save(folder / kind / f"{name}.png")

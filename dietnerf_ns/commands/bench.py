@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from dietnerf_ns.utils.errors import UserError, make_folder
+from dietnerf_ns.utils.errors import UserError, in_one_line, make_folder
 
 if TYPE_CHECKING:
+    from dietnerf_ns.bench.experiment import Experiment
     from dietnerf_ns.bench.runner import Engine
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""How batch systems and closed terminals end a program."""
+
+
+@contextlib.contextmanager
+def _ends_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
+    """End with one line when a signal interrupts what is inside, or the system refuses to read or write a file.
+
+    Args:
+        kept: says what is kept and how to go on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        print(f"Interrupted: {kept()}", file=sys.stderr)
+        sys.exit(128 + (interrupt.args or (signal.SIGINT,))[0])
+    except OSError as error:
+        raise UserError(f"{in_one_line(error)}: {kept()}") from error
 
 
 @dataclass
@@ -42,33 +65,38 @@ class Run:
 
     def main(self) -> None:
         """Check the input, run the missing cells and write the report."""
+        with _ends_in_one_line(self._kept):
+            from dietnerf_ns.bench.experiment import read_experiment
+            from dietnerf_ns.bench.runner import only_run_in
+
+            experiment = read_experiment(self.experiment)
+            engine = self._engine()
+            make_folder(self.out, "--out")
+            with only_run_in(self.out):
+                self._run(experiment, engine)
+
+    def _run(self, experiment: Experiment, engine: Engine) -> None:
         from dietnerf_ns.bench.cells import plan_cells
-        from dietnerf_ns.bench.experiment import read_experiment
         from dietnerf_ns.bench.fid_kid import fid_kid_of_methods
         from dietnerf_ns.bench.report import write_report
-        from dietnerf_ns.bench.runner import is_finished, run_missing
+        from dietnerf_ns.bench.runner import run_missing
         from dietnerf_ns.bench.summary import EXPERIMENT, FID_KID
         from dietnerf_ns.utils.files import write_json
 
-        experiment = read_experiment(self.experiment)
-        engine = self._engine()
-        make_folder(self.out, "--out")
         cells = plan_cells(experiment, self.data, self.out)
         description = {"name": self.experiment.stem, "experiment": asdict(experiment), "cells": [*map(asdict, cells)]}
         write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
-        try:
-            crashed = run_missing(cells, self.out, engine)
-            write_json(self.out / FID_KID, fid_kid_of_methods(experiment, cells, self.data, self.out))
-            print(f"Report: {write_report(self.out)}")
-        except KeyboardInterrupt:
-            done = sum(is_finished(cell, self.out) for cell in cells)
-            print(
-                f"Interrupted: {done} of {len(cells)} cells are finished and kept. Run the same command for the rest.",
-                file=sys.stderr,
-            )
-            sys.exit(130)
+        crashed = run_missing(cells, self.out, engine)
+        write_json(self.out / FID_KID, fid_kid_of_methods(experiment, cells, self.data, self.out))
+        print(f"Report: {write_report(self.out)}")
         if crashed:
             sys.exit(f"{len(crashed)} of {len(cells)} cells crashed. Run the same command to try them again.")
+
+    def _kept(self) -> str:
+        from dietnerf_ns.bench.cell import CELLS, RESULT
+
+        finished = len(list(self.out.glob(f"{CELLS}/*/{RESULT}")))
+        return f"finished cells are kept, of which {self.out} has {finished}. Run the same command for the rest."
 
     def _engine(self) -> Engine:
         from dietnerf_ns.bench.ray_engine import RayEngine
@@ -96,11 +124,12 @@ class Report:
 
     def main(self) -> None:
         """Write the report and print its path."""
-        from dietnerf_ns.bench.report import write_report
-
         if not self.results:
             raise UserError("report: give the folder of the results, the --out of `dietnerf-bench run`.")
-        print(f"Report: {write_report(*self.results, to=self.to, contact_sheet=self.contact_sheet)}")
+        with _ends_in_one_line(lambda: "the cells' results are kept. Run the same command again for the report."):
+            from dietnerf_ns.bench.report import write_report
+
+            print(f"Report: {write_report(*self.results, to=self.to, contact_sheet=self.contact_sheet)}")
 
 
 @dataclass
@@ -174,16 +203,26 @@ class Speed:
         )
         settings.check()
         make_folder(self.out, "--out")
-        content = run(settings, self.out)
-        print(f"Report: {write_report(content, self.out)}")
+        with _ends_in_one_line(lambda: f"the parts that were measured are kept in {self.out}."):
+            content = run(settings, self.out)
+            print(f"Report: {write_report(content, self.out)}")
         unmeasured = [name for name, result in content["measured"].items() if "reason" in result]
         if unmeasured:
             sys.exit(f"Not measured: {', '.join(unmeasured)}. The reasons are in the report and in probes/.")
 
 
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """Treat a signal as Ctrl-C. A closed terminal sends several: the later ones must not stop the ending of cells."""
+    for later in ENDING:
+        signal.signal(later, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
+
+
 def main() -> None:
     """Entry point of dietnerf-bench."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end a job this way; treat it as Ctrl-C
+    for number in (signal.SIGINT, *ENDING):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     # nerfstudio and torchmetrics warn about themselves when they are imported; a user cannot act on it.
     warnings.simplefilter("ignore", FutureWarning)
     tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report, "speed": Speed}, description=__doc__).main()

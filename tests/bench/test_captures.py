@@ -16,6 +16,7 @@ from dietnerf_ns.utils.images import downscale_by_area
 from tests.helpers.bench import experiment
 from tests.helpers.scenes import as_transforms_json
 
+POSE = np.eye(4).tolist()
 LISTS = {
     "train_filenames": ["images/0.png", "images/2.png", "images/4.png", "images/6.png", "images/7.png"],
     "val_filenames": ["images/1.png"],
@@ -102,6 +103,66 @@ def test_photos_of_different_sizes_get_intrinsics_of_their_own(tmp_path, capture
     assert Image.open(tmp_path / "copy" / "images" / "4.png").size == (40, 30)
 
 
+def test_what_a_frame_has_of_its_own_comes_before_the_top_of_the_file(tmp_path, capture):
+    """As in training."""
+    frames = frames_of(capture)
+    frames[2] |= {"fl_x": 70.0, "cy": 40.0, "k1": 0.1}
+    change(capture, {"frames": frames, "fl_x": 140.0, "k1": 0.3})
+    write_capture_copy(choose(capture, Views(indices=(0, 1)), tmp_path), tmp_path / "copy", width=50)
+    cameras = parsed(tmp_path / "copy", "train").cameras
+    assert cameras.fx.flatten().tolist() == pytest.approx([70, 35])
+    assert cameras.cy.flatten().tolist() == pytest.approx([25, 20])
+    assert cameras.distortion_params[:, 0].tolist() == pytest.approx([0.3, 0.1])
+
+
+def without(*keys):
+    return lambda meta: {key: value for key, value in meta.items() if key not in keys}
+
+
+def with_names(rename):
+    def changed(meta):
+        frames = [frame | {"file_path": rename(frame["file_path"])} for frame in meta["frames"]]
+        return meta | {"frames": frames} | {key: list(map(rename, names)) for key, names in LISTS.items()}
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        without("w", "h"),
+        without("cx", "cy", "fl_y"),
+        lambda meta: without("fl_x", "fl_y")(meta) | {"camera_angle_x": 2 * np.arctan(50 / meta["fl_x"])},
+        lambda meta: meta | {key: str(meta[key]) for key in ("w", "h", "fl_x", "cx")},
+        lambda meta: meta | {"w": None},
+        with_names(lambda name: name.replace("/", "\\")),
+        with_names(lambda name: name.removesuffix(".png")),
+    ],
+    ids=["no size", "no centre", "angle", "strings", "null", "backslashes", "no suffix"],
+)
+def test_captures_that_training_completes_are_copied(tmp_path, capture, changed):
+    before = parsed(capture, "train")
+    file = capture / "transforms.json"
+    file.write_text(json.dumps(changed(json.loads(file.read_text()))))
+    write_capture_copy(choose(capture, Views(), tmp_path), tmp_path / "copy", width=50)
+    after = parsed(tmp_path / "copy", "train")
+    assert names(after) == names(before) and all(path.is_file() for path in after.image_filenames)
+    for intrinsic in ("fx", "fy", "cx", "cy", "width", "height"):
+        torch.testing.assert_close(getattr(after.cameras, intrinsic) * 2, getattr(before.cameras, intrinsic))
+
+
+@pytest.mark.parametrize("size", [(100, 60), (60, 100)], ids=["the stored pixels", "the upright photo"])
+def test_photos_with_an_orientation_are_turned_as_their_cameras_are(tmp_path, capture, size):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    for path in (capture / "images").iterdir():
+        Image.new("RGB", (100, 60)).save(path, exif=exif)
+    change(capture, {"w": size[0], "h": size[1]})
+    write_capture_copy(choose(capture, Views(count=2), tmp_path), tmp_path / "copy", width=30)
+    for path in parsed(tmp_path / "copy", "train").image_filenames:
+        assert Image.open(path).size == (30, round(30 * size[1] / size[0]))
+
+
 def test_masks_depth_images_and_points_are_in_the_copy(tmp_path, capture):
     mask = np.zeros((100, 100), np.uint8)
     mask[:50, 30:] = 255
@@ -149,8 +210,8 @@ def test_settings_are_chosen_on_training_views_that_are_not_trained_on(tmp_path,
         ({"test_filenames": []}, "the test split of the capture has no frames"),
         ({"test_filenames": ["images/2.png"]}, "images/2.png is a training view and a test frame"),
         ({"test_filenames": ["images/9.png"]}, "cannot read .*capture: RuntimeError: Some filenames"),
-        ({"frames": 5}, "transforms.json: not a capture in nerfstudio's format: TypeError"),
-        ({"frames": [{"file_path": "/a.png"}]}, "/a.png is outside of the capture's folder"),
+        ({"frames": 5}, "transforms.json: `frames` must be a list"),
+        ({"frames": [{"file_path": "/a.png", "transform_matrix": POSE}]}, "/a.png is outside of the capture's folder"),
         ({"frames": [{"file_path": "a.png"}]}, "frame a.png has no `transform_matrix`"),
         ({"ply_file_path": "../points.ply"}, "../points.ply is outside of the capture's folder"),
     ],
@@ -158,6 +219,12 @@ def test_settings_are_chosen_on_training_views_that_are_not_trained_on(tmp_path,
 def test_captures_that_cannot_be_copied(tmp_path, capture, content, words):
     change(capture, content)
     with pytest.raises(UserError, match=words):
+        choose(capture, Views(), tmp_path)
+
+
+def test_a_capture_without_its_file(tmp_path, capture):
+    (capture / "transforms.json").unlink()
+    with pytest.raises(UserError, match="transforms.json cannot be read: .*No such file"):
         choose(capture, Views(), tmp_path)
 
 

@@ -52,3 +52,5 @@ def test_a_cells_name_is_one_file_name(parts):
 def test_photos_of_one_name_have_files_of_their_own():
     photos = [Path("a/0.png"), Path("b/0.png"), Path("b/1.png")]
     assert unique_names(photos) == ["0_0", "0_1", "1"]
+    photos = [Path("x/a.png"), Path("y/a.png"), Path("z/a_1.png"), Path("w/a.png")]
+    assert unique_names(photos) == ["a_0", "a_2", "a_1", "a_3"]

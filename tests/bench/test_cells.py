@@ -1,12 +1,15 @@
 """Which cells an experiment has, and what changes their ids."""
 
+import json
 import shutil
 
 import pytest
 from PIL import Image
 
-from dietnerf_ns.bench.cells import plan_cells
-from dietnerf_ns.bench.experiment import as_flags
+from dietnerf_ns import __version__
+from dietnerf_ns.bench.cells import _plan_capture_copy, _plan_copy, plan_cells, short_hash
+from dietnerf_ns.bench.experiment import BenchmarkScene, Views, as_flags
+from dietnerf_ns.bench.scenes import SPLITS, file_hash
 from dietnerf_ns.bench.train_cell import arguments_here
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import experiment
@@ -161,6 +164,18 @@ def test_changed_files_of_a_scene_used_as_it_is_give_a_new_id(tmp_path, file, co
     assert identity() != before
 
 
+@pytest.mark.parametrize("name, size", [("images.bin", 100), ("cameras.bin", 100), ("images.bin", 2**24 + 1)])
+def test_other_poses_in_a_sparse_model_of_the_same_size_give_a_new_id(tmp_path, name, size):
+    file = tmp_path / "data" / "fern" / "sparse" / "0" / name
+    file.parent.mkdir(parents=True)
+    read = experiment(tmp_path, scenes=[{"name": "fern", "dataparser": "colmap"}])
+    ids = set()
+    for content in (b"a", b"b"):
+        file.write_bytes(content * size)
+        ids.add(plan_cells(read, tmp_path / "data", tmp_path)[0].id)
+    assert len(ids) == 2
+
+
 def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path):
     (tmp_path / "data" / "fern").mkdir(parents=True)
     scene = {"name": "fern", "dataparser": "colmap", "arguments": {"eval-mode": "interval"}}
@@ -204,6 +219,32 @@ def test_changed_files_of_a_capture_give_a_new_copy_and_a_new_id(tmp_path, tiny_
     Image.new("RGBA", (100, 100), "red").save(folder / file)
     (after,) = plan_cells(read, tmp_path / "data", tmp_path)
     assert (after.id != before.id) == used
+
+
+def test_ids_depend_on_the_files_as_they_are_written(tmp_path, tiny_scene):
+    """Not on how they are read: results of versions that read them in another way stay valid."""
+    scene, folder = BenchmarkScene("tiny"), as_transforms_json(tiny_scene, tmp_path / "garden", count=8)
+    read = experiment(tmp_path, resolution=8)
+    content = {split: json.loads((tiny_scene / f"transforms_{split}.json").read_text()) for split in SPLITS}
+    splits = {"train": content["train"]["frames"], "val": content["val"]["frames"]}
+    splits["test"] = content["test"]["frames"][::8]
+    images = [file_hash(tiny_scene / f"{frame['file_path']}.png") for frames in splits.values() for frame in frames]
+    cameras = [(tiny_scene / f"transforms_{split}.json").read_text() for split in SPLITS]
+    expected = short_hash(__version__, splits, cameras, images, 8)
+    assert _plan_copy(read, scene, Views(), tiny_scene)[0] == expected
+
+    splits = {"train": [f"images/{i}.png" for i in (1, 2, 3, 5, 6, 7)], "val": ["images/0.png", "images/4.png"]}
+    splits["test"] = splits["val"]
+    files = {f"images/{i}.png": file_hash(folder / "images" / f"{i}.png") for i in range(8)}
+    meta = json.loads((folder / "transforms.json").read_text())
+    scene = BenchmarkScene("garden", "nerfstudio-data", {"eval-mode": "interval", "eval-interval": 4})
+    expected = short_hash(__version__, splits, meta, files, 8)
+    assert _plan_capture_copy(read, scene, Views(), folder)[0] == expected
+
+    meta["frames"][1]["fl_x"] = 70.0  # which was ignored at first
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    ignored = short_hash(__version__, splits, meta, files, 8)
+    assert _plan_capture_copy(read, scene, Views(), folder)[0] != ignored
 
 
 def test_views_that_a_capture_lacks_are_rejected_with_its_name(tmp_path, tiny_scene):

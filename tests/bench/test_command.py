@@ -1,8 +1,13 @@
 """dietnerf-bench as a user types it."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -11,10 +16,12 @@ from nerfstudio.utils import writer
 
 from dietnerf_ns.bench.runner import LocalEngine
 from dietnerf_ns.bench.train_cell import TrainingClock
-from dietnerf_ns.commands.bench import Run
+from dietnerf_ns.commands.bench import Report, Run, main
 from dietnerf_ns.training.trainer import SafeTrainer, SafeTrainerConfig
 from dietnerf_ns.utils.errors import UserError
+from tests.helpers.bench import started, write_fake_results
 from tests.helpers.commands import in_this_process, ns
+from tests.helpers.waiting import wait_until
 
 FEW_STEPS = {"max-num-iterations": 8, "steps-per-eval-batch": 4, "pipeline.datamanager.train-num-rays-per-batch": 64}
 PLAIN = {"name": "dietnerf-tiny", "label": "plain", "overrides": {"pipeline.semantic.weight": 0}}
@@ -66,16 +73,115 @@ def test_run_resume_and_report(tmp_path, monkeypatch):
     assert result["metrics"]["nerfstudio/ssim"] == evaluated["ssim"]
 
 
-def test_ctrl_c_ends_with_one_line(tmp_path, monkeypatch, capsys):
-    def interrupted(self, cells, out):
+def interrupted(*_):
+    raise KeyboardInterrupt
+    yield
+
+
+def interrupted_at_once(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "place, interruption",
+    [
+        ("dietnerf_ns.bench.cells.plan_cells", interrupted_at_once),
+        ("dietnerf_ns.bench.runner.LocalEngine.run", interrupted),
+    ],
+    ids=["before the cells", "in the cells"],
+)
+def test_ctrl_c_ends_with_one_line(tmp_path, monkeypatch, capsys, place, interruption):
+    monkeypatch.setattr(place, interruption)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as exit_:
+        Run(experiment_file(tmp_path, methods=[PLAIN]), out=out).main()
+    assert exit_.value.code == 130
+    line = f"Interrupted: finished cells are kept, of which {out} has 0. Run the same command for the rest."
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+def test_ctrl_c_in_a_report_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dietnerf_ns.bench.report.write_report", interrupted_at_once)
+    with pytest.raises(SystemExit) as exit_:
+        Report((tmp_path,)).main()
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err.startswith("Interrupted: the cells' results are kept.")
+
+
+def test_a_file_that_cannot_be_written_ends_with_one_line(tmp_path):
+    out = tmp_path / "out"
+    (out / "experiment.json").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"IsADirectoryError: .*experiment.json'?: finished cells .* {out} has 0. Run"):
+        Run(experiment_file(tmp_path, methods=[PLAIN]), out=out).main()
+    results = write_fake_results(tmp_path / "results", {("lego", "v", "plain", 0): 20.0})
+    (results / "results.csv").mkdir()
+    with pytest.raises(UserError, match="IsADirectoryError: .*results.csv'?: the cells' results are kept"):
+        Report((results,)).main()
+
+
+@pytest.fixture
+def signals():
+    """`main` sets handlers, which other tests must not inherit."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run_here(tmp_path, monkeypatch, command, label):
+    """`dietnerf-bench run` of one fake cell."""
+    experiment = experiment_file(tmp_path, methods=[PLAIN | {"label": label}])
+    monkeypatch.setattr(Run, "_engine", lambda self: LocalEngine(1, command))
+    monkeypatch.setattr(sys, "argv", ["dietnerf-bench", "run", str(experiment), "--out", str(tmp_path / "out")])
+    main()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signals_end_the_cells_and_the_command(tmp_path, monkeypatch, fake_cell_command, signals, capsys, number):
+    """A closed terminal and its shell send several."""
+
+    def end():
+        wait_until(lambda: started(tmp_path / "out"), "the fake cell has started", seconds=60)
+        for each in (number, signal.SIGHUP, signal.SIGHUP):
+            os.kill(os.getpid(), each)
+            time.sleep(0.05)
+
+    thread, before = threading.Thread(target=end), set(psutil.Process().children())
+    thread.start()
+    with pytest.raises(SystemExit) as exit_:
+        run_here(tmp_path, monkeypatch, fake_cell_command, "sleep")
+    thread.join()
+    assert exit_.value.code == 128 + number
+    assert "Interrupted: finished cells are kept" in capsys.readouterr().err.splitlines()[-1]
+    assert not set(psutil.Process().children()) - before, "no cell is left"
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch, fake_cell_command, signals):
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr("dietnerf_ns.bench.cells.plan_cells", interrupted_at_once)
+    with pytest.raises(SystemExit):
+        run_here(tmp_path, monkeypatch, fake_cell_command, "any")
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, monkeypatch):
+    run, calls = Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out"), []
+
+    def start_again(self, cells, out):
+        calls.append(cells)
+        if len(calls) == 1:
+            with pytest.raises(UserError, match="--out .*out: another dietnerf-bench run is at work there"):
+                run.main()
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(LocalEngine, "run", interrupted)
-    with pytest.raises(SystemExit) as exit_:
-        Run(experiment_file(tmp_path, methods=[PLAIN]), out=tmp_path / "out").main()
-    assert exit_.value.code == 130
-    assert "Interrupted: 0 of 1 cells are finished and kept" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(LocalEngine, "run", start_again)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="130"):
+            run.main()
+    assert len(calls) == 2, "the folder is free again"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +197,7 @@ def test_wrong_input_is_rejected_before_anything_runs(tmp_path, monkeypatch, arg
     experiment = experiment_file(tmp_path, **({"methods": [PLAIN]} | content))
     with pytest.raises(UserError, match=words):
         Run(experiment, out=tmp_path / "out", **arguments).main()
-    assert not list(tmp_path.glob("out/*"))
+    assert not list(tmp_path.glob("out/[!.]*"))
 
 
 def test_help_explains_every_setting(tmp_path):

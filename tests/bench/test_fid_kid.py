@@ -34,8 +34,9 @@ def test_renders_of_all_seeds_against_every_image_of_the_scene(tmp_path, monkeyp
     result = fid_kid_of_methods(experiment(tmp_path, resolution=8), cells, None, tmp_path)
     every_image = 8 + 4 + 25
     assert result["pools"] == [
-        {"views": "all views", "method": "a", "renders": 4, "references": every_image, "paper/fid": 4.0},
-        {"views": "all views", "method": "b", "renders": 2, "references": every_image, "paper/fid": 2.0},
+        {"views": "all views", "method": method, "cells": ids, "renders": renders, "references": every_image}
+        | {"paper/fid": float(renders)}
+        for method, ids, renders in (("a", ["a0", "a1"], 4), ("b", ["b"], 2))
     ]
 
 

@@ -1,9 +1,11 @@
 """Several folders of results as one: parts of an experiment, and stored reports."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
+from dietnerf_ns.bench.experiment import SimilarityEncoderConfig
 from dietnerf_ns.bench.joined import read_joined
 from dietnerf_ns.bench.report import write_report
 from dietnerf_ns.utils.errors import UserError
@@ -93,6 +95,34 @@ def test_results_that_do_not_belong_together(tmp_path, lego, ship):
     again = write_fake_results(tmp_path / "again", LEGO, ids="other")
     with pytest.raises(UserError, match="lego0 and other0: the same cell, but with other data"):
         read_joined([lego, again])
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"test_stride": 2}, "ship: test_stride is 2, but 8 in .*lego"),
+        ({"val_frames": 5}, "ship: val_frames is 5, but 25 in .*lego"),
+        ({"similarity": {"encoder": "open-clip"}}, "ship: similarity is {'encoder': 'open-clip'}, but .*'embedded'"),
+    ],
+)
+def test_parts_that_were_measured_in_another_way(lego, ship, settings, words):
+    """A file of a version that did not store a setting has its default."""
+    with pytest.raises(UserError, match=words):
+        read_joined([lego, change(ship, **settings)])
+    change(ship, test_stride=8, val_frames=25, similarity=asdict(SimilarityEncoderConfig()))
+    assert len(read_joined([lego, ship]).rows) == 4
+
+
+def test_the_encoders_file_may_have_another_folder(lego, ship):
+    for folder, place in ((lego, "clip.pt"), (ship, "/somewhere/clip.pt")):
+        change(folder, similarity={"encoder": "open-clip", "clip_pretrained": place})
+    assert len(read_joined([lego, ship]).rows) == 4
+
+
+def test_parts_of_one_scene_that_were_evaluated_on_different_images(tmp_path, lego):
+    more = write_fake_results(tmp_path / "more", {("lego", "v", "plain", 1): 22.0}, ids="more", degrees=(1.0, 2.0))
+    with pytest.raises(UserError, match="lego.* and more0: evaluated on different images of lego"):
+        read_joined([lego, more])
 
 
 def test_a_damaged_stored_report(tmp_path):

@@ -161,6 +161,15 @@ def test_a_models_own_metrics_keep_their_values_and_drop_those_that_are_not_a_nu
     assert left_out["nerfstudio/psnr"] == "not a number" and left_out["nerfstudio/coarse_lpips"] == "no network"
 
 
+def test_metrics_of_an_image_that_are_not_finite_are_left_out_with_the_reason():
+    """The paper's PSNR of an exactly white render of a white view."""
+    white, left_out = torch.ones(8, 8, 3), {"paper/lpips": "no network"}
+    with np.errstate(divide="ignore"):
+        scores = {"paper/psnr": metrics.paper_psnr(white, white), "paper/ssim": 1.0}
+    assert metrics.only_finite(scores, left_out) == {"paper/ssim": 1.0}
+    assert left_out == {"paper/lpips": "no network", "paper/psnr": "inf for an image"}
+
+
 @pytest.mark.parametrize("panels", [2, 3])
 def test_photo_is_the_first_panel_and_the_final_render_the_last(panels):
     comparison = torch.cat([torch.full((4, 6, 3), 0.2 * (1 + panel)) for panel in range(panels)], dim=1)

@@ -74,6 +74,14 @@ def test_fid_is_that_of_all_finished_cells(tmp_path, renders, shown):
     assert ("| 77.7 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
 
 
+@pytest.mark.parametrize("cells, shown", [(["cell1", "cell0"], True), (["cell0", "other"], False)])
+def test_fid_is_that_of_the_same_cells(tmp_path, cells, shown):
+    write_fake_results(tmp_path, {("lego", "v", "a", seed): 20.0 for seed in (0, 1)})
+    fid = {"views": "v", "method": "a", "renders": 2, "cells": cells, "paper/fid": 77.7}
+    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [fid], "left_out": {}}))
+    assert ("| 77.7 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
+
+
 def test_other_protocols_have_a_table_of_their_own_that_says_what_differs(tmp_path):
     comparable, other = tables(tmp_path, scenes=sorted(EIGHT_SCENES)).split("**Not comparable because the protocol")
     for method, reason in [

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -160,6 +161,22 @@ def test_it_can_be_written_elsewhere_and_without_photos(tmp_path):
         "differences.png",
     ]
     assert (report.parent / "results.json").is_file() and not (tmp_path / "results" / "report.md").exists()
+
+
+def test_the_sheet_shows_the_images_that_exist(tmp_path):
+    write_fake_results(tmp_path, PSNR)
+    shutil.rmtree(tmp_path / "cells" / "cell0" / "renders")
+    assert "contact_sheet.png" in write_report(tmp_path).read_text()
+    for folder in (*tmp_path.glob("cells/*/renders"), *tmp_path.glob("cells/*/photos")):
+        shutil.rmtree(folder)
+    assert "contact_sheet.png" not in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_value_that_is_not_finite_is_named(tmp_path, value):
+    text = write_report(write_fake_results(tmp_path, PSNR | {("lego", "8 random 1", "diet", 0): value})).read_text()
+    assert "| diet | 2 of 2 | – |" in text and "| plain | 2 of 2 | 20.50 |" in text
+    assert f"- nerfstudio/psnr: {value} in cell3" in section(text, "## Metrics left out")
 
 
 def test_a_report_that_cannot_be_written_is_one_line_of_error(tmp_path):

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dietnerf_ns.bench.processes import cell_environment
+from dietnerf_ns.bench.processes import cell_environment, peak_memory_mib
 from dietnerf_ns.bench.runner import LocalEngine, run_missing
 from tests.helpers.bench import cell, started
 from tests.helpers.waiting import wait_until
@@ -67,6 +69,16 @@ def test_cells_share_the_processors_unless_the_user_set_the_threads(tmp_path, fa
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads("own") == "3"
     assert cell_environment(0, 100, {})["OMP_NUM_THREADS"] == "1"
+
+
+def test_peak_memory_is_that_of_the_process_alone():
+    """Programs that are started inherit the peak of `getrusage`."""
+    ballast = bytearray(300 * 2**20)
+    ballast[::4096] = b"x" * len(range(0, len(ballast), 4096))
+    program = "from dietnerf_ns.bench.processes import peak_memory_mib; print(peak_memory_mib())"
+    output = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert 5 < float(output) < 200
+    assert peak_memory_mib() > 300
 
 
 def test_every_job_gets_a_gpu_of_its_own(monkeypatch):

@@ -1,8 +1,10 @@
 """Means, deviations and intervals against numbers worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
-from dietnerf_ns.bench.summary import over_seeds, paired_difference, read_results
+from dietnerf_ns.bench.summary import of_unseen_images, over_seeds, paired_difference, read_results
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import write_fake_results
 
@@ -35,10 +37,36 @@ def test_one_seed_has_no_deviation(results):
     assert over_seeds(results.of(method="plain"), "nerfstudio/lpips") is None, "not measured"
 
 
+def test_there_is_no_mean_over_the_cells_that_happen_to_have_a_metric(results):
+    rows = results.of(method="plain")
+    rows[0] = replace(rows[0], values={"nerfstudio/ssim": 0.5})
+    assert over_seeds(rows, METRIC) is None and over_seeds(rows, "nerfstudio/ssim") is not None
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_values_that_are_not_finite_are_left_out_with_the_reason(tmp_path, value):
+    results = read_results(write_fake_results(tmp_path, PSNR | {("lego", "v", "plain", 1): value}))
+    assert over_seeds(results.of(method="plain"), METRIC) is None
+    assert over_seeds(results.of(method="plain"), "training/seconds").mean == 10
+    assert over_seeds(results.of(method="diet"), METRIC) is not None
+    assert results.rows[1].result["left_out"][METRIC] == f"{value} in cell1"
+
+
+def test_images_that_are_not_finite_have_no_mean_over_unseen_views(tmp_path):
+    write_fake_results(tmp_path, {("lego", "v", "plain", 0): float("inf")}, degrees=(50.0, 60.0))
+    (row,) = of_unseen_images(read_results(tmp_path), 45).rows
+    assert METRIC not in row.values
+
+
+def test_each_scene_counts_once_whatever_the_number_of_its_seeds(tmp_path):
+    psnr = {("lego", "v", "plain", seed): 20.0 for seed in range(3)} | {("ship", "v", "plain", 0): 10.0}
+    assert over_seeds(read_results(write_fake_results(tmp_path, psnr)).rows, METRIC).mean == 15
+
+
 def test_seeds_that_lack_a_scene_are_left_out_of_the_deviation(results):
     """Seed 0 has two scenes, seed 1 only lego: the difference of their means would be that of the scenes."""
     spread = over_seeds(results.of(method="diet"), METRIC)
-    assert spread.mean == pytest.approx(19)
+    assert spread.mean == pytest.approx(17.5), "of 22 on lego and 13 on ship"
     assert spread.deviation is None
     assert over_seeds(results.of(method="diet", scene="lego"), METRIC).deviation == pytest.approx(2**0.5)
 

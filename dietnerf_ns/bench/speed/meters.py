@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dietnerf_ns.bench.processes import peak_memory_mib
 from dietnerf_ns.utils.malloc import return_freed_memory
 
 MIB = 2**20
 PAGE_BYTES = 4096
-CLEAR_REFS, STATM, STATUS = (Path("/proc/self", name) for name in ("clear_refs", "statm", "status"))
+CLEAR_REFS, STATM = (Path("/proc/self", name) for name in ("clear_refs", "statm"))
 RESET_PEAK = "5"
 """proc(5): written to clear_refs, it sets the peak resident set to the present one."""
 
@@ -107,7 +108,7 @@ class PeakMeter:
     def _peak(self) -> float:
         if self.on_cuda:
             return (torch.cuda.max_memory_allocated() + held_outside_torch()) / MIB
-        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        return peak_memory_mib()
 
 
 def held_outside_torch() -> int:

@@ -75,6 +75,16 @@ def test_wrong_input_is_rejected_before_anything_is_written(given, message, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupted_measurement_says_what_is_kept(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed_run, "run_probe", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        Speed(out=tmp_path / "out", parts=("steps",)).main()
+    assert f"Interrupted: the parts that were measured are kept in {tmp_path / 'out'}." in capsys.readouterr().err
+
+
 def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
     described = {"method": "dietnerf-tiny", "data": {"folder": "lego", "scale": 0.25}, "psnr": 20.0, "parts": ["floor"]}
     kept = {"floor": {"entries": []}}
