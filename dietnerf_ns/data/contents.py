@@ -78,7 +78,9 @@ def is_blank(photo: Photo) -> bool:
 
 
 def fingerprint(photo: Photo) -> bytes:
-    """A digest that two photos share only if they have the same size and pixels."""
+    """A digest that two photos share only if they have the same size and pixels; opaque alpha does not count."""
+    if photo.shape[-1] == 4 and photo[..., 3].min() == 255:
+        photo = photo[..., :3]
     return hashlib.blake2b(repr(photo.shape).encode() + np.ascontiguousarray(photo).tobytes()).digest()
 
 

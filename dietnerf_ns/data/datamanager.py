@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.base_datamanager import (
+    VanillaDataManager,
+    VanillaDataManagerConfig,
+    variable_res_collate,
+)
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 
@@ -19,6 +23,7 @@ from dietnerf_ns.data.pixel_samplers import (
     SinglePhotoPixelSampler,
 )
 from dietnerf_ns.geometry.cameras import is_pinhole
+from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
 
 
@@ -53,6 +58,18 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
         with flags_under(FLAGS):
             check_limits(config, limits)
         super().__init__(config, **kwargs)
+
+    def setup_eval(self) -> None:
+        """nerfstudio's data loaders, also for evaluation photos of several sizes.
+
+        nerfstudio looks at the sizes of the training photos only.
+        """
+        assert self.eval_dataset is not None
+        cameras = self.eval_dataset.cameras
+        sizes = torch.cat([cameras.width, cameras.height], dim=-1).unique(dim=0)
+        collate = variable_res_collate if len(sizes) > 1 else self.config.collate_fn
+        with replaced(self.config, "collate_fn", collate):
+            super().setup_eval()
 
     @property
     def heeds_masks(self) -> bool:

@@ -18,11 +18,13 @@ from torch import Tensor
 from dietnerf_ns.data.photos import Size, has_transparency, read_mask, read_photo
 from dietnerf_ns.utils.compat import complete_cameras
 from dietnerf_ns.utils.errors import SettingError, UserError
-from dietnerf_ns.utils.images import downscale_by_area
+from dietnerf_ns.utils.images import downscale_by_area, enlarge
 
 KEPT_BYTES = 2**30
 """Decoded photos are kept up to this size together; nerfstudio's own cache holds four times as much for the same."""
 OPAQUE = 255
+FISHEYE_RADIUS = "fisheye_crop_radius"
+"""Of nerfstudio's camera metadata, in pixels."""
 ROUNDING = 1
 """Pixels by which a photo in a folder of reduced photos, such as images_4, may differ from its camera."""
 
@@ -46,8 +48,20 @@ class AreaDownscaledDataset(InputDataset):
         if (self.cameras.width < 1).any() or (self.cameras.height < 1).any():
             raise SettingError("camera_res_scale_factor", scale_factor, "no pixel of the photos would be left.")
         complete_cameras(self.cameras)
+        if scale_factor != 1.0:
+            self._scale_intrinsics()
         self._kept: dict[int, UInt8[np.ndarray, "_height _width _channels"]] = {}
         self._kept_bytes = 0
+
+    def _scale_intrinsics(self) -> None:
+        """Fit focal lengths and principal points to the images' sizes, which are rounded down."""
+        original, reduced = self._dataparser_outputs.cameras, self.cameras
+        across, along = reduced.width / original.width, reduced.height / original.height
+        reduced.fx, reduced.cx = original.fx * across, original.cx * across
+        reduced.fy, reduced.cy = original.fy * along, original.cy * along
+        metadata = original.metadata or {}
+        if FISHEYE_RADIUS in metadata:
+            reduced.metadata = metadata | {FISHEYE_RADIUS: metadata[FISHEYE_RADIUS] * self.scale_factor}
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:
         """The image at `scale_factor` of its size: [height, width, 3 or 4], 0 to 255, straight alpha; not to be
@@ -92,7 +106,7 @@ class AreaDownscaledDataset(InputDataset):
         if self.scale_factor == 1.0:
             return image
         size = self._size_of(self.cameras, index)
-        return downscale_by_area(image, size) if self.scale_factor < 1 else cv2.resize(image, size)
+        return downscale_by_area(image, size) if self.scale_factor < 1 else enlarge(image, size)
 
     def _mask(self, index: int) -> Bool[Tensor, "height width 1"]:
         """A pixel of the reduced size counts if all of its area is inside the mask."""

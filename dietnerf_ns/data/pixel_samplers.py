@@ -25,7 +25,24 @@ the pixels inside are listed."""
 
 
 class MaskedPixelSampler(PixelSampler):
-    """nerfstudio's sampler, whose rejection sampling fails on a batch of one photo and on small masks."""
+    """nerfstudio's sampler, which fails on a batch of one photo, on small masks and on some photos of several sizes."""
+
+    def collate_image_dataset_batch_list(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False):
+        """Rays of photos of several sizes, as many of each photo.
+
+        nerfstudio's method fails for odd numbers and for photos whose mask is black everywhere: there is one ray less,
+        and such photos get none.
+
+        Args:
+            batch: `image`, and for some data `mask`, lists of [height, width, channels]; `image_idx`, [photos].
+            num_rays_per_batch: at least 1.
+            keep_full_image: whether the photos are returned as well.
+        """
+        if "mask" in batch and not self.config.ignore_mask:
+            counts = [i for i, mask in enumerate(batch["mask"]) if mask.any()]
+            batch = {key: _picked(values, counts) for key, values in batch.items()}
+        even = max(2, num_rays_per_batch - num_rays_per_batch % 2)
+        return super().collate_image_dataset_batch_list(batch, even, keep_full_image)
 
     def rejection_sample_mask(
         self,
@@ -51,6 +68,10 @@ class MaskedPixelSampler(PixelSampler):
         if len(inside) == 0:
             raise UserError("The masks leave no pixel: they are black everywhere. White marks what counts.")
         return inside[torch.randint(len(inside), (num_samples,), device=device)]
+
+
+def _picked(values: Tensor | list[Tensor], indices: list[int]) -> Tensor | list[Tensor]:
+    return values[indices] if isinstance(values, Tensor) else [values[index] for index in indices]
 
 
 @dataclass
@@ -198,6 +219,8 @@ class SinglePhotoPixelSamplerConfig(PixelSamplerConfig):
 
 class SinglePhotoPixelSampler(MaskedPixelSampler):
     """Uniform over the pixels of one photo, another one at every step (NeRF's code: `no_batching`, `precrop_iters`).
+
+    Photos with masks, and photos of several sizes, are sampled together.
 
     Args:
         config: see `SinglePhotoPixelSamplerConfig`.

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, CameraType
 from nerfstudio.data.dataparsers import blender_dataparser, instant_ngp_dataparser, nerfstudio_dataparser
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 
 from dietnerf_ns.data.photos import SUFFIXES, photo_size
 from dietnerf_ns.utils.compat import replaced
@@ -23,6 +25,9 @@ ANGLES = ("camera_angle_x", "camera_angle_y")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 POSITIVE = ("w", "h", "fl_x", "fl_y", *ANGLES, "x_fov", "y_fov", "aabb_scale", "applied_scale", "fisheye_crop_radius")
 NUMBERS = (*POSITIVE, "cx", "cy", *DISTORTION)
+IGNORED_BY_BLENDER = ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", *DISTORTION)
+SAME_INTRINSICS = 0.01
+"""Relative difference of focal lengths and principal points that does not show."""
 SPLITS = ("train_filenames", "val_filenames", "test_filenames")
 PATHS = ("file_path", "mask_path", "depth_file_path", "ply_file_path")
 ORIENTATIONS = ("pca", "up", "vertical", "none")
@@ -339,6 +344,30 @@ def _check_blender(meta: dict[str, Any], path: Path) -> None:
         if name.suffix.lower() in SUFFIXES and name.suffix != ".png":
             raise UserError(f"{path}: {name} is no PNG file, which blender-data needs. Convert the photos to PNG.")
         frame["file_path"] = name.with_suffix("").as_posix() if name.suffix == ".png" else name.as_posix()
+    ignored = [key for key in IGNORED_BY_BLENDER if any(_differs(key, meta, frame) for frame in meta["frames"])]
+    if ignored:
+        CONSOLE.print(
+            f"[yellow]{escape(str(path))}: blender-data ignores {', '.join(ignored)}: all its photos have the focal "
+            "length of camera_angle_x at the top, a centred principal point and no distortion. To use what is there, "
+            "call the file transforms.json and put nerfstudio-data at the end of the command.[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def _differs(key: str, meta: dict[str, Any], frame: dict[str, Any]) -> bool:
+    """Whether a value that blender-data ignores says something else than what it takes in its place."""
+    known = meta | frame
+    value, width, height = known.get(key), known.get("w"), known.get("h")
+    if value is None or key in DISTORTION:
+        return bool(value)
+    if key == "camera_angle_x":
+        taken = meta[key]
+    elif key in ("cx", "cy"):
+        size = width if key == "cx" else height
+        taken = value if size is None else size / 2
+    else:
+        taken = value if width is None else 0.5 * width / math.tan(0.5 * meta["camera_angle_x"])
+    return abs(value - taken) > SAME_INTRINSICS * abs(taken)
 
 
 COMPLETIONS: dict[ModuleType, Callable[[dict[str, Any], Path], None]] = {

@@ -90,7 +90,7 @@ def farthest_views(camera_to_worlds: Float[Tensor, "n 3 4"], num_views: int) -> 
     """
     directions, positions = viewing_directions(camera_to_worlds), camera_to_worlds[:, :3, 3]
     angles = torch.acos((directions @ directions.T).clamp(-1, 1)) / torch.pi
-    lengths = torch.cdist(positions, positions)
+    lengths = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")  # exact far from 0, too
     distances = angles + lengths / lengths.max().clamp_min(1e-9)
     taken = [int(distances.max(dim=1).values.argmax())]
     while len(taken) < num_views:

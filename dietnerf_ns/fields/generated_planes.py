@@ -40,7 +40,7 @@ class PlaneGenerator(nn.Module):
         super().__init__()
         if levels > MAX_LEVELS:
             raise SettingError("plane_levels", levels, f"generated-planes have at most {MAX_LEVELS} levels.")
-        coarsest = -(-resolution // 2**UPSAMPLINGS)
+        coarsest = max(2, -(-resolution // 2**UPSAMPLINGS))
         self.register_buffer("noise", torch.randn(3, NOISE_CHANNELS, coarsest, coarsest))
         widths = [round(width * 4 ** (-stage / UPSAMPLINGS) / 8) * 8 for stage in range(MAX_LEVELS)]
         ins = [NOISE_CHANNELS, *widths[:-1]]

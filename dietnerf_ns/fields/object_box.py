@@ -25,6 +25,8 @@ ROUNDING = 1 + 1e-4  # rays end on the faces of the box
 NEGLIGIBLE = 1e-6
 """Length of the segment of a ray that misses a box, in scene units."""
 FAR_OUTSIDE = 4.0
+NOT_CLOSE_UP = 0.7
+"""Part of what the median photo shows that a photo must show to count."""
 
 
 class ObjectBox(SpatialDistortion):
@@ -53,17 +55,19 @@ class ObjectBox(SpatialDistortion):
         return cls(torch.eye(3), aabb.mean(dim=0), (aabb[1] - aabb[0]) / 2)
 
     @classmethod
-    def seen_by(cls, cameras: Cameras, *, scene: str = "object") -> ObjectBox:
+    def seen_by(cls, cameras: Cameras, *, scene: str = "object", has_hull: bool = False) -> ObjectBox:
         """An upright cube around the point that all cameras look at, for an object that the photos show whole.
 
         Upright, because most edges of objects are parallel or perpendicular to their up axis and feature planes
         represent edges best that are parallel to them. Half a side is what fits into the longer side of the photos at
-        the centre's distance, in the photo that shows least. On NeRF-Synthetic scenes, whose cameras are 4.03 from the
-        centre, this gives 1.45, where 1.5 is customary.
+        the centre's distance, in the photo that shows least; photos from much nearer than the others do not count. On
+        NeRF-Synthetic scenes, whose cameras are 4.03 from the centre, this gives 1.45, where 1.5 is customary.
 
         Args:
             cameras: the training cameras, OpenGL axes.
             scene: the kind of scene that needs the cube, which the error names.
+            has_hull: whether silhouettes will reduce the cube. Then it is what the median photo shows, because
+                photos that cut the object off tell nothing about its size.
 
         Raises:
             SettingError: the cameras do not surround anything.
@@ -80,7 +84,9 @@ class ObjectBox(SpatialDistortion):
         to_center = center - poses[:, :, 3]
         axes_miss_by = torch.linalg.cross(to_center, viewing_directions(poses)).norm(dim=-1)
         half_view = torch.maximum(cameras.width / cameras.fx, cameras.height / cameras.fy).cpu()[:, 0] / 2
-        half_size = (to_center.norm(dim=-1) * half_view + axes_miss_by).min()
+        shown = to_center.norm(dim=-1) * half_view + axes_miss_by
+        typical = shown.median()
+        half_size = typical if has_hull else shown[shown >= NOT_CLOSE_UP * typical].min()
         return cls(torch.stack([*horizontal_axes(up), up]), center, half_size.expand(3).clone())
 
     def shrunk_to(self, hull: VisualHull) -> ObjectBox:

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 COVERAGE_ANGLE_DEG = 30.0
 ONE_POSITION = 1e-6
 """Distance between cameras relative to their coordinates that is rounding error in single precision."""
-LEAST_DISTANCE = 1e-9
+LEAST_DISTANCE = 1e-7
 """Distance in scene units that is rounding error of centred cameras."""
 SURROUND_ANGLE_DEG = 60.0
 """Front-facing captures have all their viewing directions within this angle of each other."""
@@ -87,11 +87,17 @@ def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
     in front of every camera. Front-facing captures fail the first test, captures that look outwards the second.
     Cameras at one position surround nothing.
     """
-    positions = camera_to_worlds[:, :3, 3]
-    if (positions - positions[0]).abs().max() <= max(ONE_POSITION * float(positions.abs().max()), LEAST_DISTANCE):
+    if at_one_position(camera_to_worlds):
         return False
     in_front = is_in_front(nearest_point_to_axes(camera_to_worlds), camera_to_worlds)
     return widest_viewing_angle(camera_to_worlds) >= SURROUND_ANGLE_DEG and in_front
+
+
+def at_one_position(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether the cameras' positions differ by no more than rounding errors."""
+    positions = camera_to_worlds[:, :3, 3]
+    spread = float((positions - positions[0]).abs().max())
+    return spread <= max(ONE_POSITION * float(positions.abs().max()), LEAST_DISTANCE)
 
 
 def surround_one_object(cameras: Cameras) -> bool:
@@ -101,8 +107,7 @@ def surround_one_object(cameras: Cameras) -> bool:
 
 def is_front_facing(cameras: Cameras) -> bool:
     """Whether these are pinhole cameras at different positions whose viewing directions lie within 60 degrees."""
-    positions = cameras.camera_to_worlds[:, :, 3]
-    apart = bool((positions - positions[0]).norm(dim=-1).max() > 0)
+    apart = not at_one_position(cameras.camera_to_worlds)
     return apart and is_pinhole(cameras) and widest_viewing_angle(cameras.camera_to_worlds) < SURROUND_ANGLE_DEG
 
 

@@ -21,6 +21,7 @@ from dietnerf_ns.geometry.cameras import is_pinhole
 # Both in units of a box's longest half side:
 TOLERANCE = 0.05
 SMALLEST_RADIUS = 1e-4
+PLANES_AT_ONCE = 1024
 
 
 class InconsistentSilhouettes(ValueError):
@@ -65,7 +66,9 @@ class VisualHull:
         offsets = (self.offsets - self.normals @ center).double().numpy() / float(size)
         sides = (half_sizes / size).double().numpy()
         corners = _corners(normals, offsets, sides)
-        gaps = (normals @ _corners(normals, offsets, 2 * sides).T).min(axis=1) - offsets
+        larger = _corners(normals, offsets, 2 * sides).T
+        parts = np.array_split(normals, 1 + len(normals) // PLANES_AT_ONCE)
+        gaps = np.concatenate([(part @ larger).min(axis=1) for part in parts]) - offsets
         if gaps.max() > TOLERANCE:
             raise InconsistentSilhouettes(
                 f"The silhouette in {self.photos[int(gaps.argmax())]} does not fit those in the other photos"

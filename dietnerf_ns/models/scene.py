@@ -84,7 +84,9 @@ def bounded_scene(
     """
     if not fit_box:
         return SceneSetup(object_box=None if capture is None else object_seen_by(capture), is_bounded=True)
-    outer = ObjectBox.of(aabb) if hull is None or capture is None else _outer_box(aabb, capture.cameras)
+    outer = ObjectBox.of(aabb)
+    if capture is not None and capture.photos_opened:  # otherwise the trained box comes with the checkpoint
+        outer = _outer_box(aabb, capture.cameras, hull)
     box = _fitted(outer, hull)
     if box is not outer:
         CONSOLE.print(f"Box: {_sides(box)}, from the silhouettes.")
@@ -95,7 +97,7 @@ def object_seen_by(capture: Capture) -> ObjectBox | None:
     """The box around the object that the photos show, or None if the cameras do not surround one."""
     if not surround_one_object(capture.cameras):
         return None
-    cube = ObjectBox.seen_by(capture.cameras)
+    cube = ObjectBox.seen_by(capture.cameras, has_hull=capture.hull is not None)
     if capture.hull is None:
         return cube
     try:
@@ -104,13 +106,18 @@ def object_seen_by(capture: Capture) -> ObjectBox | None:
         return cube
 
 
-def _outer_box(aabb: Float[Tensor, "2 3"], cameras: Cameras) -> ObjectBox:
-    """The dataparser's box, or what the cameras see if that has another size or is elsewhere."""
+def _outer_box(aabb: Float[Tensor, "2 3"], cameras: Cameras, hull: VisualHull | None) -> ObjectBox:
+    """The dataparser's box, or what the cameras see if that is elsewhere or has another size.
+
+    Without a hull there may be surroundings in the box, which is then replaced only if it is too small.
+    """
     box = ObjectBox.of(aabb)
     if not surround_one_object(cameras):
         return box
-    cube = ObjectBox.seen_by(cameras)
+    cube = ObjectBox.seen_by(cameras, has_hull=hull is not None)
     size, offset = cube.half_sizes.max() / box.half_sizes.max(), (cube.center - box.center).abs() / box.half_sizes
+    if hull is None:
+        return box if float(offset.max() + size) <= SIMILAR_SIZE[1] else cube
     is_similar = SIMILAR_SIZE[0] <= float(size) <= SIMILAR_SIZE[1] and float(offset.max()) <= LARGEST_OFFSET
     return box if is_similar else cube
 
@@ -147,7 +154,7 @@ def _kind(capture: Capture) -> SceneKind:
 
 
 def _object(capture: Capture, hull: VisualHull | None, background: Float[Tensor, "3"] | None) -> SceneSetup:
-    cube = ObjectBox.seen_by(capture.cameras)
+    cube = ObjectBox.seen_by(capture.cameras, has_hull=hull is not None)
     box = _fitted(cube, hull)
     # A hull is known in training only; a trained box comes with the checkpoint.
     where = "" if hull is None else f" Box {_sides(box)} around {_numbers(box.center)}."

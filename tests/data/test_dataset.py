@@ -3,9 +3,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dietnerf_ns.data.contents import fingerprint
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.view_selection import keep_views
-from dietnerf_ns.utils.images import downscale_by_area
+from dietnerf_ns.utils.images import downscale_by_area, enlarge
 from tests.helpers.scenes import blender_outputs
 
 
@@ -23,6 +24,30 @@ def test_hidden_colour_leaves_no_fringe_at_a_silhouette():
     assert pixel.tolist() == [240, 120, 40, 128]
     on_white = pixel[:3] * (pixel[3] / 255) + 255 * (1 - pixel[3] / 255)
     assert np.abs(on_white - (np.array([240, 120, 40]) + 255) / 2).max() < 1, "half orange, half white, nothing darker"
+
+
+def test_hidden_colour_leaves_no_fringe_when_enlarged():
+    image = np.zeros((1, 2, 4), dtype=np.uint8)  # opaque orange beside transparent black
+    image[:, 0] = (240, 120, 40, 255)
+    enlarged = enlarge(image, (4, 2))
+    seen = enlarged[enlarged[..., 3] > 0]
+    assert np.abs(seen[:, :3] - np.array([240, 120, 40])).max() <= 1
+    assert set(enlarged[0, :, 3].tolist()) == {255, 191, 64, 0}
+
+
+def test_a_fisheye_s_circle_is_reduced_with_the_photos(tiny_scene):
+    outputs = blender_outputs(tiny_scene)
+    outputs.cameras.metadata = {"fisheye_crop_radius": 40.0}
+    reduced = AreaDownscaledDataset(outputs, scale_factor=0.25).cameras
+    assert reduced.metadata["fisheye_crop_radius"] == 10.0 and outputs.cameras.metadata["fisheye_crop_radius"] == 40.0
+
+
+def test_opaque_alpha_makes_no_other_photo():
+    photo = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    with_alpha = np.dstack([photo, np.full((4, 4), 255, np.uint8)])
+    assert fingerprint(photo) == fingerprint(with_alpha)
+    with_alpha[0, 0, 3] = 254
+    assert fingerprint(photo) != fingerprint(with_alpha)
 
 
 def test_fractional_factors_weight_partly_covered_pixels():

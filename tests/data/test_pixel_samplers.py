@@ -78,6 +78,18 @@ def test_masks_that_leave_no_pixel_are_refused():
         sampler().sample_method(5, 2, 10, 10, mask=torch.zeros(2, 10, 10, 1))
 
 
+@pytest.mark.parametrize(("asked", "given"), [(1, 2), (7, 6), (8, 8)])
+def test_photos_of_several_sizes_get_an_even_number_of_rays(asked, given):
+    """instant-ngp's number of rays, which follows the number of samples, is odd every second time."""
+    images = [torch.rand(4, 6, 3), torch.rand(6, 4, 3)]
+    batch = (
+        SinglePhotoPixelSamplerConfig()
+        .setup(num_rays_per_batch=asked)
+        .sample({"image": images, "image_idx": torch.tensor([3, 5])})
+    )
+    assert batch["image"].shape == (given, 3) and set(batch["indices"][:, 0].tolist()) <= {3, 5}
+
+
 def squares():
     """In two photos of 50 x 100 pixels a square of 4 x 4."""
     masks = torch.zeros(2, 50, 100, dtype=torch.bool)

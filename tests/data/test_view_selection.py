@@ -44,6 +44,19 @@ def test_farthest_takes_opposite_cameras_of_a_ring():
     assert len({index % 2 for index in chosen}) == 1, "four of eight evenly spaced: every other one"
 
 
+def test_farthest_does_not_depend_on_where_the_origin_is():
+    """torch's fast distances lose half of the digits far from it."""
+    poses = ring_of_poses(60)
+    moved = poses + torch.tensor([[0.0, 0.0, 0.0, 1000.0]])
+    positions = poses[:, :, 3].double()
+
+    def least_distance(chosen):
+        return torch.pdist(positions[chosen]).min()
+
+    for count in (2, 4, 8):
+        assert least_distance(farthest_views(moved, count)) > 0.99 * least_distance(farthest_views(poses, count))
+
+
 def test_farthest_prefers_distant_positions_when_directions_agree():
     poses = torch.eye(4)[:3].repeat(4, 1, 1)
     poses[:, 0, 3] = torch.tensor([0.0, 0.1, 0.2, 5.0])

@@ -16,6 +16,7 @@ def test_cameras_that_only_turn_or_that_are_alone_are_not_front_facing():
     with pytest.raises(UserError, match="use auto, object, around or inside-out"):
         FrontFacingContraction(cameras_side_by_side(count=1))
     assert not is_front_facing(cameras_side_by_side(spread=0.0))
+    assert not is_front_facing(cameras_side_by_side(spread=3e-8)), "rounding errors of centred positions"
 
 
 def test_coordinates_stay_exact_under_autocast():

@@ -11,6 +11,11 @@ def test_planes_come_out_from_coarse_to_fine_and_large_enough():
     assert [planes.shape for planes in generator()] == [(3, 5, side, side) for side in (8, 16, 32)]
 
 
+def test_the_coarsest_planes_have_two_points_at_least():
+    generator = PlaneGenerator(resolution=8, levels=4, channels=5)
+    assert generator.resolutions == [2, 4, 8, 16]
+
+
 def test_more_levels_than_the_network_has_are_refused():
     with pytest.raises(UserError, match="plane-levels 5: generated-planes have at most 4"):
         PlaneGenerator(resolution=30, levels=5, channels=5)

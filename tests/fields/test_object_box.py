@@ -32,6 +32,19 @@ def test_a_sphere_that_every_photo_shows_whole_is_in_the_box():
     assert box(points).abs().max() < 2
 
 
+@pytest.mark.parametrize("distance", [0.5, 1.0, 2.0])
+def test_a_close_up_does_not_make_the_cube_smaller(distance):
+    poses = ring_of_poses(8)
+    whole = ObjectBox.seen_by(pinhole_cameras(poses))
+    poses[2] = ring_of_poses(8, radius=distance)[2]
+    for has_hull in (False, True):
+        box = ObjectBox.seen_by(pinhole_cameras(poses), has_hull=has_hull)
+        assert torch.allclose(box.half_sizes, whole.half_sizes, rtol=1e-4)
+    mixed = torch.cat([ring_of_poses(8), ring_of_poses(3, radius=3.0)])
+    smallest = ObjectBox.seen_by(pinhole_cameras(mixed)).half_sizes
+    assert torch.allclose(smallest, 0.75 * whole.half_sizes, rtol=1e-4), "what all other photos show"
+
+
 def test_the_box_stands_upright_in_a_tilted_world():
     poses, turn = tilted(ring_of_poses(6))
     box, upright = ObjectBox.seen_by(pinhole_cameras(poses)), ObjectBox.seen_by(pinhole_cameras(ring_of_poses(6)))

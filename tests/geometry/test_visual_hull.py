@@ -49,6 +49,13 @@ def test_the_hull_of_a_box_has_about_its_extent():
     assert torch.allclose(found[:, 2], torch.stack([low, high])[:, 2], atol=0.4), "no photo is taken from the side"
 
 
+def test_many_planes_are_looked_at_in_parts(monkeypatch):
+    hull = hull_of(PhotosOfABox(torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5])))
+    at_once = hull.extent(AXES, CENTER, HALF)
+    monkeypatch.setattr("dietnerf_ns.geometry.visual_hull.PLANES_AT_ONCE", 3)
+    assert torch.equal(hull.extent(AXES, CENTER, HALF), at_once)
+
+
 @pytest.mark.parametrize("degrees", [15, 60])
 def test_a_wrong_pose_is_noticed(degrees):
     photos = PhotosOfABox(torch.tensor([-0.5, -0.3, -0.6]), torch.tensor([0.4, 0.7, 0.5]))

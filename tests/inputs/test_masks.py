@@ -114,14 +114,15 @@ def test_masks_for_some_photos_only(tmp_path):
         datamanager(masked_capture(tmp_path, numbers=[0, 1]))
 
 
-def test_masks_of_several_sizes(tmp_path):
+@pytest.mark.parametrize("black", [set(), {1}, {1, 2}], ids=str)
+def test_masks_of_several_sizes(tmp_path, black):
     meta = base_meta()
     (tmp_path / "masks").mkdir()
     for number, frame in enumerate(meta["frames"]):
         width = 60 if number % 2 else 100
         frame |= {"w": width, "h": 100, "cx": width / 2, "mask_path": f"masks/{number}.png"}
-        mask = FORMATS["gray"](base_photos()[number])
-        mask.crop((50 - width // 2, 0, 50 + width // 2, 100)).save(tmp_path / "masks" / f"{number}.png")
+        mask = FORMATS["gray"](base_photos()[number]).crop((50 - width // 2, 0, 50 + width // 2, 100))
+        (Image.new("L", mask.size) if number in black else mask).save(tmp_path / "masks" / f"{number}.png")
     for key in ("w", "h", "cx"):
         del meta[key]
 
@@ -133,3 +134,4 @@ def test_masks_of_several_sizes(tmp_path):
     masks = [manager.train_dataset.get_data(i)["mask"] for i in range(5)]
     _, batch = manager.next_train(0)
     assert all(masks[photo][row, column] for photo, row, column in batch["indices"].long().tolist())
+    assert len(batch["indices"]) == 64 and set(batch["indices"][:, 0].tolist()) == set(range(5)) - black

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
@@ -318,23 +319,39 @@ def test_photos_and_cameras_have_one_size_at_odd_factors(tmp_path, factor):
     dataset = datamanager(write_capture(tmp_path), camera_res_scale_factor=factor).train_dataset
     size = (int(dataset.cameras.height[0]), int(dataset.cameras.width[0]))
     assert dataset.get_numpy_image(0).shape[:2] == size
+    original = dataset._dataparser_outputs.cameras
+    for one, other, side in (("fx", "cx", "width"), ("fy", "cy", "height")):
+        for name in (one, other):
+            part = getattr(original, name)[0] / getattr(original, side)[0]
+            assert torch.allclose(getattr(dataset.cameras, name)[0] / getattr(dataset.cameras, side)[0], part), name
 
 
-def test_photos_of_several_sizes_train(tmp_path):
+def capture_of_several_sizes(folder, narrow):
+    """The photos with these numbers are 60 pixels wide, the others 100."""
     meta = base_meta()
     for number, frame in enumerate(meta["frames"]):
-        width = 100 if number % 2 else 60
+        width = 60 if number in narrow else 100
         frame |= {"w": width, "h": 100, "cx": width / 2}
     for key in ("w", "h", "cx"):
         meta.pop(key)
 
     def save(rgba, path, number):
         image = Image.fromarray(on_white(rgba))
-        (image if number % 2 else image.crop((20, 0, 80, 100))).save(path)
+        (image.crop((20, 0, 80, 100)) if number in narrow else image).save(path)
 
-    manager = datamanager(write_capture(tmp_path, save=save, meta=meta))
+    return write_capture(folder, save=save, meta=meta)
+
+
+def test_photos_of_several_sizes_train(tmp_path):
+    manager = datamanager(capture_of_several_sizes(tmp_path, {0, 2, 4}))
     rays, batch = manager.next_train(0)
     assert len(rays) == 64 and batch["image"].shape == (64, 3)
+
+
+def test_photos_of_several_sizes_are_evaluated_beside_those_of_one(tmp_path):
+    manager = datamanager(capture_of_several_sizes(tmp_path, {4}), view_indices=(0, 1, 2))
+    assert len(manager.eval_dataset) == 2
+    assert manager.next_train(0)[1]["image"].shape == manager.next_eval(0)[1]["image"].shape == (64, 3)
 
 
 @pytest.mark.parametrize("name", ["ein bild.png", "фото.png", "[bold]1.png", "a%20b.png", "-x.png", "#1.png"])

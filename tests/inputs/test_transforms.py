@@ -319,6 +319,26 @@ BLENDER = {
 }
 
 
+@pytest.mark.parametrize(
+    ("intrinsics", "ignored"),
+    [
+        ({"k1": 0.1, "p2": 0}, "k1"),
+        ({"w": 100, "h": 100, "cx": 40.0, "cy": 50.0}, "cx"),
+        ({"w": 100, "fl_x": 70.0, "fl_y": 90.0}, "fl_x, fl_y"),
+        ({"w": 100, "h": 100, "cx": 50.2, "cy": 50.0, "k1": 0.0}, ""),
+    ],
+)
+def test_blender_data_with_intrinsics_that_it_ignores(tmp_path, intrinsics, ignored, capsys):
+    datamanager(blender(tmp_path, lambda meta: meta.update(intrinsics)), BlenderDataParserConfig())
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"blender-data ignores {ignored}: all its photos" in said) == bool(ignored)
+
+
+def test_blender_data_with_an_angle_of_view_for_each_photo(tmp_path, capsys):
+    datamanager(blender(tmp_path, each(lambda frame: frame.update(camera_angle_x=0.5))), BlenderDataParserConfig())
+    assert "blender-data ignores camera_angle_x: all" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("edit", BLENDER.values(), ids=BLENDER)
 def test_blender_data(tmp_path, edit):
     assert difference_from_base(datamanager(blender(tmp_path, edit), BlenderDataParserConfig())) < 1e-6

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
@@ -122,6 +123,13 @@ def test_planes_and_box_follow_the_unit_of_length_also_in_rendering(
     places = box.center + 0.2 * factor * torch.rand(9, 3, generator=torch.Generator().manual_seed(0))
     for one, other in zip(networks_of(rendering.model), networks_of(trained.model), strict=True):
         assert torch.equal(one.density_fn(places), other.density_fn(places))
+
+
+def test_the_box_follows_the_unit_of_length_without_silhouettes(tiny_pipeline_config, tiny_scene, tmp_path):
+    scene = scaled(shutil.copytree(tiny_scene, tmp_path / "scene"), 10.0)
+    settings = {"camera_optimizer": CameraOptimizerConfig(mode="SO3xR3")}  # with which no box is fitted
+    box = model_of(tiny_pipeline_config, BlenderDataParserConfig(data=scene), **settings).model.collider.box
+    assert 14 < float(box.half_sizes.max()) < 15.5
 
 
 def networks_of(model):

@@ -222,7 +222,7 @@ def test_what_the_user_set_stays_in_the_box_of_an_object(capsys):
     assert isinstance(without_background.field.spatial_distortion, ObjectBox)
     assert without_background.renderer_rgb.background_color == "last_sample"
     bounded = unbounded_model(cameras, background=GREY, disable_scene_contraction=True)
-    assert bounded.field.spatial_distortion.half_sizes.tolist() == [1.5] * 3
+    assert bounded.field.spatial_distortion.half_sizes.tolist() == pytest.approx([4 * 20 / 35] * 3), "what they see"
     assert torch.equal(bounded.renderer_rgb.background_color, GREY), "the photos' colour, which is not given"
     with pytest.raises(UserError, match="scene object"):
         unbounded_model(cameras_side_by_side(), scene="object")
@@ -237,7 +237,7 @@ def test_the_box_shrinks_to_the_silhouettes_in_the_photos(bounded, capsys):
     shrunk = unbounded_model(cameras, hull=hull, **settings).field.spatial_distortion
     bottom = shrunk.center[2] - shrunk.half_sizes[2]
     assert float(bottom) == pytest.approx(-0.4 - 0.02 * float(whole.half_sizes[2]), abs=1e-4)
-    assert torch.allclose(shrunk.half_sizes[:2], whole.half_sizes[:2])
+    assert torch.allclose(shrunk.half_sizes[:2], whole.half_sizes[:2], rtol=1e-4)
     capsys.readouterr()
     unfitted = unbounded_model(cameras, hull=hull, fit_box=False, **settings)
     if bounded:
@@ -248,7 +248,7 @@ def test_the_box_shrinks_to_the_silhouettes_in_the_photos(bounded, capsys):
     assert torch.equal(moving.field.spatial_distortion.half_sizes, whole.half_sizes), "poses are still to be corrected"
     nowhere = VisualHull(hull.normals, torch.tensor([50.0]), hull.photos)
     kept = unbounded_model(cameras, hull=nowhere, **settings).field.spatial_distortion
-    assert torch.equal(kept.half_sizes, whole.half_sizes)
+    assert torch.allclose(kept.half_sizes, whole.half_sizes, rtol=1e-4)
     assert "Are the camera poses right?" in " ".join(capsys.readouterr().out.split())
 
 
