@@ -53,7 +53,8 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
         plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
     drawn = []
     for name, (caption, draw) in plots.items():
-        figure = draw(results)
+        with pyplot.rc_context({"text.parse_math": False}):  # names may have dollar signs
+            figure = draw(results)
         if figure is not None:
             path = folder / f"{name}.png"
             figure.savefig(path, dpi=110, bbox_inches="tight")

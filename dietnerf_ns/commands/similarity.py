@@ -61,7 +61,7 @@ class Similarity(EncoderConfig):
         if not self.scenes:
             raise UserError("Name at least one folder of photos.")
         first, *others = self.scenes
-        if others or first.resolve() == TINY_SCENE:
+        if others or first.resolve() == TINY_SCENE.resolve():
             return [*self.scenes]
         print(f"Only one scene is given. It is compared with the one that comes with this package, {TINY_SCENE.name}.")
         return [*self.scenes, TINY_SCENE]

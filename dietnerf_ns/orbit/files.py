@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from dietnerf_ns.utils.errors import UserError, writing
 from dietnerf_ns.utils.files import atomic_output, check_writable
+
+if TYPE_CHECKING:
+    from mediapy import VideoWriter
 
 Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
@@ -77,9 +82,29 @@ def _write_mp4(frames: Frames, path: Path, fps: float) -> None:
     even = (frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
     first = next(even)
     height, width, _ = first.shape
-    with mediapy.VideoWriter(path, (height, width), fps=fps) as video:
+    # Not in a with statement: Ctrl-C ends ffmpeg too, and its error would replace the KeyboardInterrupt.
+    video = mediapy.VideoWriter(path, (height, width), fps=fps).__enter__()
+    try:
         for frame in itertools.chain([first], even):
             video.add_image(frame)
+    except BrokenPipeError as error:
+        raise OSError(_close(video) or str(error)) from error
+    except BaseException:
+        _close(video)
+        raise
+    if reason := _close(video):
+        raise OSError(reason)
+
+
+def _close(video: VideoWriter) -> str:
+    """Finish a video; returns ffmpeg's error in one line, or an empty string."""
+    try:
+        with contextlib.suppress(BrokenPipeError):  # if ffmpeg has ended; a second call says why
+            video.close()
+        video.close()
+    except RuntimeError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _write_gif(frames: Frames, path: Path, fps: float) -> None:

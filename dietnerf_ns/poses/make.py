@@ -129,8 +129,20 @@ def _temporary_folder() -> Iterator[Path]:
     with (
         writing(f"Temporary files in {place} (the variable TMPDIR names another folder)"),
         tempfile.TemporaryDirectory(prefix="dietnerf-poses-", dir=place) as folder,
+        _reading_elsewhere(Path(folder)),
     ):
         yield Path(folder)
+
+
+@contextlib.contextmanager
+def _reading_elsewhere(work: Path) -> Iterator[None]:
+    """Turn an error with a file that is not in the folder into a `UserError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename).is_relative_to(work):
+            raise
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}.") from error
 
 
 def _check_space(work: Path, num_photos: int) -> None:

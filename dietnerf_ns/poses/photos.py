@@ -135,8 +135,8 @@ def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, P
     Raises:
         UserError: the video cannot be decoded.
     """
+    total = _num_frames(video)
     capture = cv2.VideoCapture(str(video))
-    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     best: dict[int, tuple[float, int, Pixels]] = {}
     for index in tqdm(range(total), "Reading video", unit="frame"):
         is_read, frame = capture.read()
@@ -144,13 +144,22 @@ def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, P
             break
         part, sharpness = index * count // total, _sharpness(frame)
         if part not in best or sharpness > best[part][0]:
-            best[part] = sharpness, index, frame
+            best[part] = sharpness, index, reduced(frame, longest)
     capture.release()
     if not best:
         raise UserError(f"{video}: this video cannot be read: convert it to H.264 in an .mp4 file.")
     for _, index, frame in (best[part] for part in sorted(best)):
-        pixels = reduced(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), longest)
+        pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         yield Photo(f"frame_{index:05d}.jpg", _size(pixels), Lens("video", None)), pixels
+
+
+def _num_frames(video: Path) -> int:
+    capture = cv2.VideoCapture(str(video))
+    stored = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    # Some .webm and .mkv files do not store it.
+    total = stored if stored > 0 else sum(1 for _ in iter(capture.grab, False))
+    capture.release()
+    return total
 
 
 def _sharpness(frame: Pixels) -> float:

@@ -49,8 +49,9 @@ def summary(attempt: Attempt, posed: PosedPhotos, matches: Matches) -> str:
 
 def doubt(attempt: Attempt) -> str | None:
     """A word of warning if the photos hardly determine the focal length, and with it the poses."""
-    used = {image.camera_id for image in attempt.model.images.values() if image.has_pose}
-    largest = max(uncertainties(attempt.model, key)[0] for key in used)
+    used = {image.camera_id: image.camera for image in attempt.model.images.values() if image.has_pose}
+    unknown = [key for key, camera in used.items() if not camera.has_prior_focal_length]
+    largest = max((uncertainties(attempt.model, key)[0] for key in unknown), default=0.0)
     if largest <= DOUBTFUL_UNCERTAINTY:
         return None
     return (
@@ -128,7 +129,8 @@ def _draw_cameras(axis: Axes, posed: PosedPhotos, horizontal: int, vertical: int
     for name, start, end in zip(posed.names, positions, ends, strict=True):
         axis.plot([start[horizontal], end[horizontal]], [start[vertical], end[vertical]], color="tab:red", linewidth=1)
         axis.plot(start[horizontal], start[vertical], "s", color="tab:red", markersize=4)
-        axis.annotate(name, (start[horizontal], start[vertical]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        place = start[horizontal], start[vertical]
+        axis.annotate(name, place, fontsize=7, xytext=(3, 3), textcoords="offset points", parse_math=False)
     axis.set(xlim=(-span, span), ylim=(-span, span))
 
 
@@ -139,8 +141,8 @@ def _draw_matrix(axis: Axes, counts: Int[np.ndarray, "n n"], labels: Sequence[st
         if len(labels) <= 16 and row != column:
             colour = "black" if shades[row, column] > 0.6 * shades.max() else "white"
             axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
-    axis.set_yticks(range(len(labels)), labels, fontsize=7)
+    axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7, parse_math=False)
+    axis.set_yticks(range(len(labels)), labels, fontsize=7, parse_math=False)
     axis.set_title("Verified matches between photos")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pycolmap
 import torch
@@ -116,14 +117,13 @@ def write_scene(
         size = size_within((pixels.shape[1], pixels.shape[0]), longest)
         frame: dict[str, Any] = {"transform_matrix": [*pose.double().tolist(), [0.0, 0.0, 0.0, 1.0]]}
         if name in masks:
-            mask = masks[name][..., None].astype(np.uint8) * 255
             if cut_out:
-                pixels = np.concatenate([pixels[..., :3], mask], axis=-1)
+                pixels = np.dstack([pixels[..., :3], masks[name] * np.uint8(255)])
             else:
-                mask_copies = downscale_by_area(mask.repeat(3, axis=-1), size)
-                frame["mask_path"] = _write_copies(folder, "masks", f"{Path(name).stem}.png", mask_copies)
+                mask = _reduced(masks[name], size)
+                frame["mask_path"] = _write_copies(folder, "masks", f"{Path(name).stem}.png", mask)
         copy = name if pixels.shape[-1] == 3 else f"{Path(name).stem}.png"
-        frame["file_path"] = _write_copies(folder, "images", copy, downscale_by_area(pixels, size))
+        frame["file_path"] = _write_copies(folder, "images", copy, _reduced(pixels, size))
         frames.append(frame | intrinsics(images[name].camera, size))
     posed.model.export_PLY(folder / POINTS_FILE)
     write_json(folder / "transforms.json", _transforms(frames))
@@ -147,6 +147,13 @@ def _transforms(frames: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"camera_model": "OPENCV", **shared, "ply_file_path": POINTS_FILE, "frames": frames}
 
 
+def _reduced(pixels: np.ndarray, size: Size) -> np.ndarray:
+    """A photo, or a mask of booleans, of another size."""
+    if pixels.dtype == bool:
+        return cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    return downscale_by_area(pixels, size)
+
+
 def _write_copies(folder: Path, kind: str, name: str, pixels: np.ndarray) -> str:
     """Write an image and smaller copies under nerfstudio's names; returns the path of the largest in the folder."""
     height, width = pixels.shape[:2]
@@ -156,5 +163,7 @@ def _write_copies(folder: Path, kind: str, name: str, pixels: np.ndarray) -> str
             break
         target = folder / (kind if factor == 1 else f"{kind}_{factor}") / name
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(downscale_by_area(pixels, size)).save(target, quality=JPEG_QUALITY)
+        copy = _reduced(pixels, size)
+        # nerfstudio's own methods need masks of one channel, in which all but 0 counts.
+        Image.fromarray(copy * np.uint8(255) if copy.dtype == bool else copy).save(target, quality=JPEG_QUALITY)
     return f"{kind}/{name}"

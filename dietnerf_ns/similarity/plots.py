@@ -28,7 +28,8 @@ def draw_histogram(path: Path, within: Float[np.ndarray, "n"], across: Float[np.
     for values, colour, label in ((within, WITHIN_COLOUR, "within a scene"), (across, ACROSS_COLOUR, "across scenes")):
         if len(values):
             axis.hist(values, bins, density=True, color=colour, alpha=0.6, label=f"{label} ({len(values)} pairs)")
-    axis.set(xlabel="cosine similarity of two photos' embeddings", ylabel="density", title=title)
+    axis.set(xlabel="cosine similarity of two photos' embeddings", ylabel="density")
+    axis.set_title(title, parse_math=False)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
@@ -59,8 +60,8 @@ def draw_matrix(
         axis.axhline(end - 0.5, color="white", linewidth=1)
         axis.axvline(end - 0.5, color="white", linewidth=1)
     middles = ends - (np.asarray(counts) + 1) / 2
-    axis.set_xticks(middles, names)
-    axis.set_yticks(middles, names, rotation=90, va="center")
-    axis.set_title(title)
+    axis.set_xticks(middles, names, parse_math=False)
+    axis.set_yticks(middles, names, rotation=90, va="center", parse_math=False)
+    axis.set_title(title, parse_math=False)
     figure.colorbar(image, label="cosine similarity")
     figure.savefig(path, dpi=110, bbox_inches="tight")

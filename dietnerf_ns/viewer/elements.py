@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,11 @@ class Markdown(ViewerElement[str]):
         self.content = content
         if self.gui_handle is not None:
             self.gui_handle.content = content
+
+
+def escaped(text: str) -> str:
+    """Escape text from a file for `Markdown`: viser reads it as MDX and would run what is in braces as code."""
+    return re.sub(r"[^\w .-]", lambda character: f"&#{ord(character[0])};", text)
 
 
 class Plot(ViewerElement):

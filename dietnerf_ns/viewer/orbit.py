@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dietnerf_ns.geometry.cameras import is_in_front, viewing_directions
 from dietnerf_ns.geometry.sphere import Sphere, fit_sphere, pose_at, spherical_coordinates
@@ -20,6 +21,9 @@ from dietnerf_ns.viewer.elements import Button, Checkbox, Dropdown, Folder, Slid
 
 MAX_PHI_DEG = 89.0
 """At the poles the azimuth has no effect on the camera's position, so the sliders stop short of them."""
+
+LEAST_MEAN_DIRECTION = 1e-3
+"""Length of the mean of the viewing directions, below which it is only rounding."""
 
 TURN_DEG = 3.0
 TURN_PERIOD_SECONDS = 0.25
@@ -50,47 +54,63 @@ class OrbitFolder(Folder):
         again = Button("Go to training view", cb_hook=self._go_to_view)
         self.show(self._theta, self._phi, self._radius, self._turntable, self._view, again)
         self._stop_turning = threading.Event()
-        self._one_move = threading.Lock()
+        self._shown: tuple[float, float, float] | None = None
+        # viser runs callbacks in parallel. Setting a value starts one and does not wait for it.
+        self._lock = threading.Lock()
+
+    def _place(self) -> tuple[float, float, float]:
+        return self._theta.value, self._phi.value, self._radius.value
+
+    def _look(self) -> None:
+        center, up = self._sphere.center, self._sphere.up
+        self._shown = self._place()
+        azimuth, elevation, radius = (torch.tensor(value) for value in self._shown)
+        pose = pose_at(center, up, azimuth=azimuth, elevation=elevation, radius=radius)
+        self._browser_cameras.look(pose, up=up, distance=float(radius))
 
     def _move(self, _) -> None:
-        center, up = self._sphere.center, self._sphere.up
-        with self._one_move:  # viser runs callbacks in parallel; the last movement must use the latest values
-            azimuth, elevation, radius = (torch.tensor(s.value) for s in (self._theta, self._phi, self._radius))
-            pose = pose_at(center, up, azimuth=azimuth, elevation=elevation, radius=radius)
-            self._browser_cameras.look(pose, up=up, distance=float(radius))
+        with self._lock:
+            if self._place() != self._shown:  # the turntable, which sets the slider, has moved the cameras already
+                self._look()
 
     def _go_to_view(self, _) -> None:
-        self._stop_turning.set()
-        self._turntable.value = False
-        camera = self._cameras[self._views.index(self._view.value)]
-        pose = camera.camera_to_worlds
-        distance = float((pose[:, 3] - self._sphere.center).norm())
-        with self._one_move:
+        with self._lock:
+            self._stop_turning.set()
+            self._turntable.value = False
+            camera = self._cameras[self._views.index(self._view.value)]
+            pose = camera.camera_to_worlds
+            distance = float((pose[:, 3] - self._sphere.center).norm())
             self._browser_cameras.look(pose, up=self._sphere.up, distance=distance, fov=vertical_fov(camera))
 
     def _start_or_stop(self, _) -> None:
-        self._stop_turning.set()
-        if self._turntable.value:
-            self._stop_turning = threading.Event()
-            threading.Thread(target=self._turn, args=(self._stop_turning,), daemon=True).start()
+        with self._lock:
+            self._stop_turning.set()
+            if self._turntable.value:
+                self._stop_turning = threading.Event()
+                threading.Thread(target=self._turn, args=(self._stop_turning,), daemon=True).start()
 
     def _turn(self, stop: threading.Event) -> None:
         while not stop.wait(TURN_PERIOD_SECONDS):
-            if self._browser_cameras.connected():
-                self._theta.value = (self._theta.value + TURN_DEG + 180) % 360 - 180
+            with self._lock:
+                if self._browser_cameras.connected() and not stop.is_set():
+                    self._theta.value = (self._theta.value + TURN_DEG + 180) % 360 - 180
+                    self._look()
 
 
 def orbit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
     """Fit a sphere to the training cameras whose centre lies in front of them.
 
     The centre is the point nearest to all optical axes. If that point is not in front of every camera, as in a
-    panorama, the centre is the point one scene unit ahead of the cameras' mean position.
+    panorama, the centre is the point one scene unit ahead of the cameras' mean position: in their mean direction, or in
+    that of the first camera if they look all around.
     """
     sphere = fit_sphere(camera_to_worlds)
     if is_in_front(sphere.center, camera_to_worlds):
         return sphere
-    point_ahead = camera_to_worlds[:, :3, 3].mean(0) + viewing_directions(camera_to_worlds).mean(0)
-    return replace(sphere, center=point_ahead)
+    directions = viewing_directions(camera_to_worlds)
+    mean = directions.mean(0)
+    ahead = normalize(mean, dim=0) if mean.norm() > LEAST_MEAN_DIRECTION else directions[0]
+    return replace(sphere, center=camera_to_worlds[:, :3, 3].mean(0) + ahead)
 
 
 def start_of_orbit(camera_to_worlds: Float[Tensor, "n 3 4"], sphere: Sphere) -> tuple[float, float, float]:

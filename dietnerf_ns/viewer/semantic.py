@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 from dietnerf_ns.utils.distributed import is_one_of_several
 from dietnerf_ns.viewer.browser_cameras import BrowserCameras
 from dietnerf_ns.viewer.curves import TrainingCurves
-from dietnerf_ns.viewer.elements import Checkbox, Folder, Markdown, Plot, Slider
+from dietnerf_ns.viewer.elements import Checkbox, Folder, Markdown, Plot, Slider, escaped
 from dietnerf_ns.viewer.frusta import SemanticFrusta
 from dietnerf_ns.viewer.orbit import orbit_sphere, start_of_orbit
 from dietnerf_ns.viewer.visualization import SemanticVisualization, data_url
@@ -45,6 +46,7 @@ class SemanticFolder(Folder):
         *_, radius = start_of_orbit(camera_to_worlds, orbit_sphere(camera_to_worlds))
         self.frusta = SemanticFrusta(photos.cameras[0:1].to("cpu"), size=FRUSTUM_PER_RADIUS * radius)
         self._adjustable = config.weight > 0 and not is_one_of_several()
+        self._lock = threading.Lock()
         self._next_refresh = 0.0
         self._shown: SemanticStep | None = None
         self._make_elements(config)
@@ -77,9 +79,10 @@ class SemanticFolder(Folder):
         self._change(None)
 
     def _change(self, _) -> None:
-        if self._semantic is not None and self._adjustable:
-            self._semantic.paused = self._pause.value
-            self._semantic.reconfigure(weight=self._weight.value, every=self._every.value)
+        with self._lock:  # viser runs callbacks in parallel; the last change must use the latest values
+            if self._semantic is not None and self._adjustable:
+                self._semantic.paused = self._pause.value
+                self._semantic.reconfigure(weight=self._weight.value, every=self._every.value)
 
     def after_step(self, step: int, *, mse: Float[Tensor, ""]) -> None:
         """Record what a training step did, and show it if a second has passed and a browser is connected.
@@ -118,7 +121,7 @@ class SemanticFolder(Folder):
             return
         last, state = semantic.last, " L_sc is paused." if semantic.paused else ""
         if semantic.switched_off is not None:
-            state = f" L_sc is switched off: {semantic.switched_off}."
+            state = f" L_sc is switched off: {escaped(semantic.switched_off)}."
         self._status.update(
             f"Step {step}. Last semantic step {last.step}: L_sc {float(last.loss):.4f}, "
             f"similarity {float(last.similarity):.3f}.{state}"

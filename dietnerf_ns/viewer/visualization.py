@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate, pad
 
 from dietnerf_ns.semantic.consistency import SemanticStep
 from dietnerf_ns.utils.images import Blend
+from dietnerf_ns.viewer.elements import escaped
 
 GAP_PX = 4
 
@@ -48,8 +49,8 @@ class SemanticVisualization:
         return torch.cat(tiles, dim=2)[:, :, :-GAP_PX].permute(1, 2, 0).clamp(0, 1)
 
     def caption(self, step: SemanticStep) -> str:
-        """Name the images of `side_by_side` from left to right."""
-        name = self._photos.image_filenames[step.view.target_index].name
+        """Name the images of `side_by_side` from left to right, in Markdown."""
+        name = escaped(self._photos.image_filenames[step.view.target_index].name)
         return f"render, target photo {name}, strength of dL_sc/dpixel"
 
     def _photo(self, index: int) -> Float[Tensor, "3 height width"]:

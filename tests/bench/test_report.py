@@ -35,6 +35,12 @@ def test_it_opens_with_its_plots(report):
         assert min(Image.open(report.parent / "plots" / f"{name}.png").size) > 100
 
 
+def test_dollar_signs_in_names_are_drawn_as_they_are(tmp_path):
+    psnr = {("a$$b", "8 random 0", method, 0): 20.0 for method in ("$x^$", "plain")}
+    write_fake_results(tmp_path, psnr)
+    assert "(plots/contact_sheet.png)" in write_report(tmp_path).read_text()
+
+
 def test_numbers_are_those_of_the_result_files(report):
     text = report.read_text()
     assert "4 of 5 cells" in text

@@ -1,14 +1,17 @@
 import shutil
+import signal
 import subprocess
 
 import mediapy
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from dietnerf_ns.orbit.files import check_output, write_frames
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.commands import needs_ffmpeg
+from tests.helpers.full_disk import files_of_at_most
 
 
 def grey_frames(count=5, height=20, width=30):
@@ -80,6 +83,30 @@ def test_a_full_disk_is_a_user_error(tmp_path):
 
     with pytest.raises(UserError, match="No space left"):
         write_frames(frames(), tmp_path / "o.gif", fps=10)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("count", [5, 200])  # ffmpeg notices at the end, or while frames are written
+def test_a_full_disk_for_a_video_is_a_user_error(tmp_path, count):
+    noise = np.random.default_rng(0).integers(0, 255, (count, 120, 160, 3), np.uint8)
+    with files_of_at_most(100), pytest.raises(UserError) as error:
+        write_frames(iter(noise), tmp_path / "o.mp4", fps=10)
+    assert str(error.value).startswith(f"--output {tmp_path / 'o.mp4'}: cannot be written: Error writing")
+    assert "\n" not in str(error.value) and names_in(tmp_path) == []
+
+
+@needs_ffmpeg
+def test_ctrl_c_ends_a_video_although_it_ends_ffmpeg_too(tmp_path):
+    def frames():
+        yield from grey_frames(2)
+        for child in psutil.Process().children():
+            if child.name() == "ffmpeg":
+                child.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_frames(frames(), tmp_path / "o.mp4", fps=10)
+    assert names_in(tmp_path) == []
 
 
 def test_checking_leaves_an_existing_output_unchanged(tmp_path):

@@ -284,6 +284,15 @@ def test_a_full_disk_for_temporary_files_ends_in_one_line(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_temporary_one():
+    with pytest.raises(UserError, match=r"^photos/1\.jpg: cannot be read: Permission denied\.$"):
+        with make._temporary_folder():
+            raise PermissionError(13, "Permission denied", "photos/1.jpg")
+    with pytest.raises(UserError, match=r"^Temporary files in .* cannot be written: No space left on device\.$"):
+        with make._temporary_folder() as work:
+            raise OSError(28, "No space left on device", str(work / "images" / "1.jpg"))
+
+
 def test_poses_are_not_looked_for_without_space_for_features(tmp_path, monkeypatch):
     corner_photos(tmp_path / "photos", 3)
     monkeypatch.setattr(make, "BYTES_PER_PHOTO", 10**18)

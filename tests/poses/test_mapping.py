@@ -6,7 +6,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from dietnerf_ns.poses import mapping
+from dietnerf_ns.poses import mapping, report
 from dietnerf_ns.poses.mapping import (
     Attempt,
     best_reconstruction,
@@ -182,6 +182,15 @@ def test_a_known_focal_length_is_kept_where_photos_do_not_determine_it(
     monkeypatch.setattr(mapping, "LARGEST_UNCERTAINTY", largest_uncertainty)
     refine_intrinsics(model, {camera.camera_id: 1.05 * true})
     assert model.cameras[camera.camera_id].focal_length == pytest.approx(factor * true, rel=0.002)
+
+
+def test_only_focal_lengths_that_exif_does_not_tell_make_poses_doubtful(synthetic, monkeypatch):
+    model, _ = synthetic
+    (camera,) = model.cameras.values()
+    monkeypatch.setattr(report, "DOUBTFUL_UNCERTAINTY", 0)
+    for is_known in (False, True):
+        camera.has_prior_focal_length = is_known
+        assert (doubt(Attempt("good", model)) is None) == is_known
 
 
 def test_unknown_focal_lengths_are_guessed_and_known_ones_kept(tmp_path):

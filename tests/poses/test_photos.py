@@ -1,5 +1,7 @@
 """Photos as phones and cameras write them: orientation, EXIF, size, names, videos."""
 
+import subprocess
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dietnerf_ns.poses.photos import (
     scene_names,
 )
 from dietnerf_ns.utils.errors import UserError
+from tests.helpers.commands import needs_ffmpeg
 from tests.helpers.corner import corner_photo, corner_positions
 
 MAKE, MODEL, ORIENTATION, EXIF_IFD, FOCAL_35, PIXELS_X, PIXELS_Y = (
@@ -139,6 +142,19 @@ def test_the_sharpest_frames_of_a_video_are_taken(tmp_path):
     video.release()
     frames = [photo.name for photo, _ in read_video(path, 2, 1600)]
     assert frames == ["frame_00002.jpg", "frame_00009.jpg"]
+
+
+@needs_ffmpeg
+def test_a_video_without_a_stored_length_is_read(tmp_path):
+    path = tmp_path / "clip.mkv"
+    frames = ["-f", "lavfi", "-i", "testsrc=size=320x240:rate=10:duration=1.2"]
+    command = ["ffmpeg", "-v", "error", *frames, "-c:v", "mpeg4", "-f", "matroska", "pipe:"]
+    # ffmpeg cannot go back in a pipe to write the length.
+    path.write_bytes(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    photos = [photo for photo, _ in read_video(path, 3, 160)]
+    assert [int(photo.name[6:11]) // 4 for photo in photos] == [0, 1, 2]  # one of each third of the 12 frames
+    assert {photo.size for photo in photos} == {(160, 120)}
 
 
 def test_a_video_that_cannot_be_decoded_is_refused(tmp_path):

@@ -1,12 +1,18 @@
 """The world frame of a scene, and what is said about where its photos were taken."""
 
+import json
+
 import numpy as np
 import pycolmap
 import pytest
 import torch
+from nerfstudio.data.utils.data_utils import get_image_mask_tensor_from_path
+from PIL import Image
 
-from dietnerf_ns.poses.report import advice
-from dietnerf_ns.poses.scene import PosedPhotos, camera_to_world, in_world_frame
+from dietnerf_ns.poses.matching import Matches
+from dietnerf_ns.poses.photos import Lens, Photo
+from dietnerf_ns.poses.report import advice, draw_report
+from dietnerf_ns.poses.scene import PosedPhotos, camera_to_world, in_world_frame, write_scene
 from tests.helpers.cameras import arc_of_poses, ring_of_poses
 
 
@@ -67,3 +73,32 @@ def test_the_advice_is_to_photograph_where_the_gap_is(poses, said):
     model = pycolmap.Reconstruction()
     text = advice(PosedPhotos([f"{number}.jpg" for number in range(len(poses))], poses, model))
     assert text.startswith("Direction coverage: ") and said in text
+
+
+def test_nerfstudio_reads_masks_at_every_size_and_without_grey_edges(tmp_path):
+    posed = in_world_frame(model_with(ring_of_poses(3)))
+    mask = np.zeros((192, 256), bool)
+    mask[:, :101] = True  # no edge of a pixel at any size
+    for name in posed.names:
+        Image.new("RGB", (256, 192)).save(tmp_path / name, format="PNG")
+    scene = tmp_path / "scene"
+    scene.mkdir()
+    write_scene(scene, posed, tmp_path, longest=200, masks=dict.fromkeys(posed.names, mask), cut_out=False)
+    frames = json.loads((scene / "transforms.json").read_text())["frames"]
+    for folder, width in (("masks", 200), ("masks_2", 100)):
+        for frame in frames:
+            path = scene / frame["mask_path"].replace("masks", folder)
+            read = get_image_mask_tensor_from_path(path)
+            assert read.shape == (width * 3 // 4, width, 1)
+            columns = int(read[0].sum())
+            assert read[:, :columns].all() and columns == pytest.approx(101 / 256 * width, abs=0.6)
+            assert set(np.unique(np.asarray(Image.open(path)))) == {0, 255}
+
+
+def test_names_with_dollar_signs_are_drawn(tmp_path):
+    posed = in_world_frame(model_with(ring_of_poses(3)))
+    names = [f"{name} $^_$" for name in posed.names]
+    photos = [Photo(name, (4, 3), Lens("", None)) for name in names]
+    matches = Matches(tmp_path / "none.db", photos, np.zeros((3, 3), dtype=int))
+    draw_report(tmp_path / "poses.png", PosedPhotos(names, posed.camera_to_worlds, posed.model), matches)
+    assert (tmp_path / "poses.png").is_file()

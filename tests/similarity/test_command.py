@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from dietnerf_ns import methods
 from dietnerf_ns.commands.similarity import Similarity
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.semantic.consistency import SemanticConfig
+from dietnerf_ns.similarity.plots import draw_histogram, draw_matrix
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.commands import in_this_process, ns
 from tests.helpers.full_disk import files_of_at_most
@@ -80,6 +82,20 @@ def test_the_shipped_scene_by_itself_has_no_verdict(tmp_path, capsys):
     (scene,) = read_json(tmp_path / "out")["scenes"]
     assert scene["within"]["pairs"] == 3 and scene["auc"] is None
     assert "name a second scene" in capsys.readouterr().out
+
+
+def test_the_shipped_scene_is_recognised_behind_a_link(tmp_path, monkeypatch):
+    link = tmp_path / "package"
+    link.symlink_to(TINY_SCENE)
+    monkeypatch.setattr(methods, "TINY_SCENE", link)
+    assert Similarity(scenes=(link,), out=tmp_path / "out")._folders() == [link]
+
+
+def test_names_with_dollar_signs_are_drawn(tmp_path):
+    name, values = "$^_$", np.array([0.1, 0.9])
+    draw_histogram(tmp_path / "histogram.png", values, values, name)
+    draw_matrix(tmp_path / "matrix.png", np.array([[1, 0.1], [0.1, 1]]), [name, name], np.array([1, 1]), name)
+    assert (tmp_path / "histogram.png").is_file() and (tmp_path / "matrix.png").is_file()
 
 
 def test_clip_checkpoint_and_embedding_are_used(striped_scene, tmp_path):

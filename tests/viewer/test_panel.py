@@ -10,16 +10,22 @@ from dataclasses import replace
 import pytest
 import torch
 from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.viewer.viewer import Viewer
 
 from dietnerf_ns.geometry.sphere import spherical_coordinates
+from dietnerf_ns.semantic.consistency import SemanticConfig, SemanticConsistency
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from dietnerf_ns.semantic.loss import semantic_consistency_loss
 from dietnerf_ns.viewer import semantic as semantic_folder
+from dietnerf_ns.viewer.browser_cameras import BrowserCameras
 from dietnerf_ns.viewer.orbit import orbit_sphere
+from dietnerf_ns.viewer.semantic import SemanticFolder
 from dietnerf_ns.viewer.visualization import SemanticVisualization
 from tests.helpers.cameras import ring_of_poses
 from tests.helpers.encoders import FakeEncoder
+from tests.helpers.fakes import bare
+from tests.helpers.scenes import blender_outputs
 from tests.helpers.training import start_training, train_step
 from tests.helpers.viewer import CameraOnlyClient
 from tests.helpers.viewer_browser import ViewerPage, free_port, missing_programs, training_with_viewer
@@ -179,6 +185,27 @@ def test_images_are_drawn_for_browsers_only_and_at_most_once_a_second(make_pipel
     assert re.search(r"Step 2\. Last semantic step 2: L_sc \d\.\d+, similarity", folder.element_00.content)
     assert folder.element_02.gui_handle.figure.data[0].x == (0,)
     assert len(folder.frusta.drawn) == 3, "one for each semantic step that was drawn"
+    pipeline.semantic.switched_off = "as {1+1} says"  # a checkpoint's text, which is no code
+    folder.refresh(4)
+    assert "L_sc is switched off: as &#123;1&#43;1&#125; says." in folder.element_00.content
+
+
+def test_of_changes_at_the_same_time_the_last_holds(tiny_scene):
+    weights = []
+
+    class Recorder(SemanticConsistency):
+        def reconfigure(self, **settings):
+            if later.ident is None:
+                folder._weight.value = 0.5
+                later.start()
+                later.join(0.2)
+            weights.append(settings["weight"])
+
+    folder = SemanticFolder(SemanticConfig(), InputDataset(blender_outputs(tiny_scene)), BrowserCameras())
+    later = threading.Thread(target=folder._change, args=(None,))
+    folder.attach(bare(Recorder), bare(SemanticVisualization))
+    later.join()
+    assert weights == [SemanticConfig().weight, 0.5]
 
 
 def test_without_a_viewer_nothing_is_done_for_the_panel(make_pipeline):

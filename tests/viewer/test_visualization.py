@@ -1,5 +1,6 @@
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,11 @@ def test_image_can_be_enlarged(visualization):
 
 def test_caption_names_the_target_photo(visualization):
     assert "target photo r_5.png" in visualization.caption(semantic_step())
+
+
+def test_names_of_photos_in_the_caption_are_no_code(visualization, photos):
+    photos.image_filenames[TARGET] = Path("a_{1+1}<b>.png")
+    assert "target photo a_&#123;1&#43;1&#125;&#60;b&#62;.png," in visualization.caption(semantic_step())
 
 
 def test_gradient_map_is_black_at_zero_and_brightest_at_the_largest_gradient():
