@@ -47,9 +47,9 @@ class AreaDownscaledDataset(InputDataset):
         super().__init__(dataparser_outputs, scale_factor)
         if (self.cameras.width < 1).any() or (self.cameras.height < 1).any():
             raise SettingError("camera_res_scale_factor", scale_factor, "no pixel of the photos would be left.")
-        complete_cameras(self.cameras)
         if scale_factor != 1.0:
             self._scale_intrinsics()
+        complete_cameras(self.cameras)
         self._kept: dict[int, UInt8[np.ndarray, "_height _width _channels"]] = {}
         self._kept_bytes = 0
 

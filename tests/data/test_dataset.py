@@ -59,6 +59,7 @@ def test_dataset_scales_images_and_cameras_together(tiny_scene):
     dataset = AreaDownscaledDataset(blender_outputs(tiny_scene), scale_factor=0.25)
     assert dataset.get_numpy_image(0).shape == (25, 25, 4)
     assert int(dataset.cameras.width[0]) == 25
+    assert dataset.cameras.fx.dtype == dataset.cameras.cx.dtype == torch.float32
     full = AreaDownscaledDataset(blender_outputs(tiny_scene))
     assert abs(dataset.get_image_float32(0).mean() - full.get_image_float32(0).mean()) < 2e-3
 
