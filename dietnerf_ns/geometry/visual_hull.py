@@ -22,6 +22,7 @@ from dietnerf_ns.geometry.cameras import is_pinhole
 TOLERANCE = 0.05
 SMALLEST_RADIUS = 1e-4
 PLANES_AT_ONCE = 1024
+"""Planes of the hull that are compared with all corners at once; hundreds of photos have tens of thousands."""
 
 
 class InconsistentSilhouettes(ValueError):

@@ -325,8 +325,8 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
     ) -> list[TrainingCallback]:
         """nerfacto's callbacks; finer levels and space are enabled before a step, planes are told when it has ended."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
-        for of_nerfacto in callbacks:
-            of_nerfacto.func = self._in_attempt(of_nerfacto.func)
+        for callback in callbacks:
+            callback.func = self._counting_from_first_step(callback.func)
         trainer, planes = training_callback_attributes.trainer, self._planes()
         if trainer is not None:
             schedules = ((self._coarse_to_fine(), self._enable_levels), (self._space_annealing(), self._grow_space))
@@ -344,8 +344,8 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             callbacks.append(TrainingCallback(after_step, lambda step: planes.end_step(), 1))
         return callbacks
 
-    def _in_attempt(self, func: Callable[..., None]) -> Callable[..., None]:
-        """The callback with the steps of the present initialisation, for the schedules of proposal networks."""
+    def _counting_from_first_step(self, func: Callable[..., None]) -> Callable[..., None]:
+        """Call nerfacto's schedules of the proposal networks with the steps since the present initialisation."""
         return lambda step: func(step=step - self.first_step)
 
     @property
