@@ -31,7 +31,9 @@ def test_a_finished_part_is_not_repeated_and_a_failed_one_is(tmp_path):
     assert states(tmp_path) == {"part": "finished", "other": "failed with status 3"}
 
 
-def test_results_of_a_rehearsal_are_not_taken_for_those_of_a_gpu(tmp_path):
+def test_results_of_a_rehearsal_are_not_taken_for_those_of_a_gpu(tmp_path, monkeypatch):
+    found = json.dumps({"gpu": "a GPU", "cuda": "12", "python": "3.11", "packages": {}})
+    monkeypatch.setattr("tools.measure_on_gpu.MACHINE", f"print({found!r})")
     rehearsed = machine(parts(tmp_path), rehearsal=True)
     assert machine(parts(tmp_path), rehearsal=True) == rehearsed
     with pytest.raises(SystemExit, match="of a rehearsal; choose another --out"):
