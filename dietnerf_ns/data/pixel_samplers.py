@@ -99,6 +99,20 @@ class PatchSampler(PatchPixelSampler, MaskedPixelSampler):
             raise UserError(f"--pipeline.datamanager.patch-size {side}: no patch of this size fits into the masks.")
         return super().rejection_sample_mask(mask.permute(0, 2, 3, 1), **kwargs)
 
+    def sample_method(
+        self,
+        batch_size: int,
+        num_images: int,
+        image_height: int,
+        image_width: int,
+        mask: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Int[Tensor, "batch_size 3"]:
+        """Photo, row and column of each ray, patch by patch; the arguments are nerfstudio's."""
+        if mask is None or self.config.ignore_mask:  # nerfstudio leaves out the last row and the last column
+            image_height, image_width = image_height + 1, image_width + 1
+        return super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
+
 
 @dataclass
 class ForegroundPixelSamplerConfig(PixelSamplerConfig):

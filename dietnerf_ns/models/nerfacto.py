@@ -83,7 +83,8 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     needed, otherwise 1."""
     members: int | Literal["auto"] = 1
     """Number of independently initialised fields that are trained together and whose renders are averaged. Two take
-    twice the time. auto: 2 for photos with at least 200 pixels along the shorter side, otherwise 1."""
+    about one and a half times as long as one. auto: 2 for photos with at least 200 pixels along the shorter side,
+    otherwise 1."""
     scene: Literal["auto", "object", "around", "front-facing", "inside-out"] = "auto"
     """What the cameras see. object: one object without surroundings; a box is fitted to the cameras and to the
     silhouettes in the photos, and the background is that of the photos. around: an object with its surroundings; a cube

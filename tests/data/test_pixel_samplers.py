@@ -4,7 +4,11 @@ import pytest
 import torch
 from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSampler, PixelSamplerConfig
 
-from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig, SinglePhotoPixelSamplerConfig
+from dietnerf_ns.data.pixel_samplers import (
+    ForegroundPixelSamplerConfig,
+    PatchSamplerConfig,
+    SinglePhotoPixelSamplerConfig,
+)
 from dietnerf_ns.methods import dietnerf_tiny, dietnerf_vanilla
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.models import Storages
@@ -190,6 +194,15 @@ def test_patches_can_be_asked_for(tiny_pipeline_config):
     assert isinstance(datamanager.train_pixel_sampler, PatchPixelSampler)
     assert datamanager.train_pixel_sampler.config.patch_size == 4
     assert isinstance(datamanager.config.pixel_sampler, ForegroundPixelSamplerConfig), "as it was asked for"
+
+
+def test_patches_reach_every_pixel_without_and_with_masks():
+    sampler = PatchSamplerConfig(patch_size=3).setup(num_rays_per_batch=9)
+    for mask in (None, torch.ones(2, 5, 6, 1)):
+        rows_and_columns = sampler.sample_method(9 * 500, 2, 5, 6, mask=mask)
+        assert {tuple(pixel) for pixel in rows_and_columns.tolist()} == {
+            (photo, row, column) for photo in range(2) for row in range(5) for column in range(6)
+        }
 
 
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):
