@@ -1,4 +1,4 @@
-"""The fast tests on the oldest and the newest libraries that pyproject.toml allows.
+"""The fast tests on the newest libraries, and on the oldest of those that matter most, that pyproject.toml allows.
 
 nox                                    everything; 5 GB for each session
 nox -s "tests-3.11(lowest)"            one session
@@ -9,7 +9,7 @@ import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
 
-# The lower bounds in pyproject.toml, and the release of torchvision that belongs to that torch.
+# Lower bounds in pyproject.toml, and the release of torchvision that belongs to that torch.
 LOWEST = ("torch==2.6.0", "torchvision==0.21.0", "torchmetrics[image]==1.0.1", "open-clip-torch==2.30.0")
 FAST = "not slow and not browser and not cuda"
 

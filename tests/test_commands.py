@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 
+from dietnerf_ns.commands import poses, render, similarity
 from tests.helpers.commands import checkpoint, in_this_process, ns
 from tests.helpers.scenes import as_transforms_json
 
@@ -158,3 +159,29 @@ def test_methods_are_registered_beside_nerfstudios_whatever_is_imported_first(fi
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"nerfacto", "splatfacto", "instant-ngp", "vanilla-nerf"} <= set(printed)
     assert {"dietnerf", "dietnerf-vanilla", "dietnerf-tiny"} <= set(printed)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "step", "said"),
+    [
+        (poses.main, "dietnerf_ns.poses.make.make_scene", "Interrupted. Nothing was written."),
+        (render.main, "dietnerf_ns.orbit.files.check_output", "Interrupted. Nothing was written."),
+        (similarity.main, "dietnerf_ns.commands.similarity.Similarity.main", "Interrupted."),
+    ],
+    ids=["poses", "render", "similarity"],
+)
+def test_ctrl_c_at_any_time_is_one_line(entry_point, step, said, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    (tmp_path / "config.yml").touch()
+    arguments = {
+        poses.main: [tmp_path, "--output", tmp_path / "scene"],
+        render.main: ["orbit", "--load-config", tmp_path / "config.yml", "--output", tmp_path / "o.gif"],
+        similarity.main: [tmp_path, "--out", tmp_path / "out"],
+    }
+    monkeypatch.setattr(step, interrupted)
+    monkeypatch.setattr("sys.argv", ["command", *map(str, arguments[entry_point])])
+    with pytest.raises(SystemExit) as end:
+        entry_point()
+    assert end.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == said

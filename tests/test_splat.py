@@ -140,6 +140,8 @@ def test_transparent_photos_are_compared_on_the_background_of_the_views(make):
     expected = 0.25 * photo[..., :3] + 0.75 * background
     assert torch.allclose(model.blend_background(photo), expected)
     assert torch.equal(model.blend_background(photo[..., :3]), photo[..., :3])
+    as_cached = (255 * photo).round().byte()
+    assert torch.allclose(model.blend_background(as_cached), expected, atol=1 / 255)
 
 
 def test_the_fit_in_the_panel_is_the_mean_squared_error_of_the_photo(make):

@@ -102,4 +102,4 @@ if [ -n "$fast" ]; then
 else
     PATH="$environment/bin:$PATH" bash tools/check.sh
 fi
-exec "$environment/bin/python" -m pytest -n 2 ${pytest_arguments[@]+"${pytest_arguments[@]}"}
+exec "$environment/bin/python" -m pytest -n 2 -rs ${pytest_arguments[@]+"${pytest_arguments[@]}"}

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import yaml
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
@@ -110,6 +111,8 @@ def _plan_capture_copy(experiment: Experiment, scene: BenchmarkScene, views: Vie
     written = json.loads((folder / TRANSFORMS).read_bytes())
     # What frames have of their own was ignored at first: results of such copies must not count for these.
     own = sorted(key for key, value in written.items() if value is not None and key not in capture.meta)
+    model = capture.meta.get("camera_model")
+    own += [model] if model != written.get("camera_model") else []
     content = short_hash(__version__, splits, written, files, experiment.resolution, *own)
     return content, partial(write_capture_copy, capture)
 
@@ -134,9 +137,10 @@ def _define_cell(
 
 
 def default_settings(method: str) -> str:
-    """All default settings of a registered method as YAML, without the path of its data."""
+    """All default settings of a registered method as YAML, without the path of its data and this machine's device."""
     config = copy.deepcopy(all_methods[method])
     config.pipeline.datamanager.dataparser.data = None
+    config.machine.device_type = MachineConfig().device_type
     return yaml.dump(config)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch.utils.data import Dataset
 
 from dietnerf_ns.bench.cell import Cell
@@ -20,6 +21,8 @@ from dietnerf_ns.utils.errors import in_one_line
 
 FEATURES = "fidelity"
 KID_SUBSET_SIZE = 200
+BATCH_SIZE = 64
+"""torch-fidelity's own. The networks reduce each image to their size, so that results do not depend on it."""
 
 
 class ImagesOnWhite(Dataset):
@@ -35,6 +38,14 @@ class ImagesOnWhite(Dataset):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def of_one_size(self) -> bool:
+        """Whether all files have the same width and height, so that images fit into one batch."""
+        sizes = set()
+        for file in self.files:
+            with Image.open(file) as image:
+                sizes.add(image.size)
+        return len(sizes) <= 1
 
     def __getitem__(self, index: int) -> UInt8[torch.Tensor, "3 height width"]:
         image = read_image(self.files[index], self.width).astype(np.float32)
@@ -90,6 +101,7 @@ def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -
         kid=True,
         kid_subset_size=min(KID_SUBSET_SIZE, len(renders), len(photos)),
         verbose=False,
+        batch_size=BATCH_SIZE if renders.of_one_size() and photos.of_one_size() else 1,
     )
     return {
         f"{PAPER}/fid": scores["frechet_inception_distance"],

@@ -64,6 +64,7 @@ def _join(folders: Sequence[Path], parts: list[Results]) -> Results:
     cells.sort(key=lambda cell: (*(order.index(cell[key]) for key, order in orders.items()), cell["seed"]))
     rows = [finished[cell["id"]] for cell in cells if cell["id"] in finished]
     _check_images(rows)
+    _check_definitions(folders, parts)
     lists = {
         key: _unique(entry for part in parts for entry in part.experiment.get(key, ()))
         for key in ("scenes", "views", "seeds")
@@ -110,6 +111,21 @@ def _check_images(rows: list[Row]) -> None:
         images, expected = (sorted(image["name"] for image in each.result["images"]) for each in (row, other))
         if images != expected:
             raise UserError(f"{other.id} and {row.id}: evaluated on different images of {row.scene}; join equal ones.")
+
+
+def _check_definitions(folders: Sequence[Path], parts: list[Results]) -> None:
+    """Refuse scenes of one name with other dataparsers or settings, and other views of a scene under one label."""
+    known: dict[str, Any] = {}
+    for folder, part in zip(folders, parts, strict=True):
+        for scene in part.experiment.get("scenes", ()):
+            named = {f"scene {scene['name']}": {**scene, "views": None}}
+            for choice in scene.get("views") or part.experiment.get("views", ()):
+                if choice.get("label"):
+                    named[f"views {choice['label']} of {scene['name']}"] = choice
+            for name, entry in named.items():
+                # A stored report has no folders in its settings.
+                if without_folders(known.setdefault(name, entry)) != without_folders(entry):
+                    raise UserError(f"{folder}: {name}: other settings here than in the folders before it.")
 
 
 def _joined_methods(folders: Sequence[Path], parts: list[Results]) -> list[dict[str, Any]]:

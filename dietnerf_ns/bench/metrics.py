@@ -21,11 +21,14 @@ from torch import Tensor
 
 from dietnerf_ns.bench.cell import ABOUT_THE_IMAGE
 from dietnerf_ns.bench.networks import Lite2Encoder, load_st_lpips
+from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.metrics import black_outside, missing_metrics, psnr_inside
 from dietnerf_ns.semantic.encoders import EncoderConfig, ImageEncoder
 from dietnerf_ns.utils.errors import flags_under, in_one_line
 
 NERFSTUDIO, PAPER, PERCEPTUAL, SEMANTIC = "nerfstudio", "paper", "perceptual", "semantic"
+FINE = "fine_"
+"""Prefix of the final render's metrics in models with a coarse and a fine render."""
 Image = Float[Tensor, "height width 3"]
 """RGB in [0, 1], on the CPU."""
 Compare = Callable[[Image, Image], float]
@@ -151,14 +154,41 @@ def similarity_by(encoder: ImageEncoder, device: torch.device) -> Compare:
     return compare
 
 
+def model_metrics_and_images(
+    model: Model, outputs: dict[str, Tensor], batch: dict[str, Any], width: int
+) -> tuple[dict[str, Any], Image, Image]:
+    """A model's own metrics of an evaluation view, its photo, and its render.
+
+    nerfstudio's models ignore the photo's mask in their metrics. They get it here in the way of this package's models
+    (`SemanticModel.get_image_metrics_and_images`), so that one table has the metrics of the same pixels.
+
+    Args:
+        model: a trained model.
+        outputs: of the view's camera.
+        batch: `image` and for some data `mask`.
+        width: of the photo in pixels.
+    """
+    numbers, panels = model.get_image_metrics_and_images(outputs, batch)
+    photo, render = photo_and_render(panels["img"], width)
+    if "mask" in batch and not isinstance(model, SemanticModel):
+        mask = batch["mask"]
+        renders = {name: black_outside(mask, image) for name, image in outputs.items() if name.startswith("rgb")}
+        inside = batch | {"image": black_outside(mask, photo.to(batch["image"].device))}
+        numbers = psnr_inside(mask, model.get_image_metrics_and_images(outputs | renders, inside)[0])
+    return numbers, photo, render
+
+
 def nerfstudio_metrics(numbers: dict[str, Any], model: Model, left_out: dict[str, str]) -> dict[str, float]:
     """A model's own metrics by their full names.
+
+    Of models that name the metrics of their final render `fine_ssim` and the like, these are `ssim` as well.
 
     Args:
         numbers: what `get_image_metrics_and_images` of the model returned.
         model: the model; it may know why a metric is missing.
         left_out: the metrics that are missing or not a number are added here, with the reason.
     """
+    numbers = {name.removeprefix(FINE): value for name, value in numbers.items() if name.startswith(FINE)} | numbers
     reasons = missing_metrics(model)
     not_numbers = [name for name, value in numbers.items() if math.isnan(float(value))]
     missing = reasons | {name: reasons.get(name.rpartition("_")[-1], "not a number") for name in not_numbers}

@@ -22,6 +22,8 @@ matplotlib.use("Agg")
 PHOTOS_SHOWN = 4
 SMOOTHED_POINTS = 60
 """Number of points that are drawn of a learning curve. Each is the mean of neighbouring steps."""
+NAMES = ("bars", "differences", "curves", "contact_sheet")
+"""Of the plots that every report can have. What an earlier report in the same folder drew is deleted."""
 CURVE_STYLES: dict[str, dict[str, Any]] = {
     "unseen views": {"linewidth": 2},
     "photos": {"linewidth": 0.7, "linestyle": "--"},
@@ -52,6 +54,8 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
     if contact_sheet:
         plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
     drawn = []
+    for older in (*folder.glob("by_number*.png"), *(folder / f"{name}.png" for name in NAMES)):
+        older.unlink(missing_ok=True)
     for name, (caption, draw) in plots.items():
         with pyplot.rc_context({"text.parse_math": False}):  # names may have dollar signs
             figure = draw(results)

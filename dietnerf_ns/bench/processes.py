@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def run_cell(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
         while process.poll() is None:  # Ray can cancel a task only between two Python statements
             time.sleep(0.2)
     finally:
-        end_process(process)
+        end_processes([process])
 
 
 def cell_environment(slot: int, jobs: int, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -83,11 +83,20 @@ def start_cell(cell: Cell, out: Path, command: tuple[str, ...], environment: Map
         )
 
 
-def end_process(process: subprocess.Popen) -> None:
-    """End a process and its children: SIGTERM first, SIGKILL if it is still running a few seconds later."""
+def end_processes(processes: Iterable[subprocess.Popen], seconds: float = SECONDS_TO_END) -> None:
+    """End processes with their children: SIGTERM to all first, later SIGKILL to those that are still running.
+
+    Args:
+        processes: each with a process group of its own.
+        seconds: time between the two.
+    """
+    running = list(processes)
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_TO_END)
-            return
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal_number)
+        deadline = time.monotonic() + seconds
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        running = [process for process in running if process.poll() is None]

@@ -15,6 +15,7 @@ from dietnerf_ns.bench.summary import (
     METRICS,
     Metric,
     Results,
+    Row,
     of_unseen_images,
     over_seeds,
     paired_difference,
@@ -25,6 +26,8 @@ from dietnerf_ns.utils.errors import make_folder
 from dietnerf_ns.utils.files import write_json
 
 REPORT = "report.md"
+SAME_COLOUR = 1e-3
+"""Difference of mean colours in [0, 1] that rounding on another device can make, but no other background."""
 
 
 def write_report(*folders: Path, to: Path | None = None, contact_sheet: bool = True) -> Path:
@@ -47,7 +50,14 @@ def write_report(*folders: Path, to: Path | None = None, contact_sheet: bool = T
     write_csv(results, to / "results.csv")
     plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet)
     images = [f"![{caption}]({path.relative_to(to)})\n\n{caption}\n" for caption, path in plots]
-    sections = [f"# {results.name}\n", progress(results), *images, *tables(results), *notes(results)]
+    sections = [
+        f"# {results.name}\n",
+        progress(results),
+        *warnings(results),
+        *images,
+        *tables(results),
+        *notes(results),
+    ]
     (to / REPORT).write_text("\n".join(sections))
     return to / REPORT
 
@@ -72,6 +82,38 @@ def progress(results: Results) -> str:
         f"{len(results.rows)} of {len(results.cells)} cells (scene x views x method x seed), {images} {split} at "
         f"{', '.join(sizes)} pixels.\n"
     )
+
+
+def warnings(results: Results) -> list[str]:
+    """A paragraph for each scene and views whose cells were not evaluated on the same pictures, otherwise nothing."""
+    first_cells = {(row.scene, row.views): row for row in reversed(results.rows)}
+    found: dict[tuple[str, str], str] = {}
+    for row in results.rows:
+        place, other = (row.scene, row.views), first_cells[row.scene, row.views]
+        difference = difference_of_images(other, row)
+        if difference is not None and place not in found:
+            found[place] = (
+                f"**Not comparable: {row.scene}, {row.views}.** `{other.id}` and `{row.id}` were evaluated "
+                f"{difference}.\n"
+            )
+    return list(found.values())
+
+
+def difference_of_images(one: Row, other: Row) -> str | None:
+    """In what the evaluated images of two cells of the same scene and views differ; None if in nothing."""
+    first, second = one.result, other.result
+    if sorted(image["name"] for image in first["images"]) != sorted(image["name"] for image in second["images"]):
+        return f"on different images ({len(first['images'])} and {len(second['images'])})"
+    if tuple(first["resolution"]) != tuple(second["resolution"]):
+        return "at different sizes"
+    colours = [result.get("mean_colour") for result in (first, second)]
+    if None not in colours and abs(colours[0] - colours[1]) > SAME_COLOUR:
+        return (
+            f"on photos of different colours (mean {colours[0]:.3f} and {colours[1]:.3f}). Methods put transparent "
+            "photos on different backgrounds unless all have the same, such as `pipeline.model.background-color: "
+            "white`, and those that rasterise undistort photos"
+        )
+    return None
 
 
 def tables(results: Results) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from tqdm import tqdm
 
 from dietnerf_ns.bench.cell import RESULT, Cell
-from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, cell_environment, end_process, start_cell
+from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, cell_environment, end_processes, start_cell
 from dietnerf_ns.utils.errors import UserError
 
 LOCK = ".lock"
@@ -108,5 +108,4 @@ class LocalEngine:
                         free.append(slot)
                         yield cell
         finally:
-            for _, process in running.values():
-                end_process(process)
+            end_processes(process for _, process in running.values())

@@ -133,6 +133,7 @@ class ResultFile:
     training: dict[str, Number]
     machine: dict[str, str | float | bool | None]
     training_views: int | None = None
+    mean_colour: Number | None = None
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 

@@ -14,7 +14,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -31,8 +33,16 @@ from torch import Tensor
 from dietnerf_ns.bench.cell import DEGREES, RESULT, SPECIFICATION, Cell
 from dietnerf_ns.bench.curves import read_curves
 from dietnerf_ns.bench.machine import describe_machine
-from dietnerf_ns.bench.metrics import image_metrics, mean, nerfstudio_metrics, only_finite, photo_and_render, to_uint8
+from dietnerf_ns.bench.metrics import (
+    image_metrics,
+    mean,
+    model_metrics_and_images,
+    nerfstudio_metrics,
+    only_finite,
+    to_uint8,
+)
 from dietnerf_ns.bench.processes import peak_memory_mib
+from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.geometry.cameras import viewing_directions
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
@@ -61,10 +71,13 @@ def train(cell: Cell) -> dict[str, float]:
         time of the steps alone, and `configured_steps`, the number at which training ends without a limit.
 
     Raises:
-        UserError: a setting lets the run read another configuration, or write outside of the cell's folder.
+        UserError: a setting lets the run read another configuration, or write outside of the cell's folder; or frames
+            for validation are asked for, and the data have none.
     """
     config: TrainerConfig = tyro.cli(AnnotatedBaseConfigUnion, prog="ns-train", args=arguments_here(cell))
     check_files(config, cell)
+    if cell.split == "val":
+        check_validation(config)
     clock = TrainingClock()
     writer.EVENT_WRITERS.append(clock)
     limit = None if cell.seconds is None else TimeLimit(cell.seconds)
@@ -105,6 +118,24 @@ def check_files(config: TrainerConfig, cell: Cell) -> None:
     ):
         if not path.resolve().is_relative_to(folder):
             raise UserError(f"{setting}: {path} is outside of the cell's folder {cell.folder}.")
+
+
+def check_validation(config: TrainerConfig) -> None:
+    """Refuse validation frames that are the test frames, as several of nerfstudio's dataparsers give them.
+
+    Raises:
+        UserError: both splits have the same photos.
+    """
+    parser = checked(replace(config.pipeline.datamanager.dataparser, data=config.data)).setup()
+    try:
+        val, test = (parser.get_dataparser_outputs(split).image_filenames for split in ("val", "test"))
+    except Exception:  # there is no test split, or training will say what is wrong
+        return
+    if val == test:
+        raise UserError(
+            "evaluate: val: this dataparser's validation frames are its test frames. With `views` or `resolution`, "
+            "captures of nerfstudio-data are evaluated on training views that are not trained on."
+        )
 
 
 class TrainingClock(writer.Writer):
@@ -210,8 +241,8 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
 
     Returns:
         `resolution`: width and height in pixels; `training_views`: number of photos trained on; `images`: metrics of
-        each image and its angle to the nearest photo; `metrics`: their means; `left_out`: the metrics that could not be
-        computed, with the reason.
+        each image and its angle to the nearest photo; `mean_colour`: of the evaluated photos on the model's background,
+        in [0, 1]; `metrics`: their means; `left_out`: the metrics that could not be computed, with the reason.
     """
     with lpips_replaced_by(LazyLPIPS):
         pipeline = load_pipeline(cell.config_file, test_mode=cell.split)
@@ -219,23 +250,23 @@ def evaluate(cell: Cell, folder: Path) -> dict[str, Any]:
     datamanager: Any = pipeline.datamanager  # the base class does not declare what every image datamanager has
     names = unique_names(datamanager.eval_dataset.image_filenames)
     photos = datamanager.train_dataset.cameras.camera_to_worlds
-    images, left_out, size = [], {}, None
+    images, colours, left_out, size = [], [], {}, None
     for camera, batch in datamanager.fixed_indices_eval_dataloader:
         outputs = pipeline.model.get_outputs_for_camera(camera)
-        numbers, panels = pipeline.model.get_image_metrics_and_images(outputs, batch)
-        photo, render = photo_and_render(panels["img"], int(camera.width))
+        numbers, photo, render = model_metrics_and_images(pipeline.model, outputs, batch, int(camera.width))
         name, size = names[int(batch["image_idx"])], (render.shape[1], render.shape[0])
         scores = nerfstudio_metrics(numbers, pipeline.model, left_out)
         for metric in common_metrics:
             scores |= metric(photo, render, batch.get("mask"))
             left_out |= metric.left_out
         degrees = degrees_to_nearest(camera.camera_to_worlds, photos)
+        colours.append(float(photo.mean()))
         images.append({"name": name, DEGREES: float(degrees)} | only_finite(scores, left_out))
         for kind, image in (("photos", photo), ("renders", render)):
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(to_uint8(image)).save(folder / kind / f"{name}.png")
     assert images, f"the split {cell.split} has no images"
-    described = {"resolution": size, "training_views": len(photos), "images": images}
+    described = {"resolution": size, "training_views": len(photos), "images": images, "mean_colour": fmean(colours)}
     return described | {"metrics": mean(images, left_out), "left_out": left_out}
 
 

@@ -212,8 +212,9 @@ class Speed:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """Treat a signal as Ctrl-C. A closed terminal sends several: the later ones must not stop the ending of cells."""
-    for later in ENDING:
+    """Treat a signal as Ctrl-C. Later ones, of a closed terminal or an impatient user, must not stop the ending of
+    cells."""
+    for later in (signal.SIGINT, *ENDING):
         signal.signal(later, signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 

@@ -78,11 +78,7 @@ class Orbit:
         assert photos is not None, "the pipeline was loaded without its training photos"
         photographed = photos.cameras.to("cpu")
         cameras = self.cameras(photographed, depth=lambda: median_depth(pipeline.model, photographed))
-        try:
-            write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
-        except KeyboardInterrupt:
-            print("Interrupted. Nothing was written.", file=sys.stderr)
-            sys.exit(130)
+        write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
         print(f"The orbit was written to {self.output}.")
 
     def _check(self) -> None:
@@ -149,7 +145,11 @@ def main() -> None:
     wait_briefly()
     # nerfstudio and torchmetrics warn about their own code when they are imported. A user cannot act on that.
     warnings.simplefilter("ignore", FutureWarning)
-    tyro.extras.subcommand_cli_from_dict({"orbit": Orbit}, description=__doc__).main()
+    try:
+        tyro.extras.subcommand_cli_from_dict({"orbit": Orbit}, description=__doc__).main()
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing was written.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,11 @@ def main() -> None:
     """Entry point of dietnerf-similarity."""
     # Warnings that nerfstudio and torchmetrics emit when they are imported, on which a user cannot act.
     warnings.simplefilter("ignore", FutureWarning)
-    tyro.cli(Similarity).main()
+    try:
+        tyro.cli(Similarity).main()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

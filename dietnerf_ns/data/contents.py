@@ -15,6 +15,8 @@ from rich.markup import escape
 from dietnerf_ns.data.foreground import TOLERANCE
 from dietnerf_ns.utils.errors import UserError
 
+DARK = 64
+"""Brightest value of photos that are all dark. 14 bits in a file of 16 bits are at most 64."""
 MAX_NAMES = 5
 """Number of photos that a line names."""
 Photo = UInt8[np.ndarray, "height width channels"]
@@ -27,7 +29,10 @@ def report_training_photos(dataset: InputDataset) -> None:
     Raises:
         UserError: all photos show nothing.
     """
-    blank = [is_blank(dataset.get_numpy_image(index)) for index in range(len(dataset))]
+    blank, brightest = [], 0
+    for photo in map(dataset.get_numpy_image, range(len(dataset))):
+        blank.append(is_blank(photo))
+        brightest = max(brightest, int(photo[..., :3].max()))
     paths = dataset.image_filenames
     if all(blank):
         raise UserError(
@@ -39,6 +44,11 @@ def report_training_photos(dataset: InputDataset) -> None:
             f"Blank training photos: {_names([paths[i] for i in np.flatnonzero(blank)])}. They are transparent or have "
             "one colour everywhere, and are trained on as views in which there is nothing. If that is wrong, leave "
             "them out."
+        )
+    if brightest <= DARK:
+        _say(
+            f"All training photos are dark: no value is above {brightest} of 255. If values of 10, 12 or 14 bits are "
+            "in files of 16 bits, multiply them by 64, 16 or 4."
         )
     same: dict[bytes, list[Path]] = {}
     for index in np.flatnonzero(np.logical_not(blank)).tolist():
@@ -52,6 +62,12 @@ def report_training_photos(dataset: InputDataset) -> None:
             f"{' and others' if len(repeated) > MAX_NAMES else ''}. It counts more than the others; leave the copies "
             "out."
         )
+
+
+def any_transparent(dataset: InputDataset) -> bool:
+    """Whether a pixel of some photo is transparent, at least in part."""
+    photos = map(dataset.get_numpy_image, range(len(dataset)))
+    return any(photo.shape[-1] == 4 and bool((photo[..., 3] < 255).any()) for photo in photos)
 
 
 def report_photos_in_both(trained_on: InputDataset, evaluated: InputDataset) -> None:

@@ -15,7 +15,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from dietnerf_ns.data.capture import CAPTURE, Capture
-from dietnerf_ns.data.contents import report_photos_in_both, report_training_photos
+from dietnerf_ns.data.contents import any_transparent, report_photos_in_both, report_training_photos
 from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
@@ -135,7 +135,8 @@ class FewShotViews(DataManager):
         else:
             report_training_photos(dataset)
             self.capture = Capture.of_photos(dataset)
-            if self.capture.background is None and dataset.get_image_float32(0).shape[-1] == 4:
+            has_colour = self.train_dataparser_outputs.alpha_color is not None
+            if self.capture.background is None and not has_colour and any_transparent(dataset):
                 self._report_transparency()
         dataset.metadata[CAPTURE] = self.capture
         self._report_views(dataset)

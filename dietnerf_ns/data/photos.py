@@ -23,6 +23,18 @@ ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 TURNED = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""By orientation: from the upright to the stored photo."""
+MOST_LABELS = 32
+"""Largest label of a mask of labels; a mask of brightness has brighter pixels."""
 RANGES = (1.0, 255.0, 65535.0)
 """Largest values of float and 32-bit images that say which range their values have."""
 IMAGE_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError, struct.error)
@@ -65,7 +77,9 @@ def read_mask(
 ) -> Bool[np.ndarray, "height width"]:
     """Read a mask: a pixel counts where it has at least half of the largest value in the file.
 
-    Of several colour channels the largest counts; alpha is multiplied in.
+    Where the largest value of a single channel is at most 32, the values are labels, and all but 0 count; so are the
+    colours of a palette that are not all gray, and all but black count. Of several
+    colour channels the largest counts; alpha is multiplied in.
 
     Args:
         path: image file.
@@ -83,11 +97,15 @@ def read_mask(
             with _opened(turned_like) as photo:
                 image.getexif()[ORIENTATION] = _orientation(photo)
         upright = _oriented(image, size)
-        values = np.asarray(upright) if _is_deep(upright) else _as_rgb(path, upright).astype(np.float32)
+        one_channel = _is_deep(upright) or (upright.mode == "L" and not _has_transparency(upright))
+        values = np.asarray(upright) if one_channel else _as_rgb(path, upright).astype(np.float32)
+    has_colours = upright.mode == "P" and bool((values[..., :3].max(axis=-1) > values[..., :3].min(axis=-1)).any())
     if values.ndim == 3:
         alpha = values[..., 3] / 255 if values.shape[-1] == 4 else 1
         values = values[..., :3].max(axis=-1) * alpha
-    return (values > 0) & (values >= values.max(initial=0) / 2)
+    highest = values.max(initial=0)
+    are_labels = has_colours or (one_channel and upright.mode != "F" and highest <= MOST_LABELS)
+    return (values > 0) & (are_labels | (values >= highest / 2))
 
 
 def photo_size(path: Path) -> Size:
@@ -129,7 +147,7 @@ def heif_and_large_photos() -> Iterator[None]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            yield image
+            yield _stored_tiff(image) if image.format == "TIFF" else image
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -140,6 +158,19 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: this image cannot be read: {' '.join(str(error).split())}.") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: this image has too many pixels; make it smaller.") from error
+
+
+def _stored_tiff(image: Image.Image) -> Image.Image:
+    """A TIFF's stored pixels with their EXIF orientation, as other formats are read; Pillow turns TIFFs upright."""
+    orientation = _orientation(image)
+    if orientation not in TURNED_BACK:
+        return image
+    image.load()
+    if _orientation(image) == orientation:
+        return image
+    stored = image.transpose(TURNED_BACK[orientation])
+    stored.getexif()[ORIENTATION] = orientation
+    return stored
 
 
 def _why_no_image(path: Path) -> str:

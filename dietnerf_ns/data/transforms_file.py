@@ -295,6 +295,8 @@ def _reader(complete: Callable[[dict[str, Any], Path], None]) -> Callable[[Path]
 
 def _complete_intrinsics(meta: dict[str, Any], path: Path) -> None:
     """nerfstudio-data: sizes from the photos, focal lengths from angles of view, centred principal points."""
+    if meta.get("is_fisheye"):  # what instant-ngp's tools write in place of the camera model
+        meta.setdefault("camera_model", "OPENCV_FISHEYE")
     _prefer_frames(meta)
     for frame in meta["frames"]:
         known = {key: meta[key] for key in NUMBERS if key in meta} | frame
@@ -341,6 +343,8 @@ def _check_blender(meta: dict[str, Any], path: Path) -> None:
         )
     for frame in meta["frames"]:
         name = Path(frame["file_path"])
+        if name.suffix.lower() == ".png" != name.suffix:
+            raise UserError(f"{path}: {name}: blender-data needs the suffix .png in small letters. Rename the photos.")
         if name.suffix.lower() in SUFFIXES and name.suffix != ".png":
             raise UserError(f"{path}: {name} is no PNG file, which blender-data needs. Convert the photos to PNG.")
         frame["file_path"] = name.with_suffix("").as_posix() if name.suffix == ".png" else name.as_posix()

@@ -116,7 +116,7 @@ class ObjectBox(SpatialDistortion):
 class BoxCollider(NearFarCollider):
     """Rays start and end where they enter and leave a box, within the near and far planes.
 
-    A ray that misses the box gets a negligible length at the near plane.
+    A ray that misses the box gets a negligible length at its start.
 
     Args:
         box: the box in the world frame.
@@ -127,11 +127,16 @@ class BoxCollider(NearFarCollider):
     def __init__(self, box: ObjectBox, near_plane: float, far_plane: float):
         super().__init__(near_plane=near_plane, far_plane=far_plane, reset_near_plane=False)
         self.box = box
+        self.planes_cut_images = True
+        """Whether the planes limit rays in evaluation, too. They belong to the distances of the photos; without them, a
+        camera that is nearer or further away sees the whole box."""
 
     def set_nears_and_fars(self, ray_bundle: RayBundle) -> RayBundle:
         """The bundle with `nears` and `fars`, each [num_rays, 1]."""
         bundle = super().set_nears_and_fars(ray_bundle)
         assert bundle.nears is not None and bundle.fars is not None
+        if not (self.training or self.planes_cut_images):
+            bundle.nears, bundle.fars = torch.zeros_like(bundle.nears), torch.full_like(bundle.fars, torch.inf)
         origins, directions = self.box.local(bundle.origins - self.box.center), self.box.local(bundle.directions)
         directions = torch.where(directions.abs() < 1e-9, 1e-9, directions)
         crossings = torch.stack([(side * self.box.half_sizes - origins) / directions for side in (-1, 1)])

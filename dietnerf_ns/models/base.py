@@ -28,9 +28,15 @@ from torch import Tensor
 
 from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
 from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
+from dietnerf_ns.utils.errors import UserError
 
 Render = tuple[Float[Tensor, "*pixels 3"], Float[Tensor, "*pixels 1"]]
 """RGB in [0, 1] and accumulation in [0, 1] of a ray bundle, or of an image."""
+
+
+MOST_BUNDLES_OF_NOTHING = 100
+MIN_ALPHA = 1e-3
+"""Opacity below which the colour of a pixel is not told from its background's."""
 
 
 class SemanticModel(Model):
@@ -46,6 +52,7 @@ class SemanticModel(Model):
     """Whether a collapsed training may be restarted: the photometric loss is a mean squared error, parameters keep
     their shapes while training, and `rebuild` draws new random numbers. True for the models of this package."""
 
+    _bundles_of_nothing = 0
     first_step: int = 0
     """Step at which the present initialisation started to train; see `begin_attempt`."""
 
@@ -138,6 +145,46 @@ class SemanticModel(Model):
         """RGB in [0, 1] of a ray that hits nothing."""
         nothing = torch.zeros(1, 1, 3, device=self.device)
         return self.renderer_rgb(rgb=nothing, weights=nothing[..., :1])[0]
+
+    @property
+    def shows_last_sample(self) -> bool:
+        """Whether the background of a ray is the colour of its last sample, so that no ray shows nothing."""
+        return self._background_kind == "last_sample"
+
+    @property
+    def _background_kind(self) -> str:
+        """`last_sample`, `random`, `none` in models without such a renderer, and otherwise `colour`."""
+        colour = getattr(getattr(self, "renderer_rgb", None), "background_color", None)
+        if colour is None:
+            return "none"
+        return colour if isinstance(colour, str) and colour in ("last_sample", "random") else "colour"
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "*pixels 4"]:
+        """A render as RGBA with straight alpha, in [0, 1], for exporters.
+
+        nerfstudio's models call every pixel opaque unless their background is random.
+
+        Args:
+            outputs: of a camera.
+            output_name: of the render.
+        """
+        opacity = outputs.get(output_name.replace("rgb", "accumulation"))
+        if opacity is not None and opacity.ndim == 2:
+            self._refuse_to_export_nothing(opacity)
+        if self._background_kind != "colour" or opacity is None:
+            return super().get_rgba_image(outputs, output_name)
+        render = outputs[output_name]
+        colour = (render - self.background.to(render) * (1 - opacity)) / opacity.clamp(min=MIN_ALPHA)
+        return torch.cat([colour.clamp(0, 1), opacity], dim=-1)
+
+    def _refuse_to_export_nothing(self, opacity: Float[Tensor, "num_rays 1"]) -> None:
+        """End an export of points that would take rays for ever, because none of them is opaque."""
+        self._bundles_of_nothing = 0 if bool((opacity > 0.5).any()) else self._bundles_of_nothing + 1
+        if self._bundles_of_nothing >= MOST_BUNDLES_OF_NOTHING:
+            raise UserError(
+                f"{self._bundles_of_nothing} times in a row no ray hit anything opaque: this run shows nothing that "
+                "could be exported. Look at it with ns-viewer."
+            )
 
     @property
     def shows_whole_scene(self) -> bool:

@@ -95,8 +95,21 @@ class EmptySpaceSkipping(SemanticModel, NerfactoModel):
                     size = min(self.config.eval_num_rays_per_chunk, MOST_RAYS_OF_A_THREAD)
                     render_hit = partial(_in_threads, render_flat, size) if self.device.type == "cpu" else render_flat
                     outputs = self._render_those(at_least_one(hit), self.collider(rays), render_hit)
+            if isinstance(self.collider, BoxCollider):
+                self._put_behind_box(outputs, rays)
         shape, device = camera_ray_bundle.shape, camera_ray_bundle.origins.device
         return {name: output.view(*shape, -1).to(device) for name, output in outputs.items()}
+
+    def _put_behind_box(self, outputs: dict[str, Tensor], rays: RayBundle) -> None:
+        """Give pixels that show the background a depth behind the scene, where the viewer and `tsdf` take it to be.
+
+        Not nearer than the box of `tsdf` reaches, and not much further, so that colours of depths still differ.
+        """
+        box = cast(BoxCollider, self.collider).box
+        distance = (rays.origins - box.center.to(rays.origins.device)).norm(dim=-1, keepdim=True)
+        behind = 2 * (distance + box.half_sizes.to(distance.device).norm())
+        for name in (name for name in outputs if "depth" in name):
+            outputs[name] = torch.where(outputs["accumulation"] < 0.5, behind, outputs[name])
 
     @contextlib.contextmanager
     def sampled_for_image(self, rays: RayBundle) -> Iterator[Bool[Tensor, "num_rays"] | None]:

@@ -24,6 +24,7 @@ from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.fields.coarse_to_fine import level_weights
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.generated_planes import GeneratedTriplanes
+from dietnerf_ns.fields.object_box import BoxCollider
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
 from dietnerf_ns.models.agreement import Planes, agreed_background, agreed_planes
@@ -161,6 +162,8 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
 
     config: DietNeRFModelConfig
     can_restart = True
+    _has_all_levels = False
+    """Whether training has enabled all levels. Those of a checkpoint may be disabled still."""
 
     def populate_modules(self) -> None:
         """Build nerfacto, then replace its field and proposal networks by those of the chosen scene representation.
@@ -190,6 +193,8 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             near, far = self.config.near_plane, self.config.far_plane
             assert near is not None and far is not None, "the configuration is complete"
             self.collider = scene.collider(near, far)
+            if isinstance(self.collider, BoxCollider):  # what is in a fitted box has been seen from all sides
+                self.collider.planes_cut_images = not scene.has_silhouettes or self._has_own_planes()
         if scene.reach is not None and self._given_config.proposal_initial_sampler in NOT_GIVEN:
             self.proposal_sampler.initial_sampler = ReachSampler(scene.reach, self.config.use_single_jitter)
         background = self._background(scene)
@@ -228,6 +233,12 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         if density == BLENDER_PRESET["average_init_density"]:
             density = density * given[1] / planes[1]  # per unit of length
         return replace(config, near_plane=planes[0], far_plane=planes[1], average_init_density=density)
+
+    def _has_own_planes(self) -> bool:
+        given = self._given_config
+        return any(
+            getattr(given, plane) not in (*NOT_GIVEN, BLENDER_PRESET[plane]) for plane in ("near_plane", "far_plane")
+        )
 
     def _set_background(self, color: Float[Tensor, "3"]) -> None:
         """As a buffer, the colour goes to the device with the model, and not anew for each batch of rays."""
@@ -363,10 +374,16 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         return self.config.space_annealing if isinstance(self.collider, GrowingSphereCollider) else 0
 
     def _enable_levels(self, steps: float, step: int) -> None:
-        if step - 1 - self.first_step >= steps:  # enabled at the step before; each copy makes a GPU wait
+        if self._has_all_levels:  # each copy makes a GPU wait
             return
-        weights = self.field.level_mask.weights
-        weights.copy_(level_weights((step - self.first_step) / steps, len(weights)))
+        weights, progress = self.field.level_mask.weights, (step - self.first_step) / steps
+        weights.copy_(level_weights(progress, len(weights)))
+        self._has_all_levels = progress >= 1
+
+    def begin_attempt(self, step: int) -> None:
+        """Schedules that depend on how long the present initialisation has trained start at this step."""
+        super().begin_attempt(step)
+        self._has_all_levels = False
 
     def _grow_space(self, steps: float, step: int) -> None:
         assert isinstance(self.collider, GrowingSphereCollider)
@@ -408,6 +425,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
             "step": self.proposal_sampler._step,
             "planes": (self.config.near_plane, self.config.far_plane),
+            "planes_cut_images": getattr(self.collider, "planes_cut_images", True),
             "average_init_density": self.config.average_init_density,
             "background": background.tolist() if isinstance(background, Tensor) else None,
         }
@@ -420,6 +438,8 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             return
         if "planes" in state:  # what the photos determined; versions up to 0.2 lack it
             self.collider.near_plane, self.collider.far_plane = state["planes"]
+        if isinstance(self.collider, BoxCollider):
+            self.collider.planes_cut_images = state.get("planes_cut_images", True)
         if "average_init_density" in state:
             for network in (self.field, *self.proposal_networks):
                 network.average_init_density = state["average_init_density"]

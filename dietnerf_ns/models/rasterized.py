@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from dietnerf_ns.models.base import SemanticModel
@@ -55,9 +55,14 @@ class RasterizedModel(SemanticModel):
         """Mean squared error of the training image, RGB in [0, 1]; the loss itself is another one."""
         return self._mse
 
-    def blend_background(self, image: Float[Tensor, "height width channels"]) -> Float[Tensor, "height width 3"]:
-        """Compose an RGBA photo with the background of evaluation; RGB photos stay as they are."""
+    def blend_background(self, image: Num[Tensor, "height width channels"]) -> Float[Tensor, "height width 3"]:
+        """Compose an RGBA photo with the background of evaluation; RGB photos stay as they are.
+
+        Args:
+            image: in [0, 1], or from 0 to 255 as splatfacto's datamanager has it.
+        """
         if image.shape[-1] == 3:
             return image
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
         colour, alpha = image[..., :3], image[..., 3:]
         return alpha * colour + (1 - alpha) * self._background.to(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import tempfile
@@ -24,10 +25,10 @@ from dietnerf_ns.poses.finding import find_poses
 from dietnerf_ns.poses.mapping import FEWEST_PHOTOS, Attempt
 from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.photos import SHAPE_TOLERANCE, Photo, Pixels, is_video, photo_files, read_photos, read_video
-from dietnerf_ns.poses.report import LeftOut, advice, doubt, draw_report, left_out, summary, write_report
+from dietnerf_ns.poses.report import FILES, LeftOut, advice, doubt, draw_report, left_out, summary, write_report
 from dietnerf_ns.poses.scene import JPEG_QUALITY, PosedPhotos, in_world_frame, write_scene
 from dietnerf_ns.utils.errors import UserError, writing
-from dietnerf_ns.utils.files import atomic_output, check_writable
+from dietnerf_ns.utils.files import atomic_output, check_writable, hashes_of_files
 
 LONGEST_SIDE = 1600
 """Of the photos in which features are looked for, in pixels; and of the scene's photos, if more are asked for."""
@@ -95,9 +96,9 @@ def make_scene(
         _check_space(work, len(photos))
         features_in = _write_masks(photos, foregrounds, work / "masks") if foregrounds and not cutout else None
         found = _pose(photos, images, work, masks=features_in, separate_cameras=separate_cameras, seed=seed)
+        written = foregrounds if masks is not None else {}  # transparent photos have theirs
         if cutout:
-            foregrounds = _cut_out(found.posed.names, images, foregrounds)
-        written = foregrounds if masks is not None or cutout else {}  # transparent photos have theirs
+            written = {**written, **_cut_out(found.posed.names, images, foregrounds)}
         _write(output, found, images, longest=size, masks=written, cut_out=cutout)
     _report(found, output)
 
@@ -112,7 +113,25 @@ def _check_output(output: Path, source: Path, masks: Path | None) -> None:
     others = [name for name in names if NUMBERS not in names or not SCENE_NAME.fullmatch(name)]
     if others:
         raise UserError(f"--output {output}: holds other files, such as {others[0]}; name a new or empty folder.")
+    changed = _changed_since(output) if names else None
+    if changed is not None:
+        raise UserError(
+            f"--output {output}: {changed} was added or changed after this scene was written, and would be lost; name "
+            "a new folder, or move this one."
+        )
     check_writable(output, "--output")
+
+
+def _changed_since(scene: Path) -> str | None:
+    """A file in an older scene that is not as this program wrote it; None if all are, or if the scene does not say."""
+    try:
+        written = json.loads((scene / NUMBERS).read_text()).get(FILES)
+    except (ValueError, AttributeError):
+        return NUMBERS
+    if written is None:
+        return None
+    files = hashes_of_files(scene)
+    return next((name for name in sorted(files) if name != NUMBERS and files[name] != written.get(name)), None)
 
 
 def _check_masks(masks: Path, source: Path) -> None:
@@ -241,9 +260,9 @@ def _pose(
 
 
 def _cut_out(names: Sequence[str], images: Path, foregrounds: Foregrounds) -> Foregrounds:
-    """The objects in all photos: by a network where neither a mask nor transparency says it."""
+    """The objects in the photos of which neither a mask nor transparency says it, by a network."""
     missing = [name for name in names if name not in foregrounds]
-    return {**foregrounds, **segmentation.foregrounds(images, missing)} if missing else foregrounds
+    return segmentation.foregrounds(images, missing) if missing else {}
 
 
 def _write(output: Path, found: Found, images: Path, *, longest: int, masks: Foregrounds, cut_out: bool) -> None:
@@ -251,7 +270,8 @@ def _write(output: Path, found: Found, images: Path, *, longest: int, masks: For
         unfinished.mkdir()
         write_scene(unfinished, found.posed, images, longest=longest, masks=masks, cut_out=cut_out)
         draw_report(unfinished / PICTURE, found.posed, found.matches)
-        write_report(unfinished / NUMBERS, found.attempt, found.posed, found.matches, found.without)
+        files = hashes_of_files(unfinished)
+        write_report(unfinished / NUMBERS, found.attempt, found.posed, found.matches, found.without, files)
 
 
 def _report(found: Found, output: Path) -> None:

@@ -196,7 +196,9 @@ def read_lens(path: Path) -> Lens:
             details = exif.get_ifd(EXIF_IFD)
         if not _belongs_to(details, size):
             return Lens("", None)
-        parts = [exif.get(MAKE), exif.get(MODEL), details.get(LENS), details.get(FOCAL_LENGTH)]
+        # Digital zoom changes the equivalent for 35 mm film alone.
+        zoom = [details.get(FOCAL_LENGTH), details.get(FOCAL_LENGTH_35MM)]
+        parts = [exif.get(MAKE), exif.get(MODEL), details.get(LENS), *zoom]
         camera = " ".join(str(part).strip("\0 ") for part in parts if part)
         return Lens(camera, _focal_length(details.get(FOCAL_LENGTH_35MM), size))
     except IMAGE_ERRORS:

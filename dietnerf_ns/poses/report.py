@@ -19,6 +19,8 @@ from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.scene import PosedPhotos
 from dietnerf_ns.utils.files import write_json
 
+FILES = "files"
+"""Key of the hashes of a scene's files in its numbers."""
 WIDE_GAP_DEG = 60.0
 """Between neighbouring cameras around an object, above which a photo in between is recommended."""
 DOUBTFUL_UNCERTAINTY = 0.1
@@ -147,9 +149,23 @@ def _draw_matrix(axis: Axes, counts: Int[np.ndarray, "n n"], labels: Sequence[st
 
 
 def write_report(
-    path: Path, attempt: Attempt, posed: PosedPhotos, matches: Matches, without: Sequence[LeftOut]
+    path: Path,
+    attempt: Attempt,
+    posed: PosedPhotos,
+    matches: Matches,
+    without: Sequence[LeftOut],
+    files: dict[str, str],
 ) -> None:
-    """Write the numbers as JSON: what was posed how, reprojection errors in pixels, photos left out, matches."""
+    """Write the numbers as JSON: what was posed how, reprojection errors in pixels, photos left out, matches.
+
+    Args:
+        path: of the file.
+        attempt: that was taken.
+        posed: photos with poses.
+        matches: of all photos.
+        without: photos that have no pose.
+        files: the scene's other files with their hashes, by which later changes are noticed.
+    """
     content = {
         "how": attempt.how,
         "posed": {name: {"reprojection_error": reprojection_error(posed, name)} for name in posed.names},
@@ -157,6 +173,7 @@ def write_report(
         "mean_reprojection_error": attempt.error,
         "num_points": len(posed.model.points3D),
         "matches": {"photos": matches.names, "verified": matches.counts.tolist()},
+        FILES: files,
     }
     write_json(path, content)
 

@@ -163,7 +163,8 @@ def _write_copies(folder: Path, kind: str, name: str, pixels: np.ndarray) -> str
             break
         target = folder / (kind if factor == 1 else f"{kind}_{factor}") / name
         target.parent.mkdir(exist_ok=True)
-        copy = _reduced(pixels, size)
+        # nerfstudio divides intrinsics by the factor itself: what is left over of an odd size is cut off.
+        copy = _reduced(pixels[: factor * size[1], : factor * size[0]], size)
         # nerfstudio's own methods need masks of one channel, in which all but 0 counts.
         Image.fromarray(copy * np.uint8(255) if copy.dtype == bool else copy).save(target, quality=JPEG_QUALITY)
     return f"{kind}/{name}"

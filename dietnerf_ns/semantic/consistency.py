@@ -73,9 +73,9 @@ class SemanticConfig(EncoderConfig):
     """Recompute the render in the backward pass instead of keeping its activations: less memory, one more forward
     pass. Without effect on a view that fits in one chunk of rays, whose activations are kept."""
     rays_per_chunk: int | None = None
-    """Number of rays of a semantic view that are rendered at once. Memory of larger views grows with it and not with the resolution.
-    When not given: as many as in a training batch, so that a semantic step fits where a plain one does. On a GPU
-    small chunks take nearly as long as large ones; those that do not fit are halved."""
+    """Number of rays of a semantic view that are rendered at once. Memory of larger views grows with it and not with
+    the resolution. When not given: as many as in a training batch, so that a semantic step fits where a plain one does.
+    On a GPU small chunks take nearly as long as large ones; those that do not fit are halved."""
     sample_fraction: float = 0.5
     """Number of samples along a ray of the semantic view, relative to a training ray. The encoder sees a small image,
     whose cost is proportional to this."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.base_model import Model
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
@@ -17,13 +18,15 @@ from torch.autograd.function import once_differentiable
 from dietnerf_ns.models.base import SemanticModel, proposal_updates_kept
 from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.semantic.sample_positions import SamplePositions
+from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import UserError
 
 RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_renders 3"], Float[Tensor, "num_rays 1"]]]
 
 MIN_OPACITY = 1e-3
 """Rays with less accumulation are not rendered again for their gradient. Every density activation in use (exp,
-softplus) has a slope no larger than the density, which bounds the gradient of such a ray."""
+softplus) has a slope no larger than the density, which bounds the gradient of such a ray. See `shows_last_sample` for
+those that show something all the same."""
 
 
 def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resolution: int) -> Cameras:
@@ -102,12 +105,16 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     """Render as in evaluation while the model trains, with gradients.
 
     In evaluation mode nerfstudio's models ignore the camera optimizer, use the average appearance and sample without
-    noise. The schedule of proposal networks goes on as without the view.
+    noise. The schedule of proposal networks goes on as without the view. The near plane holds as for the photos: in
+    front of it, where nerfstudio samples in evaluation, nothing opposes what the semantic loss paints there.
     """
-    was_training = model.training
+    was_training, collider = model.training, getattr(model, "collider", None)
     model.eval()
     try:
-        with proposal_updates_kept(model):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(proposal_updates_kept(model))
+            if isinstance(collider, NearFarCollider):
+                stack.enter_context(replaced(collider, "reset_near_plane", False))
             yield
     finally:
         model.train(was_training)
@@ -156,7 +163,8 @@ def render_view(
         UserError: the model has no such outputs.
     """
     render = _ray_renderer(model, rays.origins.device.type, sample_fraction)
-    hit = model.may_hit(rays)
+    with evaluation_mode(model):
+        hit = model.may_hit(rays)
     chosen = None if hit is None else hit.nonzero()[:, 0]
     seen = rays if chosen is None else rays[chosen]
     if recompute and len(seen) > rays_per_chunk:
@@ -187,7 +195,8 @@ def _ray_renderer(model: SemanticModel, device_type: str, sample_fraction: float
             raise UserError(
                 f"The semantic loss needs the output {error}; the model has {', '.join(outputs)}."
             ) from error
-        return torch.stack(colours, dim=1), torch.stack(opacities).detach().amax(dim=0)
+        opacity = torch.stack(opacities).detach().amax(dim=0)
+        return torch.stack(colours, dim=1), torch.ones_like(opacity) if model.shows_last_sample else opacity
 
     return render
 

@@ -6,10 +6,11 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from dietnerf_ns.utils.errors import writing
+from dietnerf_ns.utils.errors import UserError, writing
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -52,11 +53,20 @@ def check_writable(output: Path, flag: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    if output.resolve().is_mount():
+        raise UserError(f"{flag} {output}: another file system is mounted there; name a file or folder inside it.")
     with writing(f"{flag} {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_output(output) as unfinished:
             unfinished.touch()
             unfinished.unlink()
+
+
+def hashes_of_files(folder: Path) -> dict[str, str]:
+    """A hash of each file in a folder and below it, by its path relative to the folder; without hidden files, which
+    file managers write."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()[:16] for path in files}
 
 
 def _remove(path: Path) -> None:

@@ -103,14 +103,20 @@ class SemanticFolder(Folder):
 
     def refresh(self, step: int) -> None:
         """Show the present state at a step of the run to the connected browsers, if there are any."""
+        if self._browser_cameras.connected():
+            self._draw(step)
+
+    def _draw(self, step: int) -> None:
         server = self._browser_cameras.viser_server
-        if server is not None and self._browser_cameras.connected():
+        if server is not None:
             self._plot.redraw()
             self.frusta.draw(server)
             self._show_last(step)
 
     def end(self, step: int) -> None:
-        """Say that training has ended at this step; nothing can be changed any more."""
+        """Show the last state, also to browsers that connect later, and say that training has ended at this step;
+        nothing can be changed any more."""
+        self._draw(step)
         self._status.update(f"Training has ended at step {step}. {self._status.content}")
         for control in (self._pause, self._weight, self._every):
             control.set_disabled(True)

@@ -1,9 +1,11 @@
 """Which cells an experiment has, and what changes their ids."""
 
+import copy
 import json
 import shutil
 
 import pytest
+from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
 from dietnerf_ns import __version__
@@ -104,11 +106,19 @@ def test_the_id_changes_with_whatever_defines_the_cell(tmp_path, change):
 
 
 def test_the_id_changes_with_the_methods_defaults(plan, monkeypatch):
-    from nerfstudio.configs.method_configs import all_methods
-
     before = plan()[0].id
     monkeypatch.setattr(all_methods["dietnerf-tiny"].pipeline.semantic, "weight", 0.5)
     assert plan()[0].id != before
+
+
+@pytest.mark.parametrize("method", ["dietnerf-tiny", "dietnerf-tensorf", "nerfacto"])
+def test_the_id_does_not_change_with_the_device_of_the_machine_that_plans(plan, monkeypatch, method):
+    (first,) = plan(methods=[method])
+    other = copy.deepcopy(all_methods[method])
+    other.machine.device_type = "cpu" if other.machine.device_type == "cuda" else "cuda"
+    monkeypatch.setitem(all_methods, method, other)
+    (second,) = plan(methods=[method])
+    assert first.id == second.id
 
 
 def test_the_id_changes_with_the_version_of_the_package(plan, monkeypatch):

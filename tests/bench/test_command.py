@@ -128,10 +128,10 @@ def signals():
         signal.signal(number, handler)
 
 
-def run_here(tmp_path, monkeypatch, command, label):
-    """`dietnerf-bench run` of one fake cell."""
-    experiment = experiment_file(tmp_path, methods=[PLAIN | {"label": label}])
-    monkeypatch.setattr(Run, "_engine", lambda self: LocalEngine(1, command))
+def run_here(tmp_path, monkeypatch, command, *labels):
+    """`dietnerf-bench run` of a fake cell for each label, all at once."""
+    experiment = experiment_file(tmp_path, methods=[PLAIN | {"label": label} for label in labels])
+    monkeypatch.setattr(Run, "_engine", lambda self: LocalEngine(len(labels), command))
     monkeypatch.setattr(sys, "argv", ["dietnerf-bench", "run", str(experiment), "--out", str(tmp_path / "out")])
     main()
 
@@ -153,6 +153,23 @@ def test_signals_end_the_cells_and_the_command(tmp_path, monkeypatch, fake_cell_
     thread.join()
     assert exit_.value.code == 128 + number
     assert "Interrupted: finished cells are kept" in capsys.readouterr().err.splitlines()[-1]
+    assert not set(psutil.Process().children()) - before, "no cell is left"
+
+
+def test_a_second_ctrl_c_leaves_no_cell_behind(tmp_path, monkeypatch, fake_cell_command, signals):
+    """Cells have sessions of their own, and take their time to save."""
+
+    def end():
+        wait_until(lambda: len(started(tmp_path / "out")) == 3, "the fake cells have started", seconds=60)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+
+    thread, before = threading.Thread(target=end), set(psutil.Process().children())
+    thread.start()
+    with pytest.raises(SystemExit):
+        run_here(tmp_path, monkeypatch, fake_cell_command, "slow sleep", "slow sleep 2", "slow sleep 3")
+    thread.join()
     assert not set(psutil.Process().children()) - before, "no cell is left"
 
 

@@ -71,6 +71,9 @@ def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
     files = [tmp_path / f"{index}.png" for index in range(3)]
     photos = ImagesOnWhite(files, None)
     same = fid_kid.fid_and_kid(photos, photos, tmp_path / "features")
+    Image.new("RGB", (16, 20)).save(tmp_path / "portrait.png")
+    mixed = ImagesOnWhite([*files, tmp_path / "portrait.png"], None)
+    assert fid_kid.fid_and_kid(mixed, mixed, tmp_path / "features")["paper/fid"] == pytest.approx(0, abs=1e-3)
     assert set(same) == {"paper/fid", "paper/kid"}
     assert same["paper/fid"] == pytest.approx(0, abs=1e-3)
     assert [path for path in (tmp_path / "features").rglob("*") if path.is_file()], "kept for the next method"

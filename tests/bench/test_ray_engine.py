@@ -16,7 +16,6 @@ from tests.helpers.waiting import wait_until
 @pytest.fixture(scope="module")
 def two_nodes():
     """Address of a cluster of a head and one more node, which run one cell each."""
-    pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

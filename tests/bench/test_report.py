@@ -159,6 +159,7 @@ def test_one_method_has_no_differences(tmp_path):
 
 def test_it_can_be_written_elsewhere_and_without_photos(tmp_path):
     write_fake_results(tmp_path / "results", PSNR)
+    write_report(tmp_path / "results", to=tmp_path / "docs" / "it")
     report = write_report(tmp_path / "results", to=tmp_path / "docs" / "it", contact_sheet=False)
     assert report == tmp_path / "docs" / "it" / "report.md" and "contact_sheet" not in report.read_text()
     assert sorted(path.name for path in (report.parent / "plots").iterdir()) == [
@@ -176,6 +177,28 @@ def test_the_sheet_shows_the_images_that_exist(tmp_path):
     for folder in (*tmp_path.glob("cells/*/renders"), *tmp_path.glob("cells/*/photos")):
         shutil.rmtree(folder)
     assert "contact_sheet.png" not in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"mean_colour": 0.4}, "on photos of different colours (mean 0.900 and 0.400)"),
+        ({"resolution": [8, 4]}, "at different sizes"),
+        ({"images": []}, "on different images (1 and 0)"),
+    ],
+)
+def test_cells_that_were_not_evaluated_on_the_same_photos(tmp_path, changed, words):
+    write_fake_results(tmp_path, PSNR)
+    for number, values in enumerate(({"mean_colour": 0.9}, {}, {"mean_colour": 0.9} | changed)):
+        file = tmp_path / "cells" / f"cell{number}" / "result.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    text = write_report(tmp_path).read_text()
+    assert f"**Not comparable: lego, 8 random 0.** `cell0` and `cell2` were evaluated {words}" in text
+    assert text.count("Not comparable") == 1
+
+
+def test_cells_that_were_evaluated_on_the_same_photos(report):
+    assert "Not comparable" not in report.read_text()
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -1,21 +1,26 @@
 """The training of a cell whose time is limited."""
 
 import copy
+import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils import profiler, writer
 from scipy.spatial.transform import Rotation
 
 from dietnerf_ns.bench.cells import plan_cells
-from dietnerf_ns.bench.train_cell import TimeLimit, degrees_to_nearest, train
+from dietnerf_ns.bench.train_cell import TimeLimit, check_validation, degrees_to_nearest, train
 from dietnerf_ns.methods import dietnerf_tiny
+from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import experiment
+from tests.helpers.scenes import as_transforms_json
 
 PLAIN = {
     "pipeline.semantic.weight": 0,
@@ -59,6 +64,21 @@ def test_training_ends_when_its_steps_have_taken_their_time(train_here):
 def test_training_ends_earlier_when_its_steps_are_done(train_here):
     _, training = train_here(seconds=600, steps=3)
     assert training["steps"] == 3 and training["step_seconds"] < 600
+
+
+@pytest.mark.parametrize(
+    "listed, refused",
+    [({}, True), ({"train_filenames": [0, 1, 2], "val_filenames": [3], "test_filenames": [4]}, False)],
+)
+def test_validation_frames_that_are_the_test_frames_are_refused(tmp_path, tiny_scene, listed, refused):
+    folder = as_transforms_json(tiny_scene, tmp_path / "garden", 5)
+    meta = json.loads((folder / "transforms.json").read_text())
+    meta |= {name: [meta["frames"][index]["file_path"] for index in frames] for name, frames in listed.items()}
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    config = copy.deepcopy(dietnerf_tiny.config)
+    config.data, config.pipeline.datamanager.dataparser = folder, NerfstudioDataParserConfig()
+    with pytest.raises(UserError, match="validation frames are its test frames") if refused else nullcontext():
+        check_validation(config)
 
 
 def test_degrees_to_the_nearest_photo():

@@ -205,6 +205,14 @@ def test_patches_reach_every_pixel_without_and_with_masks():
         }
 
 
+def test_masks_in_which_no_patch_fits_are_refused():
+    sampler = PatchSamplerConfig(patch_size=4).setup(num_rays_per_batch=16)
+    mask = torch.zeros(1, 8, 8, 1)
+    mask[:, 3:5, 3:5] = 1
+    with pytest.raises(UserError, match="patch-size 4: no patch of this size fits into the masks"):
+        sampler.sample_method(16, 1, 8, 8, mask=mask)
+
+
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):
     tiny_pipeline_config.datamanager.pixel_sampler = PixelSamplerConfig()
     datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
@@ -121,16 +123,32 @@ def test_a_ray_along_a_side_of_the_box_that_it_misses_is_finite():
     rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)[:3]
     rays.origins = torch.tensor([[5.0, 0.0, -4.0]]).expand(3, 3)
     rays.directions = torch.tensor([[0.0, 0.0, 1.0], [1e-8, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    cut = BoxCollider(box, near_plane=0.05, far_plane=1000.0)(rays)
-    assert cut.nears[:, 0].tolist() == pytest.approx([0.05] * 3)
-    assert cut.fars[:, 0].tolist() == pytest.approx([0.05] * 3, abs=1e-5)
+    collider = BoxCollider(box, near_plane=0.05, far_plane=1000.0)
+    collider.planes_cut_images = False
+    for training, nears in ((True, 0.05), (False, 0.0)):
+        cut = collider.train(training)(replace(rays))
+        assert cut.nears[:, 0].tolist() == pytest.approx([nears] * 3)
+        assert cut.fars[:, 0].tolist() == pytest.approx([nears] * 3, abs=1e-5)
 
 
-def test_near_and_far_plane_cut_further_and_no_ray_starts_behind_its_camera():
+@pytest.mark.parametrize("training, planes_cut_images", [(True, False), (False, True)])
+def test_near_and_far_plane_cut_further_and_no_ray_starts_behind_its_camera(training, planes_cut_images):
     box = ObjectBox.of(torch.tensor([[-9.0] * 3, [9.0] * 3]))
     rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)
-    cut = BoxCollider(box, near_plane=1.5, far_plane=6.0).eval()(rays)
+    collider = BoxCollider(box, near_plane=1.5, far_plane=6.0).train(training)
+    collider.planes_cut_images = planes_cut_images
+    cut = collider(rays)
     assert cut.nears.unique().tolist() == [1.5] and cut.fars.unique().tolist() == [6.0]
+
+
+@pytest.mark.parametrize("distance, nears, fars", [(4.0, 3.0, 5.0), (0.5, 0.0, 1.5), (12.0, 11.0, 13.0)])
+def test_images_show_all_of_the_box_from_any_distance_and_nothing_behind_the_camera(distance, nears, fars):
+    box = ObjectBox.of(torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    ray = RayBundle(torch.tensor([[0.1, 0.2, distance]]), torch.tensor([[0.0, 0.0, -1.0]]), torch.ones(1, 1))
+    collider = BoxCollider(box, near_plane=2.0, far_plane=6.0).eval()
+    collider.planes_cut_images = False
+    cut = collider(ray)
+    assert float(cut.nears) == pytest.approx(nears) and float(cut.fars) == pytest.approx(fars)
 
 
 def test_other_cameras_are_refused():

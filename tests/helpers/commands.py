@@ -7,11 +7,14 @@ import copy
 import importlib.metadata
 import io
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.scripts import train
@@ -49,10 +52,26 @@ def in_this_process(
 ) -> subprocess.CompletedProcess:
     """Run a command as `ns` does, without starting a program: its entry point is called with these arguments.
 
-    What nerfstudio keeps in its modules and the state of the random numbers are as before afterwards. Variables of the
+    What nerfstudio keeps in its modules, handlers of signals and the state of the random numbers are as before
+    afterwards. Variables of the
     environment count only if they are read when the command runs, not when a module is imported. A training differs
     from that of `ns` by its random numbers, because the type checks (`shape_checks`) draw from Python's generator.
     """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    states = random.getstate(), np.random.get_state()
+    try:
+        return _called_here(command, *arguments, cwd=cwd, check=check, **environment)
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:  # one that Python did not install
+                signal.signal(number, handler)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _called_here(
+    command: str, *arguments: object, cwd: Path, check: bool, **environment: str
+) -> subprocess.CompletedProcess:
     (entry_point, *_) = importlib.metadata.entry_points(group="console_scripts", name=command)
     main, output, status = entry_point.load(), io.StringIO(), None
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd), torch.random.fork_rng():

@@ -56,6 +56,27 @@ def test_every_format_marks_the_same_pixels(tmp_path, write):
     assert np.array_equal(read_mask(tmp_path / f"mask{suffix}"), inside(photo))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_all_labels_count(tmp_path, dtype):
+    labels = np.arange(6).repeat(4).reshape(4, 6).astype(dtype)
+    Image.fromarray(labels).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), labels > 0)
+
+
+COLOURS = {"labels": ((0, 0, 0, 64, 0, 0, 0, 192, 0), [1, 2]), "gray": ((0, 0, 0, 64, 64, 64, 192, 192, 192), [2])}
+
+
+@pytest.mark.parametrize(("palette", "counted"), COLOURS.values(), ids=COLOURS)
+def test_all_colours_of_a_palette_count_unless_they_are_gray(tmp_path, palette, counted):
+    """Palettes of labels, as VOC's, are of any brightness; a gray one is a soft mask."""
+    indices = np.arange(24).reshape(4, 6).astype(np.uint8) % 3
+    image = Image.new("P", (6, 4))
+    image.putdata(indices.flatten().tolist())
+    image.putpalette(palette)
+    image.save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), np.isin(indices, counted))
+
+
 def test_ringing_of_jpeg_does_not_count(tmp_path):
     Image.fromarray(values(base_photos()[0], 0, 255)).save(tmp_path / "mask.jpg", quality=50)
     assert (read_mask(tmp_path / "mask.jpg") != inside(base_photos()[0])).mean() < 0.01

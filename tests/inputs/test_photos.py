@@ -9,7 +9,7 @@ import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from dietnerf_ns.data.photos import read_photo
+from dietnerf_ns.data.photos import photo_size, read_photo
 from dietnerf_ns.similarity.photos import load_photo
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.inputs import (
@@ -135,6 +135,27 @@ def test_transparency_without_a_uniform_border_gets_a_word(tmp_path, capsys):
     assert "Transparent pixels are trained on as black" in " ".join(capsys.readouterr().out.split())
 
 
+def opaque_noise(rgba, path, number):
+    pixels = np.random.default_rng(number).integers(0, 255, rgba.shape, np.uint8)
+    pixels[..., 3] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def test_nothing_is_said_of_transparency_where_none_is(tmp_path, capsys):
+    manager = datamanager(write_capture(tmp_path, save=opaque_noise))
+    assert manager.capture.background is None and manager.train_dataset.get_numpy_image(0).shape[-1] == 4
+    assert "Transparent" not in capsys.readouterr().out
+
+
+def test_photos_of_fewer_bits_than_their_files_get_a_word(tmp_path, capsys):
+    def of_12_bits(rgba, path, number):
+        Image.fromarray(gray_of(rgba).astype(np.uint16) * 16).save(path)
+
+    datamanager(write_capture(tmp_path, save=of_12_bits))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "All training photos are dark: no value is above 16 of 255. If values of 10, 12 or 14 bits" in said
+
+
 GRAY = {
     "gray png": (converted("L"), ".png", 1e-6),
     "gray and alpha": (converted("LA"), ".png", 1e-6),
@@ -203,6 +224,18 @@ def test_photos_stay_as_stored_if_that_fits_their_cameras(tmp_path):
     save = with_orientation(6, Image.Transpose.ROTATE_90)
     dataset = datamanager(write_capture(tmp_path, save=save, meta=portrait_meta(120, 90))).train_dataset
     assert dataset.get_numpy_image(0).shape[:2] == (90, 120)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (90, 120)), (3, (90, 120)), (6, (120, 90)), (8, (120, 90))])
+def test_orientation_of_tiffs_counts_as_in_other_formats(tmp_path, orientation, size):
+    """Pillow turns TIFFs by itself."""
+    with_orientation(orientation, None, size=size)(base_photos()[0], tmp_path / "a.tif", 0)
+    with_orientation(orientation, None, size=size)(base_photos()[0], tmp_path / "a.png", 0)
+    assert photo_size(tmp_path / "a.tif") == photo_size(tmp_path / "a.png") == (90, 120)
+    for given in (None, (90, 120), (120, 90)):
+        assert np.array_equal(read_photo(tmp_path / "a.tif", given), read_photo(tmp_path / "a.png", given)), given
+    stored = read_photo(tmp_path / "a.tif", size)
+    assert np.array_equal(stored, np.asarray(Image.fromarray(on_white(base_photos()[0])).resize(size)))
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
@@ -292,7 +325,7 @@ def test_photos_to_evaluate_on_are_checked_before_training(tmp_path, save, suffi
     meta |= {"train_filenames": [*names[:2], *names[3:]], "val_filenames": names[2:3], "test_filenames": names[2:3]}
     with pytest.raises(UserError) as error:
         datamanager(write_capture(tmp_path, save=save, suffix=suffix, meta=meta))
-    assert f"2{suffix}" in str(error.value)
+    assert f"2{suffix}" in str(error.value) and message in str(error.value)
 
 
 def test_all_photos_of_another_size_than_the_cameras(tmp_path):
@@ -354,6 +387,11 @@ def test_photos_of_several_sizes_are_evaluated_beside_those_of_one(tmp_path):
     assert manager.next_train(0)[1]["image"].shape == manager.next_eval(0)[1]["image"].shape == (64, 3)
 
 
+def test_patches_need_photos_of_one_size(tmp_path):
+    with pytest.raises(UserError, match="patch-size 4: needs photos of one size; leave it out"):
+        datamanager(capture_of_several_sizes(tmp_path, {4}), patch_size=4)
+
+
 @pytest.mark.parametrize("name", ["ein bild.png", "фото.png", "[bold]1.png", "a%20b.png", "-x.png", "#1.png"])
 def test_names_of_photos_are_taken_and_printed_as_they_are(tmp_path, name, capsys):
     meta = base_meta()
@@ -362,7 +400,7 @@ def test_names_of_photos_are_taken_and_printed_as_they_are(tmp_path, name, capsy
     (folder / "images" / "0.png").rename(folder / "images" / name)
     manager = datamanager(folder)
     assert difference_from_base_by_name(manager, name) < 1e-6
-    assert name in capsys.readouterr().out.replace("\n", "").replace(" ", "") or " " in name
+    assert name.replace(" ", "") in "".join(capsys.readouterr().out.split())
 
 
 def difference_from_base_by_name(manager, name: str) -> float:

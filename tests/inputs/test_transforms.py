@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -285,7 +286,13 @@ def test_world_to_camera_matrices_surround_nothing(tmp_path):
 
 def test_a_proper_capture_gets_no_word(tmp_path, capsys):
     datamanager(write_capture(tmp_path))
-    assert not [word for word in ("same pose", "principal", "negate", "same photo") if word in capsys.readouterr().out]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said and not [word for word in ("same pose", "principal", "negate", "same photo") if word in said]
+
+
+def test_what_instant_ngps_tools_call_a_fisheye_is_one(tmp_path):
+    manager = datamanager(write_capture(tmp_path, meta=base_meta() | {"is_fisheye": True, "k1": 0.01}))
+    assert set(manager.train_dataset.cameras.camera_type.flatten().tolist()) == {CameraType.FISHEYE.value}
 
 
 @pytest.mark.parametrize("factor", [0.01, 1000])
@@ -363,6 +370,12 @@ def test_blender_data_of_other_files_than_png(tmp_path):
     add_suffix = each(lambda frame: frame.update(file_path=frame["file_path"] + ".jpg"))
     with pytest.raises(UserError, match="r_0.jpg is no PNG file, which blender-data needs"):
         datamanager(blender(tmp_path, add_suffix, suffix=".jpg"), BlenderDataParserConfig())
+
+
+def test_png_files_in_capital_letters(tmp_path):
+    add_suffix = each(lambda frame: frame.update(file_path=frame["file_path"] + ".PNG"))
+    with pytest.raises(UserError, match="r_0.PNG: blender-data needs the suffix .png in small letters"):
+        datamanager(blender(tmp_path, add_suffix, suffix=".PNG"), BlenderDataParserConfig())
 
 
 def test_the_other_format_is_named(tmp_path):

@@ -118,6 +118,27 @@ def test_a_view_past_everything_shows_the_background():
     assert torch.allclose(image, torch.ones_like(image), atol=1e-6)
 
 
+def test_what_shows_the_background_is_behind_the_scene_and_transparent():
+    """As the viewer's composition by depth, `ns-export tsdf` and `ns-export pointcloud` take it."""
+    model = model_of_a_ball().eval()
+    outputs = image_of(model)
+    empty, full = outputs["accumulation"] < 0.5, outputs["accumulation"] > 0.99
+    furthest = float(outputs["depth"][full].max())
+    for name in ("depth", "expected_depth", "prop_depth_0"):
+        assert float(outputs[name][empty].min()) > furthest + 1
+        assert float(outputs[name].max()) < 5 * furthest
+    rgba = model.get_rgba_image(outputs)
+    assert torch.equal(rgba[..., 3:], outputs["accumulation"]) and empty.any() and full.any()
+    assert torch.allclose(rgba[..., :3][full[..., 0]], outputs["rgb"][full[..., 0]], atol=0.02)
+    on_white = rgba[..., 3:] * rgba[..., :3] + 1 - rgba[..., 3:]
+    assert float((on_white - outputs["rgb"]).abs().max()) < 0.01
+
+
+def test_a_render_on_its_last_sample_is_opaque_as_in_nerfstudio():
+    model = tiny_model(background_color="last_sample").eval()
+    assert model.get_rgba_image(image_of(model))[..., 3].unique().tolist() == [1.0]
+
+
 def test_rays_that_miss_the_box_are_background_in_training_and_count_in_the_loss():
     model = tiny_model(average_init_density=30.0).train()
     rays, _ = rays_of_a_view(16)

@@ -269,12 +269,18 @@ def test_features_start_where_the_settings_say(scale):
     assert [float(level.features.detach().std()) for level in planes] == pytest.approx([scale] * 2, rel=0.1)
 
 
+def test_normals_need_a_hash_grid():
+    with pytest.raises(UserError, match=r"--pipeline.model.predict-normals True: needs --pipeline.model.field hash"):
+        tiny_model(predict_normals=True)
+
+
 def test_evaluation_keeps_the_near_plane():
+    """A box that is not fitted is large, and what is in front of the plane was never sampled."""
     rays = pinhole_cameras(ring_of_poses(1)).generate_rays(camera_indices=0, keep_shape=False)
     bounded = tiny_model(near_plane=3.0).eval()
-    unbounded = unbounded_model(pinhole_cameras(ring_of_poses(5)), near_plane=3.0).eval()
     assert float(bounded.collider(rays).nears.min()) == 3.0
     rays.nears = rays.fars = None
+    unbounded = unbounded_model(pinhole_cameras(ring_of_poses(5)), near_plane=3.0).eval()
     assert float(unbounded.collider(rays).nears.min()) == 3.0
 
 

@@ -99,9 +99,8 @@ def test_a_full_disk_for_a_video_is_a_user_error(tmp_path, count):
 def test_ctrl_c_ends_a_video_although_it_ends_ffmpeg_too(tmp_path):
     def frames():
         yield from grey_frames(2)
-        for child in psutil.Process().children():
-            if child.name() == "ffmpeg":
-                child.send_signal(signal.SIGINT)
+        (ffmpeg,) = [child for child in psutil.Process().children() if child.name() == "ffmpeg"]
+        ffmpeg.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

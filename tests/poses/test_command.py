@@ -1,9 +1,12 @@
 """dietnerf-poses as a user types it, on photos with known poses and on inputs that cannot work."""
 
+import hashlib
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -116,21 +119,22 @@ def remove(photo, *, session, only_mask, post_process_mask):
 
 @pytest.mark.slow
 def test_a_network_cuts_out_the_photos_whose_alpha_says_nothing(scene, tmp_path, monkeypatch):
-    (tmp_path / "rembg.py").write_text(REMBG)
-    monkeypatch.syspath_prepend(tmp_path)
+    package = ModuleType("rembg")
+    exec(REMBG, vars(package))
+    monkeypatch.setitem(sys.modules, "rembg", package)
     (tmp_path / "photos").mkdir()
     for number, alpha in enumerate([None, 255, 255, 0]):  # of the right half
         pixels = np.asarray(Image.open(scene[0].parent / "photos" / f"{number}.jpg"))
         if alpha is not None:
-            opaque = np.full((240, 320, 1), 255, np.uint8)
+            opaque = np.full((240, 320, 1), 200 if alpha == 0 else 255, np.uint8)
             opaque[:, 160:] = alpha
             pixels = np.concatenate([pixels, opaque], axis=-1)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
     said = run("photos", "--output", "scene", "--cutout", "--size", 320, cwd=tmp_path).stdout
-    alphas = [np.asarray(Image.open(tmp_path / "scene" / "images" / f"{n}.png"))[..., 3] > 127 for n in range(4)]
+    alphas = [np.asarray(Image.open(tmp_path / "scene" / "images" / f"{n}.png"))[..., 3] for n in range(4)]
     assert said.count("cut out") == 3
-    assert all((alpha == np.tri(240, 320, dtype=bool)).all() for alpha in alphas[:3])
-    assert alphas[3][:, :160].all() and not alphas[3][:, 160:].any()
+    assert all((alpha == np.tri(240, 320, dtype=np.uint8) * 255).all() for alpha in alphas[:3])
+    assert (alphas[3][:, :160] == 200).all() and (alphas[3][:, 160:] == 0).all(), "transparency stays as it is"
 
 
 @pytest.mark.slow
@@ -219,6 +223,28 @@ def scene_of_another_program(folder):
     (folder / "scene" / "transforms.json").touch()
 
 
+HASH_OF_BRACES = hashlib.sha256(b"{}").hexdigest()[:16]
+
+
+def scene_with_masks_that_were_drawn(folder):
+    corner_photos(folder / "photos", 3)
+    (folder / "scene" / "masks").mkdir(parents=True)
+    (folder / "scene" / "transforms.json").write_text("{}")
+    (folder / "scene" / "masks" / "0.png").touch()
+    (folder / "scene" / "poses.json").write_text(json.dumps({"files": {"transforms.json": HASH_OF_BRACES}}))
+
+
+def scene_that_was_edited(folder):
+    scene_with_masks_that_were_drawn(folder)
+    files = {"transforms.json": "0" * 16, "masks/0.png": hashlib.sha256().hexdigest()[:16]}
+    (folder / "scene" / "poses.json").write_text(json.dumps({"files": files}))
+
+
+def scene_without_its_numbers(folder):
+    scene_with_masks_that_were_drawn(folder)
+    (folder / "scene" / "poses.json").write_text("")
+
+
 def masks_of_another_shape(folder):
     corner_photos(folder / "photos", 3)
     (folder / "masks").mkdir()
@@ -246,6 +272,9 @@ NAME_ANOTHER = "name a new or empty folder."
         (masks_in_output, ["--masks", "scene/my_masks"], "--output scene: holds the masks; name a new folder."),
         (masks_in_output, ["--masks", "scene/masks"], "--output scene: holds the masks; name a new folder."),
         (masks_in_output, [], f"--output scene: holds other files, such as my_masks; {NAME_ANOTHER}"),
+        (scene_with_masks_that_were_drawn, [], "--output scene: masks/0.png was added or changed after this scene"),
+        (scene_that_was_edited, [], "--output scene: transforms.json was added or changed after this scene"),
+        (scene_without_its_numbers, [], "--output scene: poses.json was added or changed after this scene"),
         (
             two_photos,
             ["--masks", "photos"],

@@ -1,12 +1,15 @@
 """Objects cut out of photos: rembg itself, with a network of one operation in place of U2-Net."""
 
 import base64
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dietnerf_ns.poses.cutout import foregrounds
+from dietnerf_ns.poses.cutout import check_available, foregrounds
 from dietnerf_ns.utils.errors import UserError
 
 MEAN_OF_CHANNELS = (
@@ -14,6 +17,29 @@ MEAN_OF_CHANNELS = (
     "wAIKAwjAAmIeCgF5EhkKFwgBEhMKAxIBYgoCCAEKAwjAAgoDCMACQgQKABAN"
 )
 """An ONNX file: 3 x 320 x 320 to 1 x 320 x 320."""
+
+
+def without_weights(name):
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        (None, "--cutout: needs --masks, or the package rembg: pip install"),
+        (
+            SimpleNamespace(new_session=without_weights),
+            r"weights of rembg could not be loaded \(OSError\).*u2net",
+        ),
+    ],
+    ids=["not installed", "without a network"],
+)
+def test_what_is_missing_is_said(images, monkeypatch, package, message):
+    monkeypatch.setitem(sys.modules, "rembg", package)
+    with pytest.raises(UserError, match=message):
+        foregrounds(images, ["a.jpg"])
+    with pytest.raises(UserError, match=message) if package is None else nullcontext():
+        check_available()
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_orientation_is_applied_and_the_focal_length_is_relative_to_the_diagonal
     assert photo.size == (60, 80) and pixels.shape == (80, 60, 3)
     assert pixels[:, -10:].mean() > 180 > 20 > pixels[:, :10].mean()  # turned clockwise: bright at the right
     assert photo.lens.focal_length == pytest.approx(28 / np.hypot(36, 24))
-    assert photo.lens.camera == "Maker Phone 3"
+    assert photo.lens.camera == "Maker Phone 3 28"
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,12 @@ def test_a_focal_length_counts_if_it_belongs_to_these_pixels(tmp_path, details, 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_heic_photos_of_phones_are_read_upright_with_their_focal_length(tmp_path, orientation):
-    pytest.importorskip("pillow_heif")
     with heif_and_large_photos():
         whole = save(tmp_path / "a.heic", (80, 60), orientation=orientation, details={FOCAL_35: 28})
     (tmp_path / "b.heic").write_bytes(whole.read_bytes()[:-200])
     unreadable = {}
     ((photo, pixels),) = read_photos(photo_files(tmp_path), 1600, unreadable)
-    assert (photo.name, photo.lens.camera) == ("a.jpg", "Maker Phone 3")
+    assert (photo.name, photo.lens.camera) == ("a.jpg", "Maker Phone 3 28")
     assert photo.lens.focal_length == pytest.approx(28 / np.hypot(36, 24))
     first, last = (pixels[:10], pixels[-10:]) if orientation == 1 else (pixels[:, -10:], pixels[:, :10])
     assert first.mean() > 180 > 20 > last.mean()
@@ -86,6 +85,14 @@ def test_photos_share_a_camera_by_exif_and_size():
     assert Photo("a.jpg", (80, 60), phone).camera == Photo("b.jpg", (80, 60), phone).camera
     assert Photo("a.jpg", (80, 60), phone).camera != Photo("b.jpg", (60, 80), phone).camera
     assert Photo("a.jpg", (80, 60), phone).camera != Photo("b.jpg", (80, 60), other).camera
+
+
+def test_another_digital_zoom_is_another_camera(tmp_path):
+    near, far = (
+        read_lens(save(tmp_path / f"{mm}.jpg", (80, 60), details={0x920A: 5.4, FOCAL_35: mm})) for mm in (24, 48)
+    )
+    assert near.camera != far.camera
+    assert far.focal_length == pytest.approx(2 * near.focal_length)
 
 
 def test_large_photos_are_decoded_small(tmp_path):

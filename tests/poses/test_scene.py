@@ -12,7 +12,7 @@ from PIL import Image
 from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.photos import Lens, Photo
 from dietnerf_ns.poses.report import advice, draw_report
-from dietnerf_ns.poses.scene import PosedPhotos, camera_to_world, in_world_frame, write_scene
+from dietnerf_ns.poses.scene import PosedPhotos, _write_copies, camera_to_world, in_world_frame, write_scene
 from tests.helpers.cameras import arc_of_poses, ring_of_poses
 
 
@@ -93,6 +93,18 @@ def test_nerfstudio_reads_masks_at_every_size_and_without_grey_edges(tmp_path):
             columns = int(read[0].sum())
             assert read[:, :columns].all() and columns == pytest.approx(101 / 256 * width, abs=0.6)
             assert set(np.unique(np.asarray(Image.open(path)))) == {0, 255}
+
+
+def test_smaller_copies_have_exactly_the_scale_that_nerfstudio_gives_their_intrinsics(tmp_path):
+    pixels = np.repeat(np.arange(427, dtype=np.float32)[:, None] / 2, 640, axis=1)
+    photo = np.repeat(pixels[..., None], 3, axis=-1).round().astype(np.uint8)
+    _write_copies(tmp_path, "images", "a.png", photo)
+    for factor in (1, 2, 4):
+        copy = np.asarray(Image.open(tmp_path / (f"images_{factor}" if factor > 1 else "images") / "a.png"))
+        rows = 427 // factor
+        assert copy.shape == (rows, 640 // factor, 3)
+        means = photo[: rows * factor, 0, 0].reshape(rows, factor).mean(axis=1)
+        assert np.abs(copy[:, 0, 0] - means).max() <= 0.5
 
 
 def test_names_with_dollar_signs_are_drawn(tmp_path):

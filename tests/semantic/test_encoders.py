@@ -13,6 +13,7 @@ from dietnerf_ns.semantic.encoders import EmbeddedEncoder, OpenClipEncoder
 from dietnerf_ns.semantic.weights import load_open_clip
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
+from tests.helpers.fakes import bare
 
 SMALL_MODEL = "ViT-S-32"  # the smallest ViT of open-clip; weights are random here because none can be downloaded
 
@@ -86,6 +87,12 @@ def test_preprocessing_is_open_clips_own(clip_encoder, photo):
 
     one_grey_level = 1 / 255 / 0.26
     assert (clip_encoder.preprocess(as_tensor(photo)) - own(photo)[None]).abs().max() < 2 * one_grey_level
+
+
+def test_networks_without_a_class_token_are_refused():
+    encoder = bare(OpenClipEncoder, network=torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match="RN50 is no vision transformer with a class token; use projected"):
+        encoder._watch_last_layer("RN50")
 
 
 def test_class_token_is_the_last_layers_before_norm_and_projection(random_clip_checkpoint, photo):

@@ -6,7 +6,7 @@ import torch
 from dietnerf_ns.geometry.cameras import cameras_surround_scene, nearest_point_to_axes, up_vector
 from dietnerf_ns.geometry.sphere import Sphere, fit_sphere
 from dietnerf_ns.semantic.poses import interpolated_pose, pose_on_sphere, pose_sampler
-from tests.helpers.cameras import ring_of_poses
+from tests.helpers.cameras import CENTER, arc_of_poses, ring_of_poses
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 
@@ -106,6 +106,20 @@ def test_centre_is_the_least_squares_point():
     best = nearest_point_to_axes(poses)
     for axis in torch.eye(3):
         assert cost(best) <= cost(best + 1e-2 * axis) and cost(best) <= cost(best - 1e-2 * axis)
+
+
+@pytest.mark.parametrize("apart", [178.0, 180.0])
+@pytest.mark.parametrize("seed", range(10))
+def test_two_cameras_that_face_each_other_have_their_centre_between_them(seed, apart):
+    """Their axes hardly say where it is along them, and the cameras are aimed a degree past it."""
+    poses = arc_of_poses([0.0, apart], radius=4.0, elevation=0.0)
+    angle = 0.02 * torch.randn(2, 2, generator=torch.Generator().manual_seed(seed))
+    right, up, back = poses[:, :, 0], poses[:, :, 1], poses[:, :, 2]
+    aimed = torch.nn.functional.normalize(back + angle[:, :1] * right + angle[:, 1:] * up, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(up, aimed), dim=-1)
+    poses = torch.stack([right, torch.linalg.cross(aimed, right), aimed, poses[:, :, 3]], dim=-1)
+    assert float((nearest_point_to_axes(poses) - CENTER).norm()) < 0.6
+    assert cameras_surround_scene(poses)
 
 
 def test_auto_tells_objects_from_walls_and_rooms():

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 
 from dietnerf_ns.methods import dietnerf_vanilla
 from dietnerf_ns.semantic import rendering
@@ -25,7 +27,12 @@ def render_gradients(model, **how):
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("settings", [{}, {"members": 2}, {"num_proposal_iterations": 2}], ids=str)
+SHOWN_BY_TRANSPARENT_RAYS = {"background_color": "last_sample", "average_init_density": 1e-6}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"members": 2}, {"num_proposal_iterations": 2}, SHOWN_BY_TRANSPARENT_RAYS], ids=str
+)
 def test_gradient_through_recomputed_chunks_is_the_plain_gradient(settings, double_precision, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the image stays in float64
     proposals = {"num_proposal_samples_per_ray": (8,) * settings.get("num_proposal_iterations", 1)}
@@ -196,6 +203,25 @@ def test_a_random_view_has_the_average_appearance():
     with torch.no_grad():
         table += 5.0
     assert not torch.allclose(render(), image, atol=1e-3), "but their mean does"
+
+
+def test_the_near_plane_holds_in_a_semantic_view_of_any_method():
+    """nerfstudio evaluates from 0, where photometric rays have no samples."""
+    model, (rays, _) = tiny_model().train(), rays_of_a_view()
+    model.collider = NearFarCollider(near_plane=2.0, far_plane=6.0)
+    with evaluation_mode(model):
+        assert model.collider(replace(rays)).nears.unique().tolist() == [2.0]
+    assert model.eval().collider(replace(rays)).nears.unique().tolist() == [0.0], "as nerfstudio has it"
+
+
+def test_a_semantic_view_shows_what_is_in_front_of_the_photos_near_plane():
+    model = tiny_model(near_plane=5.0, far_plane=5.5, average_init_density=30.0).train()
+    model.collider.planes_cut_images = False
+    rays, size = rays_of_a_view()
+    hit = model.may_hit(replace(rays)).sum()
+    image = render_view(model, rays, size)
+    shown = (image[0] - 1).abs().amax(dim=0) > 0.01
+    assert shown.sum() > 2 * hit, "the planes are for the distances of the photos"
 
 
 def test_training_mode_comes_back_after_an_error():

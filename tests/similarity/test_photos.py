@@ -61,7 +61,6 @@ def test_embeddings_are_those_of_the_photos_in_order(tmp_path):
 
 
 def test_heic_photos_are_read_like_the_others(tmp_path):
-    pytest.importorskip("pillow_heif")
     folder = folder_of_images(tmp_path / "phone", ["red"] * 2)
     with heif_and_large_photos():
         Image.new("RGB", (64, 48), "blue").save(folder / "IMG_1.HEIC")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,11 @@ def test_the_old_stays_if_the_new_cannot_take_its_place(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         replace(output)
     assert names_in(tmp_path) == ["scene"] and names_in(output) == ["old", "older"]
+
+
+def test_what_is_mounted_cannot_be_replaced():
+    with pytest.raises(UserError, match="--output /proc: another file system is mounted there"):
+        check_writable(Path("/proc"), "--output")
 
 
 def test_json_on_a_full_disk_leaves_the_older_file_alone(tmp_path):

@@ -257,6 +257,19 @@ def test_what_the_controls_were_set_to_before_training_holds(make_pipeline, make
     assert pipeline.semantic.config.weight == 0.5
 
 
+def test_a_browser_that_is_opened_after_training_sees_the_run(make_pipeline, make_viewer):
+    pipeline = make_pipeline(every=1)
+    make_viewer(pipeline, num_clients=0)
+    callbacks = start_training(pipeline)
+    for step in (0, 1):
+        train_step(pipeline, callbacks, step)
+    folder = pipeline.dietnerf.semantic_consistency
+    folder.end(2)
+    assert folder.element_00.content.startswith("Training has ended at step 2. Step 2. Last semantic step 1")
+    assert 'src="data:image/jpeg;base64,' in folder.element_01.content
+    assert folder.element_02.gui_handle.figure.data[0].x == (0,) and len(folder.frusta.drawn) == 2
+
+
 def test_panel_after_training_cannot_change_anything(make_pipeline, make_viewer):
     pipeline = make_pipeline()
     shown, _ = elements(make_viewer(pipeline))

@@ -8,6 +8,7 @@ Results are appended line by line, so that those from before a crash are kept.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,7 +52,8 @@ def measure(probe: str, candidates: list[Candidate], data: Data, folder: Path, *
 
 
 def main(specification: Path, results: Path) -> None:
-    """Run the probe that the specification describes."""
+    """Run the probe that the specification describes. SIGTERM ends it with what it has started."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     content = json.loads(specification.read_text())
     candidates = [Candidate(**candidate) for candidate in content.pop("candidates")]
     data = Data(**content.pop("data"))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dietnerf_ns.bench.experiment import check_known
 from dietnerf_ns.bench.machine import describe_machine
-from dietnerf_ns.bench.processes import end_process
+from dietnerf_ns.bench.processes import SECONDS_TO_END, end_processes
 from dietnerf_ns.bench.scenes import SceneSplit, transforms_file
 from dietnerf_ns.bench.speed.candidate import NERFACTO_ON_BLENDER, WITHOUT_LSC, Candidate, Data
 from dietnerf_ns.data.protocols import PROTOCOLS
@@ -273,7 +273,7 @@ def run_probe(probe: Probe, data: Data, folder: Path) -> dict[str, Any]:
     try:
         status = process.wait()
     finally:
-        end_process(process)
+        end_processes([process], 2 * SECONDS_TO_END)  # it may have a cell of its own to end
     entries = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
     if status == 0:
         return {"entries": entries}

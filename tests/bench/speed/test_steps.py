@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from dietnerf_ns.bench.speed.candidate import NERFACTO_ON_BLENDER, Candidate, set_in, warm_up
+from dietnerf_ns.bench.speed.meters import Stopwatch
 from dietnerf_ns.bench.speed.steps import measure_memory, measure_steps
 from dietnerf_ns.methods import dietnerf_tiny
 
@@ -12,24 +13,26 @@ def test_candidates_take_turns_and_semantic_steps_count_at_their_own_rate(
 ):
     from dietnerf_ns.bench.speed import steps
 
-    taken = []
+    taken, clock = [], [0.0]
     real_step = steps.train_step
 
     def noted_step(trainer, step):
         taken.append((trainer.pipeline.semantic is not None, step))
         real_step(trainer, step)
+        clock[0] += 0.010 if trainer.pipeline.semantic is not None and step % 3 == 0 else 0.001
 
     monkeypatch.setattr(steps, "train_step", noted_step)
+    monkeypatch.setattr(Stopwatch, "_now", lambda self: clock[0])
     plain, ours = measure_steps([small_without_lsc, small], data, tmp_path, rounds=2, warmup_seconds=0)
     first = taken[0][1]
     assert taken == [(who, first + r * 3 + i) for r in range(2) for who in (False, True) for i in range(3)]
     assert first % 3 == 0 and first > 0
     assert plain["plain"]["n"] == 6 and "semantic" not in plain
     assert ours["plain"]["n"] == 4 and ours["semantic"]["n"] == 2
-    assert ours["semantic"]["median"] > ours["plain"]["median"]
-    between = (ours["plain"]["low"] * 2 + ours["semantic"]["low"]) / 3
-    assert ours["milliseconds"]["high"] > between / 2
-    assert ours["ratio"]["plain"]["median"] > 1 and list(ours["ratio"]) == ["plain"]
+    assert ours["semantic"]["median"] == pytest.approx(10) and ours["plain"]["median"] == pytest.approx(1)
+    assert plain["milliseconds"]["median"] == pytest.approx(1)
+    assert ours["milliseconds"]["median"] == pytest.approx(4), "two plain steps and a semantic one"
+    assert ours["ratio"]["plain"]["median"] == pytest.approx(4) and list(ours["ratio"]) == ["plain"]
 
 
 def test_warming_up_leaves_half_of_the_run(small, data, tmp_path):
