@@ -106,10 +106,10 @@ def difference_of_images(one: Row, other: Row) -> str | None:
         return f"on different images ({len(first['images'])} and {len(second['images'])})"
     if tuple(first["resolution"]) != tuple(second["resolution"]):
         return "at different sizes"
-    colours = [result.get("mean_colour") for result in (first, second)]
-    if None not in colours and abs(colours[0] - colours[1]) > SAME_COLOUR:
+    ours, theirs = first.get("mean_colour"), second.get("mean_colour")
+    if ours is not None and theirs is not None and abs(ours - theirs) > SAME_COLOUR:
         return (
-            f"on photos of different colours (mean {colours[0]:.3f} and {colours[1]:.3f}). Methods put transparent "
+            f"on photos of different colours (mean {ours:.3f} and {theirs:.3f}). Methods put transparent "
             "photos on different backgrounds unless all have the same, such as `pipeline.model.background-color: "
             "white`, and those that rasterise undistort photos"
         )

@@ -126,7 +126,8 @@ def check_validation(config: TrainerConfig) -> None:
     Raises:
         UserError: both splits have the same photos.
     """
-    parser = checked(replace(config.pipeline.datamanager.dataparser, data=config.data)).setup()
+    datamanager: Any = config.pipeline.datamanager  # the base class does not declare what every image datamanager has
+    parser = checked(replace(datamanager.dataparser, data=config.data)).setup()
     try:
         val, test = (parser.get_dataparser_outputs(split).image_filenames for split in ("val", "test"))
     except Exception:  # there is no test split, or training will say what is wrong
