@@ -176,3 +176,14 @@ def test_planes_are_kept_as_long_as_they_enclose_the_object():
     check_planes(box, cameras, (3.1, 6.0), is_fitted=True)
     with pytest.raises(UserError, match="the cameras are 4 from the middle"):
         check_planes(box, cameras, (0.1, 2.0), is_fitted=True)
+
+
+def test_planes_that_nobody_gave_do_not_cut_images_of_a_fitted_box(tiny_pipeline_config):
+    fitted = tiny_pipeline_config.setup(device="cpu", test_mode="val").model
+    assert not fitted.collider.planes_cut_images
+    viewed = tiny_pipeline_config.setup(device="cpu", test_mode="inference").model
+    assert viewed.collider.planes_cut_images, "it opens no photos, and does not know yet"
+    viewed.set_extra_state(fitted.get_extra_state())
+    assert not viewed.collider.planes_cut_images
+    tiny_pipeline_config.model.near_plane = 2.1
+    assert tiny_pipeline_config.setup(device="cpu", test_mode="val").model.collider.planes_cut_images
