@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+AS_IS = "as is"
+"""Label in place of a choice of views, for scenes that are read as they are."""
+AS_IS_MEANS = (
+    "Methods train on all photos of the folder's training split, at the files' size; `views`, `resolution` and "
+    "`test_stride` do not apply."
+)
 CELLS = "cells"
 SPECIFICATION = "cell.json"
 RESULT = "result.json"

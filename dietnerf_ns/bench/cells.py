@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import yaml
 from nerfstudio.configs.base_config import MachineConfig
+from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
 from dietnerf_ns import __version__
 from dietnerf_ns.bench.captures import TRANSFORMS, choose_frames, write_capture_copy
-from dietnerf_ns.bench.cell import CELLS, Cell, slug
-from dietnerf_ns.bench.experiment import AS_IS, BenchmarkScene, Experiment, Method, Views, as_flags
+from dietnerf_ns.bench.cell import AS_IS, AS_IS_MEANS, CELLS, Cell, slug
+from dietnerf_ns.bench.experiment import BLENDER_PARSER, BenchmarkScene, Experiment, Method, Views, as_flags
 from dietnerf_ns.bench.scenes import (
     SPLITS,
     chosen_splits,
@@ -29,8 +32,11 @@ from dietnerf_ns.bench.scenes import (
     write_few_shot_copy,
 )
 from dietnerf_ns.utils.errors import SettingError, UserError
+from dietnerf_ns.utils.saved_runs import classes_in
 
 FEW_SHOT_COPIES = "scenes"
+NO_PLUGINS = {"dietnerf_ns", "nerfstudio", "torch"}
+"""Packages whose classes are in the configurations of nerfstudio's and this package's methods."""
 
 
 def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cell]:
@@ -46,6 +52,8 @@ def plan_cells(experiment: Experiment, data: Path | None, out: Path) -> list[Cel
     """
     folders = {scene.name: find_scene(scene, data) for scene in experiment.scenes}
     combinations = list(_scenes_with_views(experiment))
+    for scene in (scene for scene, views in combinations if views is None):
+        print(f"{scene.name} is read as it is by {scene.parser}. {AS_IS_MEANS}")
     prepared = [
         _prepare_data(experiment, scene, views, folders[scene.name], out)
         for scene, views in tqdm(combinations, "scenes", leave=False)
@@ -78,7 +86,7 @@ def _prepare_data(
     if views is None:
         return _PreparedData(str(folder.resolve()), short_hash(describe_folder(folder)))
     try:
-        plan = _plan_copy if scene.dataparser is None else _plan_capture_copy
+        plan = _plan_copy if scene.parser == BLENDER_PARSER else _plan_capture_copy
         content, write = plan(experiment, scene, views, folder)
         copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.title)}-{content}")
         write(out / copy_path, experiment.resolution)
@@ -126,7 +134,8 @@ def _define_cell(
     split = experiment.evaluate if views is None else "test"
     defaults = default_settings(method.name)
     limits = () if experiment.seconds is None else (experiment.seconds,)
-    defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults, *limits)
+    code = code_of_plugins(method.name, scene.parser)
+    defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults, *limits, *code)
     label = AS_IS if views is None else views.title
     identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
     paths = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
@@ -142,6 +151,24 @@ def default_settings(method: str) -> str:
     config.pipeline.datamanager.dataparser.data = None
     config.machine.device_type = MachineConfig().device_type
     return yaml.dump(config)
+
+
+def code_of_plugins(method: str, dataparser: str) -> list[str]:
+    """Hashes of the source files of the packages that a method and a dataparser are from, if these are plugins.
+
+    Plugins are edited without a new version. The versions of nerfstudio and of this package say enough.
+    """
+    classes = classes_in(all_methods[method], all_dataparsers[dataparser])
+    bases = {base for found in classes if isinstance(found, type) for base in found.__mro__}
+    packages = {base.__module__.partition(".")[0] for base in bases} - NO_PLUGINS - sys.stdlib_module_names
+    return [file_hash(file) for package in sorted(packages) for file in _sources(sys.modules[package])]
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    if hasattr(module, "__path__"):
+        return sorted(file for folder in module.__path__ for file in Path(folder).rglob("*.py"))
+    file = getattr(module, "__file__", None)
+    return [] if file is None else [Path(file)]
 
 
 def short_hash(*parts: object) -> str:

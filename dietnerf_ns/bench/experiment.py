@@ -19,11 +19,10 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_meth
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dietnerf_ns.data.protocols import PROTOCOLS
-from dietnerf_ns.semantic.encoders import EncoderConfig
+from dietnerf_ns.semantic.encoders import EncoderConfig, EncoderName
 from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
-AS_IS = "as is"
-"""Label in place of a choice of views, for scenes that are read as they are."""
+BLENDER_PARSER = "blender-data"
 CAPTURE_PARSER = "nerfstudio-data"
 """The dataparser of real captures, of which few-shot copies can be made."""
 SET_BY_THE_BENCHMARK = {
@@ -85,7 +84,7 @@ class BenchmarkScene:
     __pydantic_config__ = NO_OTHER_KEYS
     name: str
     dataparser: str | None = None
-    """Name of the dataparser that reads the folder, see `Experiment.copies`; None if the scene is NeRF-Synthetic."""
+    """Name of the dataparser that reads the folder, see `Experiment.copies`. Default: NeRF-Synthetic's."""
     arguments: Settings = field(default_factory=dict)
     """Settings of the dataparser."""
     views: Annotated[tuple[Views, ...], Field(min_length=1)] | None = None
@@ -94,7 +93,7 @@ class BenchmarkScene:
     @property
     def parser(self) -> str:
         """Name of the dataparser that reads the scene or its copy."""
-        return self.dataparser or "blender-data"
+        return self.dataparser or BLENDER_PARSER
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class SimilarityEncoderConfig(EncoderConfig):
     """The encoder of the similarity metric. By default it is the one that needs no download."""
 
     __pydantic_config__ = NO_OTHER_KEYS
-    encoder: Literal["open-clip", "embedded"] = "embedded"
+    encoder: EncoderName = "embedded"
 
 
 def _named(entry: Any) -> Any:
@@ -179,9 +178,9 @@ class Experiment:
         NeRF-Synthetic scenes are always copied. Captures in nerfstudio's format are copied if `views` or `resolution`
         is given, scenes of other dataparsers never.
         """
-        if scene.dataparser == CAPTURE_PARSER:
+        if scene.parser == CAPTURE_PARSER:
             return self.views_of(scene) != (Views(),) or self.resolution is not None
-        return scene.dataparser is None
+        return scene.parser == BLENDER_PARSER
 
 
 def read_experiment(path: Path) -> Experiment:

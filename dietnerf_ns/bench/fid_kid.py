@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dietnerf_ns.bench.cell import Cell
 from dietnerf_ns.bench.cells import short_hash
-from dietnerf_ns.bench.experiment import Experiment
+from dietnerf_ns.bench.experiment import BLENDER_PARSER, Experiment
 from dietnerf_ns.bench.metrics import PAPER
 from dietnerf_ns.bench.runner import is_finished
 from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, find_scene, read_image
@@ -125,7 +125,7 @@ def reference_files(experiment: Experiment, group: list[Cell], data: Path | None
     files: list[Path] = []
     for scene in experiment.scenes:
         cells = [cell for cell in group if cell.scene == scene.name]
-        if cells and scene.dataparser is None:
+        if cells and scene.parser == BLENDER_PARSER:
             folder = find_scene(scene, data)
             files += [image for split in SPLITS for image in SceneSplit.read(folder, split).images]
         else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
 from dietnerf_ns.bench.summary import FID_KID_METRICS, PAPER_METRICS, Metric, Results, Row, over_seeds
 from dietnerf_ns.bench.tables import NOTHING, count, format_number, format_spread, table
+from dietnerf_ns.data.protocols import departure_in_evaluation
 
 EIGHT_SCENES = frozenset({"chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship"})
 MEAN_OF_EIGHT = "mean of 8 scenes"
@@ -146,4 +148,6 @@ def _why_not_comparable(part: Results, published: list[Published]) -> str:
         return f"published at {published_sizes} pixels, this run is at {our_sizes}."
     if part.experiment["evaluate"] != "test":
         return "published for test frames, this run evaluates the validation split."
-    return ""
+    evaluated = ([Path(image["name"]) for image in row.result["images"]] for row in part.rows)
+    departures = (departure_in_evaluation(images, published[0].protocol) for images in evaluated)
+    return next(filter(None, departures), "")

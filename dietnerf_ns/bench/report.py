@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from dietnerf_ns.bench.cell import AS_IS, AS_IS_MEANS
 from dietnerf_ns.bench.joined import read_joined
 from dietnerf_ns.bench.plots import draw_plots
 from dietnerf_ns.bench.published import paper_tables
@@ -26,6 +27,8 @@ from dietnerf_ns.utils.errors import make_folder
 from dietnerf_ns.utils.files import write_json
 
 REPORT = "report.md"
+SAME_PSNR = 0.01
+"""Difference in dB that rounding makes, and to spare."""
 SAME_COLOUR = 1e-3
 """Difference of mean colours in [0, 1] that rounding on another device can make, but no other background."""
 
@@ -85,7 +88,35 @@ def progress(results: Results) -> str:
 
 
 def warnings(results: Results) -> list[str]:
-    """A paragraph for each scene and views whose cells were not evaluated on the same pictures, otherwise nothing."""
+    """Paragraphs on what a reader of the numbers must know first, otherwise nothing."""
+    return [*_read_as_they_are(results), *_other_renders(results), *_other_pictures(results)]
+
+
+def _read_as_they_are(results: Results) -> list[str]:
+    scenes = dict.fromkeys(cell["scene"] for cell in results.cells if cell["views"] == AS_IS)
+    return [f"**Read as they are: {', '.join(scenes)}.** {AS_IS_MEANS}\n"] if scenes else []
+
+
+def _other_renders(results: Results) -> list[str]:
+    """A paragraph for each method whose own PSNR is not that of the images which the benchmark took from it."""
+    differences: dict[str, float] = {}
+    for row in results.rows:
+        for image in row.result["images"]:
+            if "nerfstudio/psnr" in image and "paper/psnr" in image:
+                difference = abs(image["nerfstudio/psnr"] - image["paper/psnr"])
+                differences[row.method] = max(difference, differences.get(row.method, 0))
+    return [
+        f"**Check the metrics of {method}.** The PSNR that the model computes and the one that the benchmark computes "
+        f"differ by up to {difference:.2f} dB in an image. The benchmark takes the photo from the left and the render "
+        "from the right end of the model's `img`; if something else is there, only the metrics as nerfstudio computes "
+        "them are right.\n"
+        for method, difference in differences.items()
+        if difference > SAME_PSNR
+    ]
+
+
+def _other_pictures(results: Results) -> list[str]:
+    """A paragraph for each scene and views whose cells were not evaluated on the same pictures."""
     first_cells = {(row.scene, row.views): row for row in reversed(results.rows)}
     found: dict[tuple[str, str], str] = {}
     for row in results.rows:

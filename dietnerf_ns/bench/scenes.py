@@ -18,9 +18,9 @@ from nerfstudio.data.dataparsers import blender_dataparser
 from PIL import Image
 from torch import Tensor
 
-from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Views, check_known
+from dietnerf_ns.bench.experiment import BLENDER_PARSER, BenchmarkScene, Experiment, Views, check_known
 from dietnerf_ns.data.photos import read_photo
-from dietnerf_ns.data.protocols import PROTOCOLS, ViewProtocol, protocol_test_indices
+from dietnerf_ns.data.protocols import PROTOCOLS, ViewProtocol, departure_in_training, protocol_test_indices
 from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.methods import TINY_SCENE
@@ -56,7 +56,7 @@ def find_scene(scene: BenchmarkScene, data: Path | None) -> Path:
         raise UserError(f"--data {data}: there is no such folder.")
     check_known(f"scene in {data}:", scene.name, [SHIPPED, *(path.name for path in data.iterdir() if path.is_dir())])
     folder = data / scene.name
-    files = [] if scene.dataparser is not None else [transforms_file(folder, split) for split in SPLITS]
+    files = [transforms_file(folder, split) for split in SPLITS] if scene.parser == BLENDER_PARSER else []
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise UserError(f"Scene {folder}: no {', '.join(missing)}; if it is not NeRF-Synthetic, name its `dataparser`.")
@@ -129,16 +129,17 @@ def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str
         UserError: the scene does not have these views, or no test frame is evaluated.
     """
     train, val, test = (SceneSplit.read(scene, split) for split in SPLITS)
-    train = train.keep(
-        select_views(
-            train.camera_to_worlds,
-            num_views=views.count,
-            strategy=views.strategy,
-            seed=views.seed,
-            indices=views.indices,
-            protocol=views.protocol,
-        )
+    chosen = select_views(
+        train.camera_to_worlds,
+        num_views=views.count,
+        strategy=views.strategy,
+        seed=views.seed,
+        indices=views.indices,
+        protocol=views.protocol,
     )
+    if views.protocol is not None and (departure := departure_in_training(train.images, views.protocol)):
+        print(f"{scene}: {departure}")
+    train = train.keep(chosen)
     val = val.keep(evenly_spaced(len(val.frames), experiment.val_frames))
     if experiment.evaluate == "val":
         return {"train": train, "val": val, "test": val}

@@ -18,7 +18,12 @@ from dietnerf_ns.data.capture import CAPTURE, Capture
 from dietnerf_ns.data.contents import any_transparent, report_photos_in_both, report_training_photos
 from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
-from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
+from dietnerf_ns.data.protocols import (
+    PROTOCOLS,
+    departure_in_evaluation,
+    departure_in_training,
+    protocol_test_indices,
+)
 from dietnerf_ns.data.view_selection import keep_views, select_views
 from dietnerf_ns.geometry.cameras import direction_coverage
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
@@ -187,7 +192,9 @@ class FewShotViews(DataManager):
     def _protocol_test_views(self, protocol: str, outputs: DataparserOutputs | None) -> DataparserOutputs:
         if outputs is None:
             raise UserError(f"Protocol {protocol} evaluates the test split, which has no images or no file.")
-        return keep_views(outputs, protocol_test_indices(outputs.image_filenames, PROTOCOLS[protocol]))
+        evaluated = keep_views(outputs, protocol_test_indices(outputs.image_filenames, PROTOCOLS[protocol]))
+        _warn(departure_in_evaluation(evaluated.image_filenames, protocol))
+        return evaluated
 
     def _split_of_dataparser(self, split: str) -> DataparserOutputs | None:
         """An evaluation split of the dataparser, or None if it has no images, no file or no list of file names."""
@@ -238,16 +245,28 @@ class FewShotViews(DataManager):
             f"Training views: {len(dataset)} of {len(self.all_train_outputs.image_filenames)} ({names}); "
             f"direction coverage {coverage:.2f} (share of all directions within 30 degrees of a view)."
         )
-        size = (int(dataset.cameras.width[0]), int(dataset.cameras.height[0]))
-        if self.config.protocol is not None and size != PROTOCOLS[self.config.protocol].resolution:
-            CONSOLE.print(
-                f"[yellow]Protocol {self.config.protocol} is published at "
-                f"{'x'.join(map(str, PROTOCOLS[self.config.protocol].resolution))} pixels. This run is at "
-                f"{size[0]}x{size[1]}: do not compare its numbers with published ones.[/yellow]"
+        if self.config.protocol is not None:
+            self._report_protocol(self.config.protocol, dataset)
+
+    def _report_protocol(self, protocol: str, dataset: AreaDownscaledDataset) -> None:
+        _warn(departure_in_training(self.all_train_outputs.image_filenames, protocol))
+        size, published = (
+            (int(dataset.cameras.width[0]), int(dataset.cameras.height[0])),
+            PROTOCOLS[protocol].resolution,
+        )
+        if size != published:
+            _warn(
+                f"Protocol {protocol} is published at {'x'.join(map(str, published))} pixels. This run is at "
+                f"{size[0]}x{size[1]}: do not compare its numbers with published ones."
             )
 
     def _dataset(self, outputs: DataparserOutputs) -> AreaDownscaledDataset:
         return AreaDownscaledDataset(outputs, scale_factor=self.config.camera_res_scale_factor)
+
+
+def _warn(sentence: str | None) -> None:
+    if sentence is not None:
+        CONSOLE.print(f"[yellow]{escape(sentence)}[/yellow]", soft_wrap=True)
 
 
 def mask_shares(dataset: AreaDownscaledDataset) -> list[float]:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+TEST_SPLIT = 200
+"""Frames of the test split of a NeRF-Synthetic scene."""
+
 
 @dataclass(frozen=True)
 class ViewProtocol:
@@ -18,6 +21,11 @@ class ViewProtocol:
     """Every n-th frame of the full test split is evaluated."""
     resolution: tuple[int, int] = (400, 400)
     """Image size (width, height) in pixels that the published numbers were measured at."""
+
+    @property
+    def test_frames(self) -> list[int]:
+        """Numbers of the evaluated frames of a complete test split."""
+        return list(range(0, TEST_SPLIT, self.test_stride))
 
 
 EIGHT_BLENDER_VIEWS = (26, 86, 2, 55, 75, 93, 16, 73)
@@ -42,12 +50,41 @@ PROTOCOLS = {
 def protocol_test_indices(image_filenames: Sequence[Path], protocol: ViewProtocol) -> list[int]:
     """Indices of the frames of a test split that the protocol evaluates.
 
-    A frame's number is the last number in its file name (`r_16.png` is 16), so that a split that was already thinned
-    out keeps all its frames; files without numbers are counted by position.
+    Frames are counted by `frame_numbers`, so that a split that was already thinned out keeps all its frames.
     """
+    return [i for i, frame in enumerate(frame_numbers(image_filenames)) if frame % protocol.test_stride == 0]
+
+
+def frame_numbers(image_filenames: Sequence[Path]) -> list[int]:
+    """The last number in each file name (`r_16.png` is 16), or the positions if a file has none."""
     numbers = [re.findall(r"\d+", Path(name).stem) for name in image_filenames]
-    if all(numbers):
-        frames = [int(found[-1]) for found in numbers]
-    else:
-        frames = list(range(len(image_filenames)))
-    return [i for i, frame in enumerate(frames) if frame % protocol.test_stride == 0]
+    return [int(found[-1]) for found in numbers] if all(numbers) else list(range(len(image_filenames)))
+
+
+def departure_in_training(image_filenames: Sequence[Path], name: str) -> str | None:
+    """A sentence if a training split is not in the published order, so that a protocol takes other photos.
+
+    Args:
+        image_filenames: the whole training split, which has all the protocol's views.
+        name: of the protocol.
+    """
+    numbers = frame_numbers(image_filenames)
+    wrong = next((view for view in PROTOCOLS[name].train_indices if numbers[view] != view), None)
+    if wrong is None:
+        return None
+    return (
+        f"Protocol {name}: view {wrong} of this training split is {Path(image_filenames[wrong]).name}, so that these "
+        "are not the published views: do not compare the numbers with published ones."
+    )
+
+
+def departure_in_evaluation(image_filenames: Sequence[Path], name: str) -> str | None:
+    """A sentence if the evaluated frames are not those that a protocol's numbers were published for."""
+    published, frames = PROTOCOLS[name].test_frames, frame_numbers(image_filenames)
+    if sorted(frames) == published:
+        return None
+    return (
+        f"Protocol {name} is published for {len(published)} test frames, {published[0]}, {published[1]}, ..., "
+        f"{published[-1]}. This run has {len(set(frames) & set(published))} of them: do not compare its numbers with "
+        "published ones."
+    )

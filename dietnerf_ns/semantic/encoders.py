@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, assert_never, cast
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,14 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 from dietnerf_ns.semantic.weights import load_efficientnet_lite0, load_open_clip
 from dietnerf_ns.utils.errors import SettingError
 
+EncoderName = Literal["open-clip", "embedded"]
+
 
 @dataclass
 class EncoderConfig:
     """Which frozen network embeds images, and with which weights."""
 
-    encoder: Literal["open-clip", "embedded"] = "open-clip"
+    encoder: EncoderName = "open-clip"
     """open-clip: CLIP, the paper's choice, whose weights are downloaded at first use. embedded: ImageNet
     EfficientNet-Lite0 from an installed package; it needs no download, is small, and is weaker."""
     clip_model: str = "ViT-B-32-quickgelu"
@@ -40,12 +42,14 @@ class EncoderConfig:
         """
         if self.encoder == "embedded":
             return EmbeddedEncoder(device)
-        return OpenClipEncoder(self.clip_model, self.clip_pretrained, embedding=self.embedding, device=device)
+        if self.encoder == "open-clip":
+            return OpenClipEncoder(self.clip_model, self.clip_pretrained, embedding=self.embedding, device=device)
+        assert_never(self.encoder)
 
     def identity(self) -> dict[str, str]:
         """The settings that matter for this encoder, by their names: what identifies it in titles and result files."""
         names = (
-            ("encoder", "clip_model", "clip_pretrained", "embedding") if self.encoder == "open-clip" else ("encoder",)
+            ("encoder",) if self.encoder == "embedded" else ("encoder", "clip_model", "clip_pretrained", "embedding")
         )
         return {name: getattr(self, name) for name in names}
 

@@ -60,6 +60,7 @@ class SafeTrainerConfig(TrainerConfig):
         """
         self._check()
         super().set_timestamp()
+        self._check_replaces_no_model()
 
     def _check(self) -> None:
         with flags_under("--"):
@@ -70,6 +71,18 @@ class SafeTrainerConfig(TrainerConfig):
             saved.check_resumable(self.load_dir, self.load_step)
         elif self.load_checkpoint is not None:
             saved.check_checkpoint(self.load_checkpoint, "--load-checkpoint")
+
+    def _check_replaces_no_model(self) -> None:
+        """nerfstudio would delete the checkpoints of an earlier run in the same folder when it saves its own."""
+        folder = super().get_checkpoint_dir()
+        resumed = self.load_dir or (self.load_checkpoint and self.load_checkpoint.parent)
+        steps = saved.steps_in(folder)
+        if steps and (resumed is None or resumed.resolve() != folder.resolve()):
+            raise UserError(
+                f"--timestamp {self.timestamp}: {self.get_base_dir()} has a model already (step {steps[0]}), which "
+                f"would be deleted. Give another --timestamp, or none; go on with --load-dir {folder}; or delete the "
+                "folder."
+            )
 
     def save_config(self) -> None:
         """Write config.yml into the run's folder, completely or not at all.

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,12 @@ def hashes_of_files(folder: Path) -> dict[str, str]:
     """A hash of each file in a folder and below it, by its path relative to the folder; without hidden files, which
     file managers write."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()[:16] for path in files}
+    return {path.relative_to(folder).as_posix(): _hash_of(path) for path in files}
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _remove(path: Path) -> None:

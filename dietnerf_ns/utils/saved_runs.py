@@ -164,8 +164,14 @@ def known_classes() -> frozenset[Any]:
     from nerfstudio.configs.dataparser_configs import all_dataparsers
     from nerfstudio.configs.method_configs import all_methods
 
+    found = classes_in(*all_methods.values(), *all_dataparsers.values())
+    return frozenset(value for value in found if value.__module__ not in UNSAFE_MODULES)
+
+
+def classes_in(*configs: Any) -> set[Any]:
+    """The classes and functions that configurations consist of, without Python's own."""
     found: set[Any] = set()
-    waiting: list[Any] = [*all_methods.values(), *all_dataparsers.values()]
+    waiting: list[Any] = list(configs)
     seen: dict[int, Any] = {}
     while waiting:
         value = waiting.pop()
@@ -183,9 +189,7 @@ def known_classes() -> frozenset[Any]:
             waiting += value
         elif get_origin(value) is not None:
             waiting += [get_origin(value), *get_args(value)]
-    return frozenset(
-        value for value in found if value.__module__ != "builtins" and value.__module__ not in UNSAFE_MODULES
-    )
+    return {value for value in found if value.__module__ != "builtins"}
 
 
 class ConfigLoader(yaml.SafeLoader):

@@ -1,6 +1,7 @@
 """Which cells an experiment has, and what changes their ids."""
 
 import copy
+import importlib
 import json
 import shutil
 
@@ -121,6 +122,37 @@ def test_the_id_does_not_change_with_the_device_of_the_machine_that_plans(plan, 
     assert first.id == second.id
 
 
+def test_the_id_changes_with_the_code_of_a_plugin(plan, tmp_path, monkeypatch):
+    """Its methods are edited between runs, without another version or other settings."""
+    for folder in ("edited_plugin", "edited_plugin/parts"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
+    model = tmp_path / "edited_plugin" / "parts" / "model.py"
+    base = "from nerfstudio.models.nerfacto import NerfactoModel\n"
+    model.write_text(f"{base}class Edited(NerfactoModel):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    edited = importlib.import_module("edited_plugin.parts.model").Edited
+    config = copy.deepcopy(all_methods["nerfacto"])
+    config.pipeline.model._target = type("Derived", (edited,), {"__module__": "dietnerf_ns.models"})
+    monkeypatch.setitem(all_methods, "nerfacto", config)
+
+    def ids():
+        return [cell.id for cell in plan(methods=["nerfacto", "mipnerf"])]
+
+    before = ids()
+    assert ids() == before
+    model.write_text(f"{model.read_text()}    a = 1\n")
+    after = ids()
+    assert after[0] != before[0] and after[1] == before[1], "only that of the plugin's method"
+
+
+def test_a_nerf_synthetic_scene_is_copied_whether_its_dataparser_is_named_or_not(plan):
+    choices = {"views": [{"indices": [0, 3]}], "seeds": [0]}
+    (named,) = plan(scenes=[{"name": "tiny", "dataparser": "blender-data"}], **choices)
+    (cell,) = plan(scenes=["tiny"], **choices)
+    assert named == cell and cell.views == "views 0 3"
+
+
 def test_the_id_changes_with_the_version_of_the_package(plan, monkeypatch):
     before = plan()[0]
     monkeypatch.setattr("dietnerf_ns.bench.cells.__version__", "0.0.0")
@@ -186,12 +218,13 @@ def test_other_poses_in_a_sparse_model_of_the_same_size_give_a_new_id(tmp_path, 
     assert len(ids) == 2
 
 
-def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path):
+def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path, capsys):
     (tmp_path / "data" / "fern").mkdir(parents=True)
     scene = {"name": "fern", "dataparser": "colmap", "arguments": {"eval-mode": "interval"}}
     read = experiment(tmp_path, scenes=[scene], views=[{"count": 2}, {"count": 3}], evaluate="val")
     (cell,) = plan_cells(read, tmp_path / "data", tmp_path)
     assert cell.views == "as is", "once, whatever the views of other scenes are"
+    assert "fern is read as it is by colmap. Methods train on all photos" in capsys.readouterr().out
     assert cell.split == "val"
     assert cell.train_arguments[-3:] == ("colmap", "--eval-mode", "interval")
     assert cell.train_arguments[cell.train_arguments.index("--data") + 1] == str(tmp_path / "data" / "fern")

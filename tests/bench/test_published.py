@@ -9,9 +9,12 @@ from dietnerf_ns.bench.summary import read_results
 from dietnerf_ns.data.protocols import PROTOCOLS
 from tests.helpers.bench import write_fake_results
 
+TEST_FRAMES = range(0, 200, 8)
+
 
 def tables(tmp_path, scenes=("lego",), views="blender-8", size=(400, 400), **values):
     psnr = {(scene, views, "ours", 0): 24.0 for scene in scenes}
+    values = {"frames": TEST_FRAMES} | values
     return "\n".join(paper_tables(read_results(write_fake_results(tmp_path, psnr, size=size, **values))))
 
 
@@ -46,7 +49,7 @@ def test_a_mean_without_all_cells_is_not_beside_the_published_means(tmp_path):
     psnr = {(scene, "blender-8", method, seed): 24.0 for method in "abc" for scene in scenes for seed in (0, 1)}
     missing = [place for place in psnr if place[2] == "b" and place[0] not in ("chair", "ship")]
     missing += [("ship", "blender-8", "c", 1)]
-    write_fake_results(tmp_path, psnr, missing=missing, size=(400, 400))
+    write_fake_results(tmp_path, psnr, missing=missing, size=(400, 400), frames=TEST_FRAMES)
     text = "\n".join(paper_tables(read_results(tmp_path)))
     beside = [line for line in text.splitlines() if line.startswith(f"| {MEAN_OF_EIGHT} |")]
     assert any("**a**" in line for line in beside) and any("FreeNeRF" in line for line in beside)
@@ -117,7 +120,11 @@ def test_no_digit_is_shown_that_the_source_does_not_have(tmp_path):
 
 @pytest.mark.parametrize(
     "values, words",
-    [({"size": (100, 100)}, "at 400x400 pixels, this run is at 100x100"), ({"evaluate": "val"}, "validation split")],
+    [
+        ({"size": (100, 100)}, "at 400x400 pixels, this run is at 100x100"),
+        ({"evaluate": "val"}, "validation split"),
+        ({"frames": range(0, 40, 8)}, "is published for 25 test frames, 0, 8, ..., 192. This run has 5 of them"),
+    ],
 )
 def test_results_that_are_not_comparable_have_a_table_of_their_own_with_the_reason(tmp_path, values, words):
     ours, theirs = tables(tmp_path, **values).split("**Not comparable with ours:**")

@@ -105,6 +105,26 @@ def test_views_far_from_the_photos_have_a_table_of_their_own(tmp_path, report):
     assert "| plain | 2 of 2 | 20.50 | 0.205 |" in text.split("## ")[1], "all views"
 
 
+def test_it_says_first_which_scenes_were_read_as_they_are(tmp_path, report):
+    assert "Read as" not in report.read_text()
+    text = write_report(write_fake_results(tmp_path / "as is", {("fern", "as is", "plain", 0): 20.0})).read_text()
+    assert "**Read as they are: fern.** Methods train on all photos" in text.split("## ")[0]
+
+
+def test_a_model_whose_panels_are_in_another_order_is_told(tmp_path, report):
+    """An error map at the right end of `img` would count as the render."""
+    assert "Check the metrics" not in report.read_text()
+    folder = write_fake_results(tmp_path / "other", PSNR)
+    for path in (folder / "cells").glob("*/result.json"):
+        result = json.loads(path.read_text())
+        result["images"][0]["paper/psnr"] -= 4.5 if "2" in path.parent.name else 0.004
+        path.write_text(json.dumps(result))
+    beginning = write_report(folder).read_text().split("## ")[0]
+    assert beginning.count("Check the metrics") == 1
+    assert "**Check the metrics of diet.** The PSNR that the model computes" in beginning
+    assert "differ by up to 4.50 dB in an image" in beginning
+
+
 @pytest.mark.parametrize("degrees", [(), (10.0,)], ids=["old results", "no such view"])
 def test_cells_without_views_far_from_the_photos_do_not_count(tmp_path, degrees):
     text = write_report(write_fake_results(tmp_path, PSNR, unseen_from=45, degrees=degrees)).read_text()

@@ -91,10 +91,23 @@ def test_missing_data_is_one_clear_error(tmp_path):
         datamanager(BlenderDataParserConfig(data=tmp_path))
 
 
-def test_a_protocol_does_not_do_without_its_test_split(tiny_scene, tmp_path):
+@pytest.fixture
+def scene_of_104_views(tiny_scene, tmp_path):
     scene = shutil.copytree(tiny_scene, tmp_path / "scene")
     meta = json.loads((scene / "transforms_train.json").read_text())
     (scene / "transforms_train.json").write_text(json.dumps(meta | {"frames": meta["frames"] * 13}))
+    return scene
+
+
+def test_a_scene_that_a_protocol_was_not_published_for_is_told(scene_of_104_views, capsys):
+    datamanager(BlenderDataParserConfig(data=scene_of_104_views), protocol="blender-8")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Protocol blender-8: view 26 of this training split is r_2.png" in said
+    assert "This run has 4 of them" in said and "This run is at 100x100" in said
+
+
+def test_a_protocol_does_not_do_without_its_test_split(scene_of_104_views):
+    scene = scene_of_104_views
     (scene / "transforms_test.json").unlink()
     with pytest.raises(UserError, match="evaluates the test split"):
         datamanager(BlenderDataParserConfig(data=scene), protocol="blender-8")

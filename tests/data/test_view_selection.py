@@ -6,7 +6,12 @@ import pytest
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, Semantics
 
-from dietnerf_ns.data.protocols import PROTOCOLS, protocol_test_indices
+from dietnerf_ns.data.protocols import (
+    PROTOCOLS,
+    departure_in_evaluation,
+    departure_in_training,
+    protocol_test_indices,
+)
 from dietnerf_ns.data.view_selection import farthest_views, keep_views, select_views
 from dietnerf_ns.geometry.cameras import direction_coverage, viewing_directions
 from dietnerf_ns.utils.errors import UserError
@@ -124,6 +129,22 @@ def test_protocol_evaluates_every_eighth_test_frame():
     assert protocol_test_indices(full, PROTOCOLS["blender-8"]) == list(range(0, 200, 8))
     assert protocol_test_indices(thinned, PROTOCOLS["blender-8"]) == list(range(25))
     assert protocol_test_indices(unnumbered, PROTOCOLS["blender-8"]) == [0, 8]
+
+
+def test_frames_in_another_order_or_number_are_not_the_published_ones():
+    train = [Path(f"train/r_{i}.png") for i in range(100)]
+    assert departure_in_training(train, "blender-8") is None
+    assert departure_in_training([Path("without_number.png")] * 100, "blender-8") is None
+    train[55], train[56] = train[56], train[55]
+    assert departure_in_training(train, "blender-4") == (
+        "Protocol blender-4: view 55 of this training split is r_56.png, so that these are not the published views: "
+        "do not compare the numbers with published ones."
+    )
+    assert departure_in_training(train, "lego-14-occluded") is None, "it has neither of the two"
+    test = [Path(f"test/r_{i}.png") for i in range(0, 200, 8)]
+    assert departure_in_evaluation(test[::-1], "blender-8") is None
+    assert "This run has 24 of them" in str(departure_in_evaluation(test[:-1], "blender-8"))
+    assert "This run has 25 of them" in str(departure_in_evaluation([*test, Path("r_200.png")], "blender-8"))
 
 
 def test_the_ports_occluded_protocols_are_other_views_at_another_size():

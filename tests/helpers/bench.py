@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -58,13 +59,14 @@ def write_fake_results(
     unseen_from: float | None = None,
     training_views: dict[str, int] | None = None,
     degrees: tuple[float, ...] = (),
+    frames: Iterable[int] = (0,),
     ids: str = "cell",
 ) -> Path:
     """Result files with these PSNRs by (scene, views, method, seed); other metrics follow from it.
 
-    Without `degrees` a cell has one image, and neither its angle nor the number of training views, as results of old
-    versions. Otherwise it has an image for each angle, whose PSNR is by the angle lower than the given one. The cells'
-    ids are `ids` with a number.
+    Without `degrees` a cell has the images of these frames, and neither their angles nor the number of training views,
+    as results of old versions. Otherwise it has an image for each angle, whose PSNR is by the angle lower than the
+    given one. The cells' ids are `ids` with a number.
     """
     cells = []
     for index, (place, value) in enumerate(psnr.items()):
@@ -83,10 +85,12 @@ def write_fake_results(
         result = {
             "resolution": size,
             "images": [
-                {"name": f"r_{number}", "degrees_to_nearest_photo": angle} | scores | {"nerfstudio/psnr": value - angle}
+                {"name": f"r_{number}", "degrees_to_nearest_photo": angle}
+                | scores
+                | {"nerfstudio/psnr": value - angle, "paper/psnr": value - angle}
                 for number, angle in enumerate(degrees)
             ]
-            or [{"name": "r_0"} | scores],
+            or [{"name": f"r_{frame}"} | scores for frame in frames],
             "metrics": scores,
             "left_out": {"paper/lpips": "URLError: no network"},
             "training": {"seconds": 10.0, "steps": 100, "steps_per_second": 10.0}

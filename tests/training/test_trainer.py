@@ -1,9 +1,11 @@
 """Faults of a real training in this process: full disks, signals, numbers that are not finite, and wrong flags."""
 
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,7 +74,16 @@ def test_schedules_last_as_long_as_the_run_also_when_it_is_resumed(tmp_path, mon
     assert first == pytest.approx([0.04 * (1.2e-3 / 0.04) ** (step / 8) for step in range(8)])
     train(tmp_path, "--steps-per-save", 3, "--timestamp", "b", "--save-only-latest-checkpoint", "False", steps=8)
     rates.clear()
-    train(tmp_path, "--load-dir", "outputs/e/dietnerf-tiny/b/nerfstudio_models", "--load-step", 3, steps=4)
+    train(
+        tmp_path,
+        "--load-dir",
+        "outputs/e/dietnerf-tiny/b/nerfstudio_models",
+        "--load-step",
+        3,
+        "--timestamp",
+        "c",
+        steps=4,
+    )
     assert [rates[step] for step in range(4, 8)] == pytest.approx(first[4:])
 
 
@@ -96,6 +107,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, monkeypatch):
     assert "No space left on device. Earlier checkpoints are kept, and training goes on" in result.stdout
     assert checkpoints(tmp_path) == [5]
     failing_writes(monkeypatch, 4, 5)
+    shutil.rmtree(tmp_path / RUN)
     failed = train(tmp_path, "--steps-per-save", 2, check=False)
     assert failed.returncode == 1 and checkpoints(tmp_path) == [2]
     assert failed.stdout.splitlines()[-1] == (
@@ -148,6 +160,7 @@ def test_steps_that_are_not_finite_change_nothing_and_training_stops_at_the_limi
     bad.update(range(8, 100))
     monkeypatch.setattr(BadSteps, "LIMIT", 4)
     weights.clear()
+    shutil.rmtree(tmp_path / RUN)
     stopped = train(tmp_path, "--steps-per-eval-batch", 10_000, "--steps-per-save", 2, steps=50, check=False)
     assert stopped.returncode == 1 and checkpoints(tmp_path) == [10]
     last = stopped.stdout.splitlines()[-1]
@@ -251,6 +264,24 @@ def test_more_processes_than_gpus_and_machines_without_an_address_are_refused(mo
     trained.set_timestamp()
 
 
+def test_a_second_run_does_not_delete_the_model_of_the_first(tmp_path):
+    train(tmp_path, steps=2)
+    content = {path: path.read_bytes() for path in (tmp_path / RUN).rglob("*") if path.is_file()}
+    folder = Path(RUN, "nerfstudio_models")
+    elsewhere = shutil.copytree(tmp_path / folder, tmp_path / "elsewhere")
+    for flags in ([], ["--load-dir", elsewhere]):
+        refused = train(tmp_path, *flags, steps=2, check=False)
+        assert refused.returncode == 1
+        assert refused.stdout.splitlines()[-1] == (
+            f"--timestamp run: {RUN} has a model already (step 1), which would be deleted. Give another --timestamp, "
+            f"or none; go on with --load-dir {folder}; or delete the folder."
+        )
+        assert {path: path.read_bytes() for path in (tmp_path / RUN).rglob("*") if path.is_file()} == content
+    train(tmp_path, "--timestamp", "second", steps=1)
+    train(tmp_path, "--load-checkpoint", folder / "step-000000001.ckpt", steps=1)
+    assert checkpoints(tmp_path) == [2]
+
+
 def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp_path):
     train(tmp_path)
     folder = tmp_path / RUN / "nerfstudio_models"
@@ -283,7 +314,7 @@ def test_members_are_trained_and_resumed_together(tmp_path):
     assert all(float(moment["exp_avg"].abs().sum()) > 0 for moment in moments.values()), "all of them get gradients"
     resumed = train(tmp_path, "--pipeline.model.members", 2, "--load-dir", file.parent, steps=2)
     assert "Steps" not in resumed.stdout and checkpoints(tmp_path) == [7]
-    refused = train(tmp_path, "--pipeline.model.members", 0, check=False)
+    refused = train(tmp_path, "--pipeline.model.members", 0, "--timestamp", "b", check=False)
     assert refused.returncode == 1 and "--pipeline.model.members 0: must be at least 1." in refused.stdout
 
 
