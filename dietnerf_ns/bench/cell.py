@@ -10,8 +10,8 @@ from typing import Any, Literal
 AS_IS = "as is"
 """Label in place of a choice of views, for scenes that are read as they are."""
 AS_IS_MEANS = (
-    "Methods train on all photos of the folder's training split, at the files' size; `views`, `resolution` and "
-    "`test_stride` do not apply."
+    "Each method reads the folder by itself, with its own choice of photos and their size. Those of the experiment "
+    "(`views`, `resolution`, `test_stride`) do not count."
 )
 CELLS = "cells"
 SPECIFICATION = "cell.json"

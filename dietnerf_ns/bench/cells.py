@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import yaml
 from nerfstudio.configs.base_config import MachineConfig
@@ -154,21 +154,25 @@ def default_settings(method: str) -> str:
 
 
 def code_of_plugins(method: str, dataparser: str) -> list[str]:
-    """Hashes of the source files of the packages that a method and a dataparser are from, if these are plugins.
+    """Hashes of the Python files of the plugins that a method's and a dataparser's classes are from.
 
     Plugins are edited without a new version. The versions of nerfstudio and of this package say enough.
     """
     classes = classes_in(all_methods[method], all_dataparsers[dataparser])
     bases = {base for found in classes if isinstance(found, type) for base in found.__mro__}
     packages = {base.__module__.partition(".")[0] for base in bases} - NO_PLUGINS - sys.stdlib_module_names
-    return [file_hash(file) for package in sorted(packages) for file in _sources(sys.modules[package])]
+    return [digest for package in sorted(packages) for digest in _hashes_of_sources(package)]
 
 
-def _sources(module: ModuleType) -> list[Path]:
-    if hasattr(module, "__path__"):
-        return sorted(file for folder in module.__path__ for file in Path(folder).rglob("*.py"))
-    file = getattr(module, "__file__", None)
-    return [] if file is None else [Path(file)]
+@functools.cache
+def _hashes_of_sources(package: str) -> list[str]:
+    module = sys.modules.get(package)
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    found = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    files = [file for folder, file in found if not any(part[0] == "." for part in file.relative_to(folder).parts)]
+    if not folders:
+        files = [Path(getattr(module, "__file__", None) or "")]
+    return [file_hash(file) for file in files if file.is_file()]
 
 
 def short_hash(*parts: object) -> str:

@@ -98,8 +98,8 @@ def _check_ids(cells: list[Mapping[str, Any]]) -> None:
         other = ids.setdefault(place, cell["id"])
         if other != cell["id"]:
             raise UserError(
-                f"{other} and {cell['id']}: the same cell, but with other data, default settings or another version; "
-                "join results that were made with the same."
+                f"{other} and {cell['id']}: the same cell, but with other data or default settings, of another "
+                "version, or with other code of a plugin; join results that were made with the same."
             )
 
 

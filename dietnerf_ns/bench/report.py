@@ -104,12 +104,12 @@ def _other_renders(results: Results) -> list[str]:
         for image in row.result["images"]:
             if "nerfstudio/psnr" in image and "paper/psnr" in image:
                 difference = abs(image["nerfstudio/psnr"] - image["paper/psnr"])
-                differences[row.method] = max(difference, differences.get(row.method, 0))
+                differences[row.method] = max(differences.get(row.method, 0), difference)  # the first, if one is NaN
     return [
         f"**Check the metrics of {method}.** The PSNR that the model computes and the one that the benchmark computes "
         f"differ by up to {difference:.2f} dB in an image. The benchmark takes the photo from the left and the render "
-        "from the right end of the model's `img`; if something else is there, only the metrics as nerfstudio computes "
-        "them are right.\n"
+        "from the right end of the model's `img`, with values in [0, 1]; if something else is there, only the metrics "
+        "as nerfstudio computes them are right.\n"
         for method, difference in differences.items()
         if difference > SAME_PSNR
     ]

@@ -59,7 +59,8 @@ def find_scene(scene: BenchmarkScene, data: Path | None) -> Path:
     files = [transforms_file(folder, split) for split in SPLITS] if scene.parser == BLENDER_PARSER else []
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise UserError(f"Scene {folder}: no {', '.join(missing)}; if it is not NeRF-Synthetic, name its `dataparser`.")
+        hint = "" if scene.dataparser else "; if it is not NeRF-Synthetic, name its `dataparser`"
+        raise UserError(f"Scene {folder}: no {', '.join(missing)}{hint}.")
     return folder
 
 
@@ -138,7 +139,9 @@ def chosen_splits(scene: Path, views: Views, experiment: Experiment) -> dict[str
         protocol=views.protocol,
     )
     if views.protocol is not None and (departure := departure_in_training(train.images, views.protocol)):
-        print(f"{scene}: {departure}")
+        raise UserError(
+            f"{departure} Sort the frames of {transforms_file(scene, 'train').name} by number, or list `indices`."
+        )
     train = train.keep(chosen)
     val = val.keep(evenly_spaced(len(val.frames), experiment.val_frames))
     if experiment.evaluate == "val":

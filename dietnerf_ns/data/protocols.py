@@ -57,8 +57,12 @@ def protocol_test_indices(image_filenames: Sequence[Path], protocol: ViewProtoco
 
 def frame_numbers(image_filenames: Sequence[Path]) -> list[int]:
     """The last number in each file name (`r_16.png` is 16), or the positions if a file has none."""
+    return _numbers_in_names(image_filenames) or list(range(len(image_filenames)))
+
+
+def _numbers_in_names(image_filenames: Sequence[Path]) -> list[int] | None:
     numbers = [re.findall(r"\d+", Path(name).stem) for name in image_filenames]
-    return [int(found[-1]) for found in numbers] if all(numbers) else list(range(len(image_filenames)))
+    return [int(found[-1]) for found in numbers] if all(numbers) else None
 
 
 def departure_in_training(image_filenames: Sequence[Path], name: str) -> str | None:
@@ -80,11 +84,12 @@ def departure_in_training(image_filenames: Sequence[Path], name: str) -> str | N
 
 def departure_in_evaluation(image_filenames: Sequence[Path], name: str) -> str | None:
     """A sentence if the evaluated frames are not those that a protocol's numbers were published for."""
-    published, frames = PROTOCOLS[name].test_frames, frame_numbers(image_filenames)
-    if sorted(frames) == published:
+    published, numbers = PROTOCOLS[name].test_frames, _numbers_in_names(image_filenames)
+    if numbers is None and len(image_filenames) == len(published) or sorted(numbers or []) == published:
         return None
+    common = len(set(numbers or []) & set(published))
     return (
         f"Protocol {name} is published for {len(published)} test frames, {published[0]}, {published[1]}, ..., "
-        f"{published[-1]}. This run has {len(set(frames) & set(published))} of them: do not compare its numbers with "
-        "published ones."
+        f"{published[-1]}. This run has {len(image_filenames)}, of which {common} are among them: do not compare its "
+        "numbers with published ones."
     )

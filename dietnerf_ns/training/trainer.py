@@ -75,13 +75,16 @@ class SafeTrainerConfig(TrainerConfig):
     def _check_replaces_no_model(self) -> None:
         """nerfstudio would delete the checkpoints of an earlier run in the same folder when it saves its own."""
         folder = super().get_checkpoint_dir()
-        resumed = self.load_dir or (self.load_checkpoint and self.load_checkpoint.parent)
-        steps = saved.steps_in(folder)
+        resumed = self.load_dir or (self.load_checkpoint and self.load_checkpoint.resolve().parent)
+        try:
+            steps = saved.steps_in(folder)
+        except OSError:  # `save_config` will say so
+            return
         if steps and (resumed is None or resumed.resolve() != folder.resolve()):
             raise UserError(
                 f"--timestamp {self.timestamp}: {self.get_base_dir()} has a model already (step {steps[0]}), which "
-                f"would be deleted. Give another --timestamp, or none; go on with --load-dir {folder}; or delete the "
-                "folder."
+                "would be deleted. Give another --timestamp, or none (with --load-config: write another one into the "
+                f"file); go on with --load-dir {folder}; or delete the folder."
             )
 
     def save_config(self) -> None:

@@ -10,7 +10,14 @@ from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
 from dietnerf_ns import __version__
-from dietnerf_ns.bench.cells import _plan_capture_copy, _plan_copy, plan_cells, short_hash
+from dietnerf_ns.bench.cells import (
+    _hashes_of_sources,
+    _plan_capture_copy,
+    _plan_copy,
+    code_of_plugins,
+    plan_cells,
+    short_hash,
+)
 from dietnerf_ns.bench.experiment import BenchmarkScene, Views, as_flags
 from dietnerf_ns.bench.scenes import SPLITS, file_hash
 from dietnerf_ns.bench.train_cell import arguments_here
@@ -140,10 +147,22 @@ def test_the_id_changes_with_the_code_of_a_plugin(plan, tmp_path, monkeypatch):
         return [cell.id for cell in plan(methods=["nerfacto", "mipnerf"])]
 
     before = ids()
+    (tmp_path / "edited_plugin" / ".#model.py").symlink_to("what an editor leaves")
+    (tmp_path / "edited_plugin" / ".backups").mkdir()
+    (tmp_path / "edited_plugin" / ".backups" / "model.py").write_text("")
+    _hashes_of_sources.cache_clear()
     assert ids() == before
     model.write_text(f"{model.read_text()}    a = 1\n")
+    _hashes_of_sources.cache_clear()
     after = ids()
     assert after[0] != before[0] and after[1] == before[1], "only that of the plugin's method"
+
+
+def test_the_code_of_nerfstudio_and_of_this_package_is_no_plugins(monkeypatch):
+    ours = [name for name, config in all_methods.items() if type(config).__module__.startswith("dietnerf_ns.")]
+    assert len(ours) >= 8
+    for method in ("nerfacto", "tensorf", "mipnerf", "splatfacto", *ours):
+        assert code_of_plugins(method, "blender-data") == code_of_plugins(method, "nerfstudio-data") == []
 
 
 def test_a_nerf_synthetic_scene_is_copied_whether_its_dataparser_is_named_or_not(plan):
@@ -224,7 +243,7 @@ def test_a_scene_of_another_dataparser_is_used_as_it_is(tmp_path, capsys):
     read = experiment(tmp_path, scenes=[scene], views=[{"count": 2}, {"count": 3}], evaluate="val")
     (cell,) = plan_cells(read, tmp_path / "data", tmp_path)
     assert cell.views == "as is", "once, whatever the views of other scenes are"
-    assert "fern is read as it is by colmap. Methods train on all photos" in capsys.readouterr().out
+    assert "fern is read as it is by colmap. Each method reads the folder" in capsys.readouterr().out
     assert cell.split == "val"
     assert cell.train_arguments[-3:] == ("colmap", "--eval-mode", "interval")
     assert cell.train_arguments[cell.train_arguments.index("--data") + 1] == str(tmp_path / "data" / "fern")

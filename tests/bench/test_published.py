@@ -123,7 +123,7 @@ def test_no_digit_is_shown_that_the_source_does_not_have(tmp_path):
     [
         ({"size": (100, 100)}, "at 400x400 pixels, this run is at 100x100"),
         ({"evaluate": "val"}, "validation split"),
-        ({"frames": range(0, 40, 8)}, "is published for 25 test frames, 0, 8, ..., 192. This run has 5 of them"),
+        ({"frames": range(0, 40, 8)}, "is published for 25 test frames, 0, 8, ..., 192. This run has 5, of which 5"),
     ],
 )
 def test_results_that_are_not_comparable_have_a_table_of_their_own_with_the_reason(tmp_path, values, words):

@@ -108,7 +108,7 @@ def test_views_far_from_the_photos_have_a_table_of_their_own(tmp_path, report):
 def test_it_says_first_which_scenes_were_read_as_they_are(tmp_path, report):
     assert "Read as" not in report.read_text()
     text = write_report(write_fake_results(tmp_path / "as is", {("fern", "as is", "plain", 0): 20.0})).read_text()
-    assert "**Read as they are: fern.** Methods train on all photos" in text.split("## ")[0]
+    assert "**Read as they are: fern.** Each method reads the folder" in text.split("## ")[0]
 
 
 def test_a_model_whose_panels_are_in_another_order_is_told(tmp_path, report):

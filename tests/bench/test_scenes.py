@@ -91,6 +91,15 @@ def test_a_stride_that_no_test_frame_has_is_rejected_before_training(tmp_path, t
     ]
 
 
+def test_a_protocol_is_refused_if_the_training_split_is_in_another_order(tmp_path, tiny_scene):
+    scene = shutil.copytree(tiny_scene, tmp_path / "scene")
+    change(scene, "train", lambda meta: meta | {"frames": meta["frames"] * 13})
+    with pytest.raises(
+        UserError, match=r"view 26 of this training split is r_2\.png.*Sort the frames of transforms_train"
+    ):
+        chosen_splits(scene, Views(protocol="blender-8"), experiment(tmp_path))
+
+
 def test_a_protocol_on_a_real_scene(tmp_path):
     splits = chosen_splits(shared_scene("lego"), Views(protocol="blender-4"), experiment(tmp_path, test_stride=1))
     assert frames(splits, "train") == ["train/r_26", "train/r_86", "train/r_2", "train/r_55"]

@@ -103,7 +103,7 @@ def test_a_scene_that_a_protocol_was_not_published_for_is_told(scene_of_104_view
     datamanager(BlenderDataParserConfig(data=scene_of_104_views), protocol="blender-8")
     said = " ".join(capsys.readouterr().out.split())
     assert "Protocol blender-8: view 26 of this training split is r_2.png" in said
-    assert "This run has 4 of them" in said and "This run is at 100x100" in said
+    assert "This run has 4, of which 4" in said and "This run is at 100x100" in said
 
 
 def test_a_protocol_does_not_do_without_its_test_split(scene_of_104_views):

@@ -143,8 +143,11 @@ def test_frames_in_another_order_or_number_are_not_the_published_ones():
     assert departure_in_training(train, "lego-14-occluded") is None, "it has neither of the two"
     test = [Path(f"test/r_{i}.png") for i in range(0, 200, 8)]
     assert departure_in_evaluation(test[::-1], "blender-8") is None
-    assert "This run has 24 of them" in str(departure_in_evaluation(test[:-1], "blender-8"))
-    assert "This run has 25 of them" in str(departure_in_evaluation([*test, Path("r_200.png")], "blender-8"))
+    for frames, words in ((test[:-1], "has 24, of which 24"), ([*test, Path("r_200.png")], "has 26, of which 25")):
+        assert f"This run {words} are among them" in str(departure_in_evaluation(frames, "blender-8"))
+    unnumbered = [Path(f"{letter}.png") for letter in "abcdefghijklmnopqrstuvwxy"]
+    assert departure_in_evaluation(unnumbered, "blender-8") is None, "25, counted by position"
+    assert "has 24, of which 0" in str(departure_in_evaluation(unnumbered[1:], "blender-8"))
 
 
 def test_the_ports_occluded_protocols_are_other_views_at_another_size():

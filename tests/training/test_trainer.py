@@ -274,12 +274,16 @@ def test_a_second_run_does_not_delete_the_model_of_the_first(tmp_path):
         assert refused.returncode == 1
         assert refused.stdout.splitlines()[-1] == (
             f"--timestamp run: {RUN} has a model already (step 1), which would be deleted. Give another --timestamp, "
-            f"or none; go on with --load-dir {folder}; or delete the folder."
+            "or none (with --load-config: write another one into the file); "
+            f"go on with --load-dir {folder}; or delete the folder."
         )
         assert {path: path.read_bytes() for path in (tmp_path / RUN).rglob("*") if path.is_file()} == content
     train(tmp_path, "--timestamp", "second", steps=1)
-    train(tmp_path, "--load-checkpoint", folder / "step-000000001.ckpt", steps=1)
+    (tmp_path / "latest.ckpt").symlink_to(folder / "step-000000001.ckpt")
+    train(tmp_path, "--load-checkpoint", "latest.ckpt", steps=1)
     assert checkpoints(tmp_path) == [2]
+    long = train(tmp_path, "--experiment-name", "a" * 300, steps=1, check=False)
+    assert long.returncode == 1 and "cannot be" in long.stdout.splitlines()[-1]
 
 
 def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp_path):
