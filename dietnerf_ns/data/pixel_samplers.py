@@ -55,19 +55,21 @@ class MaskedPixelSampler(PixelSampler):
     ) -> Int[Tensor, "num_samples 3"]:
         """Photo, row and column of each ray, uniform over the pixels inside the masks; the arguments are nerfstudio's.
 
+        They are drawn where the masks are, which may be another device than the photos'.
+
         Raises:
             UserError: no pixel is inside.
         """
-        size = torch.tensor([num_images, image_height, image_width], device=device)
-        candidates = (torch.rand(CANDIDATES_PER_RAY * num_samples, 3, device=device) * size).long()
+        size = torch.tensor([num_images, image_height, image_width], device=mask.device)
+        candidates = (torch.rand(CANDIDATES_PER_RAY * num_samples, 3, device=mask.device) * size).long()
         photos, rows, columns = candidates.unbind(dim=-1)
         inside = candidates[mask[photos, rows, columns, 0].bool()]
         if len(inside) >= num_samples:
-            return inside[:num_samples]
-        inside = mask[..., 0].nonzero().to(device)
+            return inside[:num_samples].to(device)
+        inside = mask[..., 0].nonzero()
         if len(inside) == 0:
             raise UserError("The masks leave no pixel: they are black everywhere. White marks what counts.")
-        return inside[torch.randint(len(inside), (num_samples,), device=device)]
+        return inside[torch.randint(len(inside), (num_samples,), device=mask.device)].to(device)
 
 
 def _picked(values: Tensor | list[Tensor], indices: list[int]) -> Tensor | list[Tensor]:

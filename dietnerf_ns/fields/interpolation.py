@@ -39,8 +39,8 @@ def interpolate(planes: Planes, positions: Float[Tensor, "n 3"]) -> Float[Tensor
     if planes.device.type == "cpu" and not (positions.requires_grad and torch.is_grad_enabled()):
         return cast(Tensor, _Lookup.apply(planes, *_corners(positions, planes.shape[1])))
     on_planes = torch.stack([positions[:, axes] for axes in AXES_OF_PLANES])[:, :, None]
-    with torch.backends.cudnn.flags(enabled=False):  # cuDNN rejects sizes that rendering an image needs
-        features = grid_sample(planes.permute(0, 3, 1, 2), on_planes, padding_mode="border", align_corners=True)
+    # torch leaves this padding to no cuDNN, which rejects sizes that rendering an image needs.
+    features = grid_sample(planes.permute(0, 3, 1, 2), on_planes, padding_mode="border", align_corners=True)
     return features.sum(0).squeeze(-1).T
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
@@ -27,6 +28,7 @@ from dietnerf_ns.semantic.rendering import render_image, render_view, view_camer
 from dietnerf_ns.semantic.schedule import SemanticSchedule
 from dietnerf_ns.utils.distributed import draw_number
 from dietnerf_ns.utils.errors import UserError, check_limits
+from dietnerf_ns.utils.gpu_memory import is_out_of_memory
 from dietnerf_ns.utils.images import Blend
 from dietnerf_ns.utils.seeding import semantic_generator
 
@@ -257,11 +259,13 @@ class SemanticConsistency:
             try:
                 loss = self.loss(model, step)
                 return loss, gradients_of(loss, tensors, loss_scale=loss_scale)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._check_smaller_chunks_help(model, error)
             self._halve_chunks()  # after the error, whose traceback keeps the activations alive
 
-    def _check_smaller_chunks_help(self, model: SemanticModel, error: torch.OutOfMemoryError) -> None:
+    def _check_smaller_chunks_help(self, model: SemanticModel, error: RuntimeError) -> None:
         if isinstance(model, RasterizedModel):
             raise UserError(
                 "Out of memory while a semantic view was rendered. Use a smaller --pipeline.semantic.resolution or a "
@@ -290,6 +294,8 @@ class SemanticConsistency:
         self.rays_per_chunk //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if TCNN_EXISTS:
+            tcnn.free_temporary_memory()
 
     def _keep_gradient(self, gradient: Tensor) -> None:
         if self.last is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -111,6 +112,22 @@ def order_moments(optimizers: Optimizers) -> None:
                 if value.ndim == parameter.ndim == PLANE_DIMENSIONS and value.shape != parameter.shape:
                     ordered = channels_last(value)
                     kept[name] = ordered if ordered.shape == parameter.shape else value
+
+
+def keep_kernels(optimizers: Optimizers) -> None:
+    """Let loaded optimizers use the kernel that they were built with, not that of the checkpoint's run.
+
+    Versions up to 0.2 were not fused. GradScaler goes by what an optimizer was built with, Adam by its groups.
+    """
+    for optimizer in optimizers.optimizers.values():
+        if "fused" not in optimizer.defaults:
+            continue
+        is_fused = optimizer.defaults["fused"]
+        for group in optimizer.param_groups:
+            group["fused"] = is_fused
+        for parameter, kept in optimizer.state.items():
+            if isinstance(kept.get("step"), torch.Tensor):
+                kept["step"] = kept["step"].to(parameter.device if is_fused else "cpu", torch.float32)
 
 
 def _capture_state(extra_state: Mapping[str, Any]) -> Mapping[str, Any] | None:

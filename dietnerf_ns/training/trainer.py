@@ -23,7 +23,7 @@ from rich.markup import escape
 
 from dietnerf_ns.geometry.cameras import shorter_side
 from dietnerf_ns.training import atomic, saved
-from dietnerf_ns.training.checkpoints import order_moments
+from dietnerf_ns.training.checkpoints import keep_kernels, order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
 from dietnerf_ns.training.nonfinite import BadSteps, all_finite, leave_out_bad_steps
 from dietnerf_ns.training.optimizers import fitted_to_run
@@ -246,6 +246,7 @@ class SafeTrainer(Trainer):
             with replaced(self.config, "load_step", step):
                 super()._load_checkpoint()
             order_moments(self.optimizers)
+            keep_kernels(self.optimizers)
             self._check_optimizers_have_the_parameters()
         except (UserError, torch.OutOfMemoryError):
             raise

@@ -47,6 +47,8 @@ def test_masked_rays_lie_inside_the_masks(shape, count, seed, data):
         return
     indices = sampler.rejection_sample_mask(mask[..., None], count, *shape)
     assert are_pixels(indices, shape, count) and mask[tuple(indices.T)].all()
+    for_photos_elsewhere = sampler.rejection_sample_mask(mask[..., None], count, *shape, device="meta")
+    assert for_photos_elsewhere.device.type == "meta" and for_photos_elsewhere.shape == (count, 3)
 
 
 @given(shapes, counts, floats(0, 1), seeds, st.data())

@@ -191,7 +191,16 @@ def test_a_schedule_without_views_is_named(photos, fake_encoder, capsys):
     assert "will be none" not in capsys.readouterr().out
 
 
-def test_a_step_that_runs_out_of_memory_is_tried_with_smaller_chunks_from_then_on(photos, fake_encoder, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("gpu_memory.h:459 cuMemCreate(...) failed: CUDA_ERROR_OUT_OF_MEMORY"),  # tinycudann's
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "tinycudann", "cuBLAS"],
+)
+def test_a_step_that_runs_out_of_memory_is_tried_with_smaller_chunks_from_then_on(photos, fake_encoder, capsys, error):
     semantic, tried = semantic_loss(photos), []
     semantic.rays_per_chunk = 2048
     model, loss = tiny_model(), semantic.loss
@@ -199,7 +208,7 @@ def test_a_step_that_runs_out_of_memory_is_tried_with_smaller_chunks_from_then_o
     def out_of_memory_above_600(model, step):
         tried.append(semantic.rays_per_chunk)
         if semantic.rays_per_chunk > 600:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return loss(model, step)
 
     semantic.loss = out_of_memory_above_600
@@ -211,6 +220,17 @@ def test_a_step_that_runs_out_of_memory_is_tried_with_smaller_chunks_from_then_o
     assert float(value) > 0 and any(g is not None and g.abs().sum() > 0 for g in gradients)
     (line,) = capsys.readouterr().out.splitlines()
     assert "Out of memory while a semantic view was rendered with 2048 rays at once" in line
+
+
+def test_another_error_of_a_step_is_not_taken_for_one_of_memory(photos, fake_encoder):
+    semantic = semantic_loss(photos)
+
+    def fails(model, step):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    semantic.loss = fails
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        semantic.loss_and_gradients(tiny_model(), 0, [])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import dietnerf_ns.methods  # noqa: F401  registers the old paths
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler, ForegroundPixelSamplerConfig
 from dietnerf_ns.fields.object_box import ObjectBox
-from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete, order_moments
+from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete, keep_kernels, order_moments
+from dietnerf_ns.training.optimizers import FusedAdamConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.scenes import as_transforms_json
 
@@ -82,6 +83,29 @@ def test_planes_of_version_0_2_and_their_moments_are_brought_into_todays_order(t
     kept = optimizers.optimizers["fields"].state[planes]
     assert torch.equal(kept["exp_avg"], planes.detach()) and torch.equal(kept["exp_avg_sq"], planes.detach().square())
     assert kept["step"] == 3
+
+
+def test_a_resumed_optimizer_has_the_kernel_that_it_was_built_with():
+    """GradScaler leaves the scale to a fused Adam, and Adam without fusion refuses it; version 0.2 had no fused one."""
+
+    def optimizers(weight, **settings):
+        config = {"fields": {"optimizer": FusedAdamConfig(**settings), "scheduler": None}}
+        return Optimizers(config, {"fields": [weight]})
+
+    weight = torch.nn.Parameter(torch.ones(3))
+    old = optimizers(weight, fused=False).optimizers["fields"]
+    weight.grad = torch.ones(3)
+    old.step()
+    resumed = optimizers(weight)
+    built = resumed.optimizers["fields"]
+    assert built.defaults["fused"]
+    built.load_state_dict(old.state_dict())
+    assert not built.param_groups[0]["fused"], "torch takes it from the checkpoint"
+    keep_kernels(resumed)
+    assert built.param_groups[0]["fused"] and built.state[weight]["step"].dtype == torch.float32
+    built.grad_scale, built.found_inf = torch.tensor(1.0), torch.tensor(0.0)  # as GradScaler sets them
+    built.step()
+    assert built.state[weight]["step"] == 2
 
 
 def test_an_incomplete_checkpoint_is_refused_in_one_line():
