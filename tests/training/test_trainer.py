@@ -306,6 +306,14 @@ def test_a_resumed_run_passes_over_a_damaged_checkpoint_and_knows_its_photos(tmp
     assert wider.returncode == 1 and "differ in size, such as " in wider.stdout.splitlines()[-1]
 
 
+def test_a_resumed_run_has_its_own_kernel_of_adam(tmp_path):
+    train(tmp_path, "--optimizers.fields.optimizer.fused", False, steps=2)
+    folder = tmp_path / RUN / "nerfstudio_models"
+    train(tmp_path, "--load-dir", folder, steps=1)
+    state = torch.load(saved.checkpoint_of(folder, 2), map_location="cpu", weights_only=True)
+    assert state["optimizers"]["fields"]["param_groups"][0]["fused"]
+
+
 def test_members_are_trained_and_resumed_together(tmp_path):
     train(tmp_path, "--pipeline.model.members", 2, semantic=True, steps=6)
     file = saved.checkpoint_of(tmp_path / RUN / "nerfstudio_models", 5)
