@@ -38,7 +38,7 @@ from dietnerf_ns.training.checkpoints import (
     with_current_planes,
 )
 from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
-from dietnerf_ns.training.nonfinite import BadSteps, Part, all_finite, is_searching
+from dietnerf_ns.training.nonfinite import BadSteps, Part, all_finite, is_searching, restart_search
 from dietnerf_ns.training.photos import camera_fingerprint, say_if_photos_differ
 from dietnerf_ns.utils.compat import hide_known_warnings, steps_of_run
 from dietnerf_ns.utils.distributed import (
@@ -329,6 +329,8 @@ class DietNeRFPipeline(VanillaPipeline):
 
     def _switch_off(self, semantic: SemanticConsistency, step: int) -> None:
         self.bad_steps.is_fine("semantic")
+        if self._grad_scaler is not None:
+            restart_search(self._grad_scaler)
         semantic.switched_off = f"its gradient was not finite {self.bad_steps.LIMIT} times in a row"
         CONSOLE.print(
             f"[bold yellow]Step {step}: the semantic loss is switched off, because {semantic.switched_off}. Training "

@@ -77,6 +77,20 @@ def length(gradients):
     return torch.cat([gradient.flatten() for name, gradient in gradients.items() if name.startswith("field")]).norm()
 
 
+def test_the_scale_of_half_precision_is_searched_anew_without_the_semantic_loss(pipeline, monkeypatch):
+    """Otherwise it stays where the semantic gradients drove it, and small photometric ones vanish."""
+    pipeline._grad_scaler = scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    scaler.scale(torch.ones(()))
+    similarity = pipeline.semantic.similarity
+    monkeypatch.setattr(pipeline.semantic, "similarity", lambda *given: similarity(*given) * float("nan"))
+    monkeypatch.setattr(type(pipeline.bad_steps), "LIMIT", 2)
+    for step, scale in ((20, 0.5), (40, 65536.0)):
+        pipeline.bad_steps.begin(step)
+        pipeline.get_train_loss_dict(step)
+        assert scaler.get_scale() == scale
+    assert pipeline.semantic.switched_off is not None
+
+
 def test_a_semantic_step_adds_a_limited_part_to_the_photometric_gradient(make_pipeline):
     def semantic_part(ratio):
         torch.manual_seed(0)

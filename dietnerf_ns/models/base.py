@@ -14,20 +14,24 @@ that rasterise are in `models.rasterized`.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, Sampler
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 
+from dietnerf_ns.models.implementation import draw_tcnn_parameters
 from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
-from dietnerf_ns.utils.compat import lpips_replaced_by, replaced
+from dietnerf_ns.utils.compat import interrupted_in_nerfstudio_only, lpips_replaced_by, replaced
 from dietnerf_ns.utils.errors import UserError
 
 Render = tuple[Float[Tensor, "*pixels 3"], Float[Tensor, "*pixels 1"]]
@@ -35,6 +39,8 @@ Render = tuple[Float[Tensor, "*pixels 3"], Float[Tensor, "*pixels 1"]]
 
 
 MOST_BUNDLES_OF_NOTHING = 100
+STEPS_WITH_UPDATE = 10
+"""nerfstudio trains proposal networks in so many first steps, whatever their schedule says."""
 MIN_ALPHA = 1e-3
 """Opacity below which the colour of a pixel is not told from its background's."""
 
@@ -60,6 +66,7 @@ class SemanticModel(Model):
         """Build the model. LPIPS, whose backbone is a download, is loaded when an image is first evaluated."""
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
+        draw_tcnn_parameters(self)
 
     def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
         """The renders that the semantic loss compares with photos, the best one last.
@@ -211,6 +218,20 @@ class SemanticModel(Model):
         config = replace(self.given_config, **settings)
         return config.setup(scene_box=self.scene_box, num_train_data=self.num_train_data, **kwargs)
 
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """Render an image, which nerfstudio's viewer may interrupt; settings of training are restored all the same.
+
+        Args:
+            camera: shape [1].
+            obb_box: that the render is cropped to.
+
+        Returns:
+            The model's outputs, [height, width, channels].
+        """
+        with interrupted_in_nerfstudio_only():
+            return super().get_outputs_for_camera(camera, obb_box)
+
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -247,16 +268,18 @@ class SemanticModel(Model):
 def proposal_updates_kept(model: Model) -> Iterator[None]:
     """Inside, rendering does not count for the schedule by which nerfacto trains its proposal networks.
 
+    Nor does it keep their activations, which no gradient needs: samples are placed without one.
+
     Args:
         model: of which nerfstudio's proposal samplers count every forward pass, also in evaluation.
     """
-    samplers = [module for module in model.modules() if isinstance(module, ProposalNetworkSampler)]
-    counts = [sampler._steps_since_update for sampler in samplers]
-    try:
+    with contextlib.ExitStack() as stack:
+        for sampler in model.modules():
+            if isinstance(sampler, ProposalNetworkSampler):
+                stack.enter_context(replaced(sampler, "_steps_since_update", sampler._steps_since_update))
+                stack.enter_context(replaced(sampler, "_step", max(sampler._step, STEPS_WITH_UPDATE)))
+                stack.enter_context(replaced(sampler, "update_sched", lambda step: math.inf))
         yield
-    finally:
-        for sampler, count in zip(samplers, counts, strict=True):
-            sampler._steps_since_update = count
 
 
 def _scaled(factor: float, count: int) -> int:

@@ -18,6 +18,10 @@ AT_LIMIT: dict[Part, str] = {"photometric": "training stops", "semantic": "the s
 """What happens when a part has been left out too many times in a row."""
 
 
+FIRST_SCALE = 65536.0
+"""Of torch's gradient scalers."""
+
+
 def all_finite(tensors: Sequence[Tensor | None]) -> bool:
     """Whether all numbers are finite. Each tensor is read once; a GPU is waited for once.
 
@@ -31,9 +35,18 @@ def all_finite(tensors: Sequence[Tensor | None]) -> bool:
 def is_searching(grad_scaler: GradScaler) -> bool:
     """Whether gradients that are not finite are part of a scaler's search for its scale, which leaves such steps out.
 
-    The search begins at 65,536 and has no use for factors below 1.
+    The search begins at `FIRST_SCALE` and has no use for factors below 1.
     """
     return grad_scaler.is_enabled() and grad_scaler.get_scale() >= 1
+
+
+def restart_search(grad_scaler: GradScaler) -> None:
+    """Let a scaler look for its scale anew, because what made gradients overflow is gone.
+
+    Otherwise it would double its scale every 2000 steps only, and half precision would lose small gradients until then.
+    """
+    if grad_scaler.is_enabled():
+        grad_scaler.update(FIRST_SCALE)
 
 
 def leave_out_bad_steps(optimizers: Optimizers, grad_scaler: GradScaler, bad_steps: BadSteps) -> None:
@@ -62,7 +75,7 @@ def leave_out_bad_steps(optimizers: Optimizers, grad_scaler: GradScaler, bad_ste
 
     def update_after_gradients(new_scale: float | Tensor | None = None) -> None:
         nonlocal has_seen_gradients
-        if has_seen_gradients:
+        if has_seen_gradients or new_scale is not None:
             update_scale(new_scale)
         has_seen_gradients = False
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,6 +73,36 @@ def replaced(owner: object, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, original)
+
+
+INTERRUPTED_BY_VIEWER = ("nerfstudio.", "concurrent.futures._base")
+"""Beginnings of the names of modules whose lines the viewer may interrupt: between operations of a render, and while it
+waits for threads."""
+
+
+@contextlib.contextmanager
+def interrupted_in_nerfstudio_only() -> Iterator[None]:
+    """Inside, nerfstudio's viewer interrupts a render at lines of `INTERRUPTED_BY_VIEWER` alone.
+
+    It does so by an exception at whatever line is traced. In the midst of `replaced`, or of Python's own context
+    managers, the model would go on training with the settings of an image.
+    Removable when nerfstudio's viewer interrupts renders between chunks of rays.
+    """
+    interrupt = sys.gettrace()
+    if getattr(interrupt, "__name__", "") != "check_interrupt":  # none, or that of a debugger
+        yield
+        return
+    assert interrupt is not None
+
+    def interrupt_there(frame: FrameType, event: Any, arg: Any) -> Any:
+        is_there = frame.f_globals.get("__name__", "").startswith(INTERRUPTED_BY_VIEWER)
+        return interrupt(frame, event, arg) if is_there else None
+
+    sys.settrace(interrupt_there)
+    try:
+        yield
+    finally:
+        sys.settrace(interrupt)
 
 
 @contextlib.contextmanager

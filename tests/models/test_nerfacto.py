@@ -19,8 +19,9 @@ from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
 from dietnerf_ns.fields.surroundings import CubeContraction, GrowingSphereCollider, ReachSampler
 from dietnerf_ns.geometry.visual_hull import VisualHull
-from dietnerf_ns.models import implementation, nerfacto
+from dietnerf_ns.models import base, implementation, nerfacto
 from dietnerf_ns.models.nerfacto import DEFAULTS, DietNeRFModelConfig
+from dietnerf_ns.models.trainable import trainable_with_semantic_loss
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import arc_of_poses, cameras_side_by_side, pinhole_cameras, ring_of_poses
 from tests.helpers.models import BOX, rays_of_a_view, tiny_model
@@ -339,6 +340,14 @@ def test_a_model_draws_its_tinycudann_parameters_when_it_is_complete(monkeypatch
     drawn = []
     monkeypatch.setattr(nerfacto, "draw_tcnn_parameters", lambda model: drawn.append((model, model.field)))
     model = tiny_model()
+    assert drawn == [(model, model.field)]
+
+
+def test_the_models_of_other_methods_draw_their_tinycudann_parameters_too(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(base, "draw_tcnn_parameters", lambda model: drawn.append((model, model.field)))
+    config = trainable_with_semantic_loss(NerfactoModelConfig(implementation="torch", log2_hashmap_size=4))
+    model = config.setup(scene_box=BOX, num_train_data=3, metadata={}, device="cpu")
     assert drawn == [(model, model.field)]
 
 

@@ -191,6 +191,19 @@ def test_a_random_view_leaves_training_state_alone():
     assert torch.equal(rays.origins, origins), "no training camera's pose correction is applied"
 
 
+@pytest.mark.parametrize("step", [3, 5000], ids=["among the first steps", "when an update is due"])
+def test_proposal_networks_place_the_samples_of_a_view_without_activations(step):
+    model, has_grad = tiny_model().train(), []
+    model.proposal_sampler._step, model.proposal_sampler._steps_since_update = step, 7
+    (density,) = model.density_fns
+    model.density_fns = [lambda positions: has_grad.append(torch.is_grad_enabled()) or density(positions)]
+    rays, size = rays_of_a_view()
+    sampling = model.proposal_sampler.update_sched
+    render_view(model, rays, size, recompute=False).sum().backward()
+    assert has_grad == [False]
+    assert (model.proposal_sampler._step, model.proposal_sampler.update_sched) == (step, sampling)
+
+
 def test_a_random_view_has_the_average_appearance():
     model = tiny_model(use_appearance_embedding=True).train()
     table = model.field.embedding_appearance.embedding.weight

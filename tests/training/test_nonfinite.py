@@ -4,7 +4,7 @@ import pytest
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 
-from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching, leave_out_bad_steps
+from dietnerf_ns.training.nonfinite import BadSteps, all_finite, is_searching, leave_out_bad_steps, restart_search
 
 NAN, INF = float("nan"), float("inf")
 
@@ -76,6 +76,15 @@ def test_a_step_that_is_left_out_leaves_the_scaler_as_it_is(gradient):
     assert torch.equal(step(gradient), torch.ones(3)) and scaler.get_scale() == 0.5
     assert bad.photometric_left_out == (gradient is not None), "a missing loss was noted with the loss"
     assert (step(0.5) < 1).all() and scaler.get_scale() == 0.5
+
+
+def test_a_scaler_can_search_anew():
+    optimizers, scaler = Optimizers({}, {}), torch.amp.GradScaler("cpu", init_scale=0.5)
+    leave_out_bad_steps(optimizers, scaler, BadSteps())
+    scaler.scale(torch.ones(()))
+    restart_search(scaler)
+    assert scaler.get_scale() == 65536.0 and is_searching(scaler)
+    restart_search(torch.amp.GradScaler("cpu", enabled=False))
 
 
 def test_a_scaler_that_searches_still_sees_what_is_not_finite():
