@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
+from jaxtyping import UInt8
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import (
     VanillaDataManager,
     VanillaDataManagerConfig,
@@ -12,8 +16,9 @@ from nerfstudio.data.datamanagers.base_datamanager import (
 )
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+from torch import Tensor
 
-from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.dataset import OPAQUE, AreaDownscaledDataset
 from dietnerf_ns.data.few_shot import FLAGS, FewShotViews, FewShotViewsConfig
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
@@ -106,6 +111,35 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
         """
         if isinstance(self.train_pixel_sampler, SinglePhotoPixelSampler):
             self.train_pixel_sampler.begin_step(step)
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """The rays of a step and what the photos show there.
+
+        Args:
+            step: counted by nerfstudio.
+
+        Returns:
+            A flat bundle, and nerfstudio's batch. If the photos show an object in front of transparency, it has the
+            pixels' opacity as `alpha`, [num_rays, 1] in [0, 1], also where `image` is without it because the dataparser
+            put the photos on a colour (`--alpha-color`).
+        """
+        rays, batch = super().next_train(step)
+        if self._opacity is not None:
+            photos, rows, columns = batch["indices"].to(self._opacity.device).unbind(dim=-1)
+            batch["alpha"] = self._opacity[photos, rows, columns, None].to(batch["image"].device) / OPAQUE
+        return rays, batch
+
+    @cached_property
+    def _opacity(self) -> UInt8[Tensor, "photos height width"] | None:
+        """Of the training photos, 0 to 255, each in the upper left corner if they differ in size."""
+        dataset = self.train_dataset
+        if self.capture.background is None or not dataset.some_are_transparent:
+            return None
+        planes = [torch.from_numpy(dataset.get_numpy_image(index)[..., 3]) for index in range(len(dataset))]
+        opacity = torch.zeros(len(planes), *(max(plane.shape[axis] for plane in planes) for axis in (0, 1))).byte()
+        for of_photo, plane in zip(opacity, planes, strict=True):
+            of_photo[: plane.shape[0], : plane.shape[1]] = plane
+        return opacity
 
 
 @dataclass

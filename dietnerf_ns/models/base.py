@@ -97,7 +97,7 @@ class SemanticModel(Model):
         """The tensors that a step's gradients are taken with respect to: the trainable parameters."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def blend_background(self, image: Float[Tensor, "height width channels"]) -> Float[Tensor, "height width 3"]:
+    def blend_background(self, image: Float[Tensor, "*pixels channels"]) -> Float[Tensor, "*pixels 3"]:
         """Compose an RGBA photo with the background that the model renders; RGB photos stay as they are.
 
         Args:

@@ -27,7 +27,7 @@ from dietnerf_ns.fields.generated_planes import GeneratedTriplanes
 from dietnerf_ns.fields.object_box import BoxCollider
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
-from dietnerf_ns.models.agreement import Planes, agreed_background, agreed_planes
+from dietnerf_ns.models.agreement import Planes, agreed_background, agreed_planes, is_photos_background
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.empty_space import EmptySpaceSkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
@@ -102,6 +102,9 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     """Reduce the scene's box to what the silhouettes allow, if the photos have a uniform background and the camera
     optimizer is off. With disable-scene-contraction, rays are sampled inside the box only; False samples as nerfacto
     does."""
+    random_background: bool = True
+    """Train on photos with a transparent background in front of another colour at each ray. In front of one colour,
+    opaque fog of that colour looks like empty space."""
     near_plane: float | None = None  # type: ignore[assignment]
     """How far along the ray to start sampling. When not given: 0.05, or what the kind of data or scene needs."""
     far_plane: float | None = None  # type: ignore[assignment]
@@ -200,6 +203,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         background = self._background(scene)
         if background is not None:
             self._set_background(background)
+        self._varies_background = self.config.random_background and self._has_photos_background()
         draw_tcnn_parameters(self)
 
     @property
@@ -251,6 +255,13 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             return scene.background
         is_given = self._given_config.background_color not in NOT_GIVEN
         return agreed_background(self.config.background_color, self.capture, is_given=is_given)
+
+    def _has_photos_background(self) -> bool:
+        """Whether the model renders the colour that transparent photos are put on."""
+        color = self.renderer_rgb.background_color
+        if self._background_kind != "colour" or self.capture is None or self.capture.background is None:
+            return False
+        return is_photos_background(color, self.capture)
 
     def _replace_field(self) -> None:
         on_hash = self.config.field == "hash"
@@ -406,13 +417,26 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
 
         Args:
             outputs: of the rays, as from `get_outputs`: `rgb` [num_rays, 3] in [0, 1] and others.
-            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1].
+            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1]; `alpha`, their opacity,
+                [num_rays, 1] in [0, 1], if they are transparent.
             metrics_dict: what `get_metrics_dict` computed for them.
         """
+        if self.training and self._varies_background and "alpha" in batch:
+            outputs, batch = self._before_random_background(outputs, batch)
         losses, planes = super().get_loss_dict(outputs, batch, metrics_dict), self._planes()
         if self.training and planes is not None and self.config.plane_smoothness > 0:
             losses["plane_smoothness_loss"] = self.config.plane_smoothness * planes.total_variation()
         return losses
+
+    def _before_random_background(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Render and photo of each ray in front of a random colour."""
+        photo, alpha = (batch[name].to(self.device) for name in ("image", "alpha"))
+        photo = self.blend_background(photo)
+        change = torch.rand_like(photo) - self.background.to(photo)
+        render = outputs["rgb"] + change * (1 - outputs["accumulation"])
+        return outputs | {"rgb": render}, batch | {"image": photo + change * (1 - alpha)}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What rendering needs of the capture, and the progress of the proposal sampler's schedule.

@@ -3,6 +3,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -367,3 +368,41 @@ def test_patches_that_cannot_be_sampled_are_one_clear_error(settings, words, tin
     rays = {"train_num_rays_per_batch": 20_000, "eval_num_rays_per_batch": 20_000}
     with pytest.raises(UserError, match=f"--pipeline.datamanager.{words}"):
         datamanager(BlenderDataParserConfig(data=tiny_scene), test_mode="val", **(rays | settings))
+
+
+@pytest.mark.parametrize("alpha_color", ["white", None])
+def test_rays_have_the_opacity_of_transparent_photos(alpha_color, tiny_scene):
+    manager = datamanager(BlenderDataParserConfig(data=tiny_scene, alpha_color=alpha_color), num_views=3)
+    _, batch = manager.next_train(0)
+    photos = [manager.train_dataset.get_numpy_image(index) for index in range(3)]
+    expected = [photos[photo][row, column, 3] / 255 for photo, row, column in batch["indices"].tolist()]
+    assert batch["alpha"].flatten().tolist() == pytest.approx(expected)
+    assert 0 < batch["alpha"].mean() < 1
+    assert batch["image"].shape[-1] == (4 if alpha_color is None else 3)
+
+
+def test_rays_have_the_opacity_of_photos_of_several_sizes(tiny_scene, tmp_path):
+    def edit(meta):
+        path = tmp_path / "photos" / meta["frames"][1]["file_path"]
+        Image.open(path).resize((50, 30)).save(path)
+        meta["frames"][1] |= {"w": 50, "h": 30}
+
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=4)
+    manager = datamanager(edited(scene, edit))
+    _, batch = manager.next_train(0)
+    photos = [manager.train_dataset.get_numpy_image(index) for index in range(len(manager.train_dataset))]
+    assert len({photo.shape for photo in photos}) == 2
+    expected = [photos[photo][row, column, 3] / 255 for photo, row, column in batch["indices"].tolist()]
+    assert batch["alpha"].flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["opaque", "with transparent holes in front of a room"])
+def test_rays_of_photos_without_a_transparent_background_have_no_opacity(kind, tiny_scene, tmp_path):
+    scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=4)
+    for path in (scene / "images").iterdir():
+        image = np.random.default_rng(0).integers(0, 256, (100, 100, 4), dtype=np.uint8)
+        image[..., 3] = 255
+        image[40:60, 40:60, 3] = 255 if kind == "opaque" else 0
+        Image.fromarray(image).save(path)
+    _, batch = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1)).next_train(0)
+    assert "alpha" not in batch
