@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import (
     VanillaDataManager,
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dietnerf_ns.data.dataset import OPAQUE, AreaDownscaledDataset
 from dietnerf_ns.data.few_shot import FLAGS, FewShotViews, FewShotViewsConfig
+from dietnerf_ns.data.foreground import surely_background
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
     ForegroundPixelSamplerConfig,
@@ -119,27 +120,32 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
             step: counted by nerfstudio.
 
         Returns:
-            A flat bundle, and nerfstudio's batch. If the photos show an object in front of transparency, it has the
-            pixels' opacity as `alpha`, [num_rays, 1] in [0, 1], also where `image` is without it because the dataparser
-            put the photos on a colour (`--alpha-color`).
+            A flat bundle, and nerfstudio's batch. If the photos show an object in front of transparency or of one
+            colour, it has `is_background`, [num_rays, 1], True where the photo surely shows the background.
         """
         rays, batch = super().next_train(step)
-        if self._opacity is not None:
-            photos, rows, columns = batch["indices"].to(self._opacity.device).unbind(dim=-1)
-            batch["alpha"] = self._opacity[photos, rows, columns, None].to(batch["image"].device) / OPAQUE
+        if self._background is not None:
+            photos, rows, columns = batch["indices"].to(self._background.device).unbind(dim=-1)
+            batch["is_background"] = self._background[photos, rows, columns, None]
         return rays, batch
 
     @cached_property
-    def _opacity(self) -> UInt8[Tensor, "photos height width"] | None:
-        """Of the training photos, 0 to 255, each in the upper left corner if they differ in size."""
-        dataset = self.train_dataset
-        if self.capture.background is None or not dataset.some_are_transparent:
+    def _background(self) -> Bool[Tensor, "photos height width"] | None:
+        """Of the training photos, each in the upper left corner if they differ in size."""
+        if self.capture.background is None:
             return None
-        planes = [torch.from_numpy(dataset.get_numpy_image(index)[..., 3]) for index in range(len(dataset))]
-        opacity = torch.zeros(len(planes), *(max(plane.shape[axis] for plane in planes) for axis in (0, 1))).byte()
-        for of_photo, plane in zip(opacity, planes, strict=True):
-            of_photo[: plane.shape[0], : plane.shape[1]] = plane
-        return opacity
+        masks = [self._background_of(photo) for photo in range(len(self.train_dataset))]
+        height, width = (max(mask.shape[axis] for mask in masks) for axis in (0, 1))
+        background = torch.zeros(len(masks), height, width, dtype=torch.bool)
+        for of_photo, mask in zip(background, masks, strict=True):
+            of_photo[: mask.shape[0], : mask.shape[1]] = mask
+        return background
+
+    def _background_of(self, photo: int) -> Bool[Tensor, "height width"]:
+        alpha = torch.from_numpy(self.train_dataset.get_numpy_image(photo)[..., 3:])
+        if (alpha < OPAQUE).any():  # also where the dataparser puts the photos on a colour
+            return alpha[..., 0] == 0
+        return surely_background(self.capture.foreground_masks[photo])
 
 
 @dataclass

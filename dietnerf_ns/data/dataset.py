@@ -95,14 +95,13 @@ class AreaDownscaledDataset(InputDataset):
         return data | self.get_metadata(data)
 
     @cached_property
-    def some_are_transparent(self) -> bool:
-        """Whether a photo has transparent pixels, so that `get_numpy_image` gives all of them as RGBA."""
+    def _some_are_transparent(self) -> bool:
         return any(has_transparency(path) for path in self.image_filenames)
 
     def _decode(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
         path = self.image_filenames[index]
         image = self._fitted(index, path, read_photo(path, self._camera_size(index)))
-        if self.some_are_transparent and image.shape[-1] == 3:
+        if self._some_are_transparent and image.shape[-1] == 3:
             image = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=OPAQUE)
         if self.scale_factor == 1.0:
             return image

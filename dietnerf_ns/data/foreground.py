@@ -99,6 +99,20 @@ def foreground_mask(
     return (difference > TOLERANCE + NOISE_FACTOR * noise) | patches
 
 
+def surely_background(foreground: Bool[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
+    """The pixels around an object in an opaque photo.
+
+    Neither those beside it, which may be mixed, nor what it encloses, which may be a part of the background's colour.
+
+    Args:
+        foreground: see `foreground_mask`.
+    """
+    beside = cv2.dilate(foreground.byte().numpy(), np.ones((3, 3), dtype=np.uint8))
+    _, areas = cv2.connectedComponents(1 - beside, connectivity=4)
+    around = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
+    return torch.from_numpy(np.isin(areas, around[around > 0]))
+
+
 def _noise(difference: Float[Tensor, "height width"]) -> float:
     """The 90th percentile of what the background differs from its colour near an object.
 

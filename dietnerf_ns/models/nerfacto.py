@@ -103,8 +103,9 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     optimizer is off. With disable-scene-contraction, rays are sampled inside the box only; False samples as nerfacto
     does."""
     random_background: bool = True
-    """Train on photos with a transparent background in front of another colour at each ray. In front of one colour,
-    opaque fog of that colour looks like empty space."""
+    """Put another colour behind each training ray that passes the object by, in the render and in the photo, if the
+    photos have a transparent or uniform background. In front of one colour, fog of that colour looks like empty
+    space."""
     near_plane: float | None = None  # type: ignore[assignment]
     """How far along the ray to start sampling. When not given: 0.05, or what the kind of data or scene needs."""
     far_plane: float | None = None  # type: ignore[assignment]
@@ -257,7 +258,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         return agreed_background(self.config.background_color, self.capture, is_given=is_given)
 
     def _has_photos_background(self) -> bool:
-        """Whether the model renders the colour that transparent photos are put on."""
+        """Whether the model renders the colour that the photos have behind the object."""
         color = self.renderer_rgb.background_color
         if self._background_kind != "colour" or self.capture is None or self.capture.background is None:
             return False
@@ -417,11 +418,11 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
 
         Args:
             outputs: of the rays, as from `get_outputs`: `rgb` [num_rays, 3] in [0, 1] and others.
-            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1]; `alpha`, their opacity,
-                [num_rays, 1] in [0, 1], if they are transparent.
+            batch: `image`, the photos' colours of the same rays, [num_rays, 3 or 4] in [0, 1]; for some data
+                `is_background`, [num_rays, 1], True where a photo surely shows the background.
             metrics_dict: what `get_metrics_dict` computed for them.
         """
-        if self.training and self._varies_background and "alpha" in batch:
+        if self.training and self._varies_background and "is_background" in batch:
             outputs, batch = self._before_random_background(outputs, batch)
         losses, planes = super().get_loss_dict(outputs, batch, metrics_dict), self._planes()
         if self.training and planes is not None and self.config.plane_smoothness > 0:
@@ -431,12 +432,12 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
     def _before_random_background(
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Render and photo of each ray in front of a random colour."""
-        photo, alpha = (batch[name].to(self.device) for name in ("image", "alpha"))
+        """Render and photo of the background's rays in front of a random colour."""
+        photo, is_background = (batch[name].to(self.device) for name in ("image", "is_background"))
         photo = self.blend_background(photo)
-        change = torch.rand_like(photo) - self.background.to(photo)
+        change = is_background * (torch.rand_like(photo) - self.background.to(photo))
         render = outputs["rgb"] + change * (1 - outputs["accumulation"])
-        return outputs | {"rgb": render}, batch | {"image": photo + change * (1 - alpha)}
+        return outputs | {"rgb": render}, batch | {"image": photo + change}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What rendering needs of the capture, and the progress of the proposal sampler's schedule.

@@ -370,34 +370,52 @@ def test_patches_that_cannot_be_sampled_are_one_clear_error(settings, words, tin
         datamanager(BlenderDataParserConfig(data=tiny_scene), test_mode="val", **(rays | settings))
 
 
-@pytest.mark.parametrize("alpha_color", ["white", None])
-def test_rays_have_the_opacity_of_transparent_photos(alpha_color, tiny_scene):
-    manager = datamanager(BlenderDataParserConfig(data=tiny_scene, alpha_color=alpha_color), num_views=3)
+def background_of_rays(manager):
+    """Which rays of a step show the background, by the batch and by the files' transparency."""
     _, batch = manager.next_train(0)
-    photos = [manager.train_dataset.get_numpy_image(index) for index in range(3)]
-    expected = [photos[photo][row, column, 3] / 255 for photo, row, column in batch["indices"].tolist()]
-    assert batch["alpha"].flatten().tolist() == pytest.approx(expected)
-    assert 0 < batch["alpha"].mean() < 1
-    assert batch["image"].shape[-1] == (4 if alpha_color is None else 3)
+    dataset = manager.train_dataset
+    alpha = [dataset.get_numpy_image(photo)[row, column, 3] for photo, row, column in batch["indices"].tolist()]
+    assert 0.05 < batch["is_background"].float().mean() < 0.95
+    return batch["is_background"].flatten().tolist(), [value == 0 for value in alpha]
 
 
-def test_rays_have_the_opacity_of_photos_of_several_sizes(tiny_scene, tmp_path):
+@pytest.mark.parametrize("alpha_color", ["white", None])
+def test_rays_through_transparent_pixels_are_of_the_background(alpha_color, tiny_scene):
+    manager = datamanager(BlenderDataParserConfig(data=tiny_scene, alpha_color=alpha_color), num_views=3)
+    is_background, is_transparent = background_of_rays(manager)
+    assert is_background == is_transparent
+
+
+def test_photos_of_several_sizes_have_a_background(tiny_scene, tmp_path):
     def edit(meta):
         path = tmp_path / "photos" / meta["frames"][1]["file_path"]
         Image.open(path).resize((50, 30)).save(path)
         meta["frames"][1] |= {"w": 50, "h": 30}
 
+    manager = datamanager(edited(as_transforms_json(tiny_scene, tmp_path / "photos", count=4), edit))
+    assert len(manager.train_dataset.cameras.width.unique()) == 2
+    is_background, is_transparent = background_of_rays(manager)
+    assert is_background == is_transparent
+
+
+def test_opaque_photos_on_one_colour_have_a_background_around_the_object(tiny_scene, tmp_path):
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=4)
-    manager = datamanager(edited(scene, edit))
+    transparent = [np.asarray(Image.open(scene / "images" / f"{index}.png"))[..., 3] == 0 for index in range(4)]
+    for path in (scene / "images").iterdir():
+        on_grey = Image.new("RGBA", (100, 100), (90, 90, 90, 255))
+        on_grey.alpha_composite(Image.open(path))
+        on_grey.convert("RGB").save(path)
+    manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
     _, batch = manager.next_train(0)
-    photos = [manager.train_dataset.get_numpy_image(index) for index in range(len(manager.train_dataset))]
-    assert len({photo.shape for photo in photos}) == 2
-    expected = [photos[photo][row, column, 3] / 255 for photo, row, column in batch["indices"].tolist()]
-    assert batch["alpha"].flatten().tolist() == pytest.approx(expected)
+    names = [int(path.stem) for path in manager.train_dataset.image_filenames]
+    truth = [transparent[names[photo]][row, column] for photo, row, column in batch["indices"].tolist()]
+    found = batch["is_background"].flatten().tolist()
+    assert not [1 for is_found, is_true in zip(found, truth, strict=True) if is_found and not is_true]
+    assert sum(found) > 0.5 * sum(truth) > 20
 
 
 @pytest.mark.parametrize("kind", ["opaque", "with transparent holes in front of a room"])
-def test_rays_of_photos_without_a_transparent_background_have_no_opacity(kind, tiny_scene, tmp_path):
+def test_photos_of_a_room_have_no_background(kind, tiny_scene, tmp_path):
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=4)
     for path in (scene / "images").iterdir():
         image = np.random.default_rng(0).integers(0, 256, (100, 100, 4), dtype=np.uint8)
@@ -405,4 +423,4 @@ def test_rays_of_photos_without_a_transparent_background_have_no_opacity(kind, t
         image[40:60, 40:60, 3] = 255 if kind == "opaque" else 0
         Image.fromarray(image).save(path)
     _, batch = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1)).next_train(0)
-    assert "alpha" not in batch
+    assert "is_background" not in batch

@@ -8,7 +8,13 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
-from dietnerf_ns.data.foreground import border_color, foreground_mask, foreground_masks, uniform_background
+from dietnerf_ns.data.foreground import (
+    border_color,
+    foreground_mask,
+    foreground_masks,
+    surely_background,
+    uniform_background,
+)
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 
 
@@ -129,3 +135,15 @@ def test_a_pale_part_of_an_object_stands_out_in_a_jpeg():
     image[24:36, 62:74] = 0.9
     found = foreground_mask(compressed(image, 75), torch.ones(3))
     assert found[26:34, 64:72].all()
+
+
+def test_what_an_object_encloses_or_touches_is_not_surely_background():
+    foreground = torch.zeros(20, 20, dtype=torch.bool)
+    foreground[5:15, 5:15] = True
+    foreground[8:12, 8:12] = False  # enclosed
+    background = surely_background(foreground)
+    assert not background[4:16, 4:16].any()
+    background[4:16, 4:16] = True
+    assert background.all()
+    assert not surely_background(torch.ones(5, 5, dtype=torch.bool)).any()
+    assert surely_background(torch.zeros(5, 5, dtype=torch.bool)).all()
