@@ -144,7 +144,7 @@ def test_wrong_input_is_one_line_and_no_traceback(tmp_path):
 
 
 def deterministic_pipeline(**arguments):
-    """dietnerf-tiny with samples in the middle of their intervals, and on every ray.
+    """dietnerf-tiny with samples in the middle of their intervals, and on every ray, before the photos' background.
 
     The proposals' loss is a mean over the rays that have samples, of which each process has a number of its own.
     """
@@ -154,6 +154,7 @@ def deterministic_pipeline(**arguments):
     config.semantic.resolution, config.semantic.max_gradient_ratio = 12, 0.3
     config.model.members = 1
     config.model.coarse_to_fine = 0
+    config.model.random_background = False
     pipeline = config.setup(device="cpu", test_mode="val", **arguments)
     for module in pipeline.modules():
         if hasattr(module, "train_stratified"):
