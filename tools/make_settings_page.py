@@ -37,9 +37,9 @@ NOT_COMPARED = ("method-name", "machine.", "pipeline.datamanager.dataparser.", "
 HEAD = """\
 # Settings
 
-This page has every setting that this package adds to nerfstudio's, and every setting of nerfstudio whose default it
-changes. [training.md](training.md#settings-that-matter) has the ones to know first.
-`python -m tools.make_settings_page` writes this page from the docstrings that `ns-train dietnerf --help` shows.
+This page has every setting that this package adds to nerfstudio's, and the settings of nerfstudio's models, data,
+optimizers and viewer whose default it changes. [training.md](training.md#settings-that-matter) has the ones to know
+first. `python -m tools.make_settings_page` writes this page from the docstrings that `ns-train dietnerf --help` shows.
 
 Give a setting after the method and before the dataparser, and always with a value:
 
@@ -48,7 +48,7 @@ ns-train dietnerf-tiny --pipeline.semantic.every 10 --pipeline.semantic.checkpoi
 ```
 
 A single default holds for all methods that have the setting. Where the methods differ, each default is given.
-`not given` means that a setting has no value unless you give one.
+`not given` means that the program chooses the value, as the meaning says, or does without one.
 """
 TYPES = {bool: "`True`, `False`", int: "whole number", float: "number", str: "text"}
 
@@ -85,7 +85,8 @@ def _theirs() -> str:
     parts = [
         "## Settings of nerfstudio with other defaults\n\n"
         "The kind of data and of scene decide settings that are not given ([training.md](training.md#data)).\n"
-        "Learning rates fall exponentially from `lr` to `lr-final` over `max-steps`.\n"
+        "`max-num-iterations` of `dietnerf-tiny` follows from the photos' size ([training.md](training.md#methods)).\n"
+        "Learning rates fall exponentially from `lr` to `lr-final` over `max-steps`, by default the whole run.\n"
     ]
     for theirs, ours in THEIRS:
         reference = dict(leaves(method_configs[theirs]))

@@ -104,8 +104,8 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     does."""
     random_background: bool = True
     """Put another colour behind each training ray that passes the object by, in the render and in the photo, if the
-    photos have a transparent or uniform background. In front of one colour, fog of that colour looks like empty
-    space."""
+    model renders the photos' transparent or uniform background. In front of one colour, fog of that colour looks like
+    empty space."""
     near_plane: float | None = None  # type: ignore[assignment]
     """How far along the ray to start sampling. When not given: 0.05, or what the kind of data or scene needs."""
     far_plane: float | None = None  # type: ignore[assignment]

@@ -47,8 +47,8 @@ class SafeTrainerConfig(TrainerConfig):
 
     _target: type = field(default_factory=lambda: SafeTrainer)
     max_num_iterations: int | None = None  # type: ignore[assignment]
-    """Number of training steps; all schedules last as long. When not given: 12 for each pixel along the shorter side of
-    the training images, at least 1200 and at most 6000."""
+    """Number of training steps. The schedules of dietnerf, dietnerf-tiny and dietnerf-vanilla last as long. When not
+    given: 12 for each pixel along the shorter side of the training images, at least 1200 and at most 6000."""
     chooses_checkpoint: ClassVar[bool] = True
     """Whether asking for the folder of checkpoints also chooses one in it, as everything but a trainer needs it."""
 
