@@ -23,7 +23,7 @@ from torchmetrics import Metric
 
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.few_shot import HOW_TO_NAME_EVAL_IMAGES, FewShotViews, FewShotViewsConfig
-from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.base import SemanticModel, proposal_updates_kept
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.models.trainable import trainable_with_semantic_loss
@@ -158,6 +158,8 @@ class DietNeRFPipeline(VanillaPipeline):
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer), mixed_precision=trainer.mixed_precision)
             self.semantic.switched_off = self._switched_off
+        if self.model.needs_background_rays:
+            self.datamanager.mark_background()
         if self.config.max_restarts > 0 and self.model.can_restart:
             callbacks.append(self._callback_to_restart(trainer))
         return callbacks + self._callbacks_to_show(trainer.config)
@@ -271,6 +273,11 @@ class DietNeRFPipeline(VanillaPipeline):
     def _camera_fingerprint(self) -> list[list[float]] | None:
         photos = self.datamanager.train_dataset
         return None if photos is None else camera_fingerprint(photos.cameras)
+
+    def get_eval_loss_dict(self, step: int):
+        """The losses of a batch of evaluation rays, which change nothing in training."""
+        with proposal_updates_kept(self.model):
+            return super().get_eval_loss_dict(step)
 
     def get_train_loss_dict(self, step: int):
         """One training step's losses, already weighted; nerfstudio sums them."""

@@ -238,6 +238,15 @@ def test_a_model_that_renders_no_rays_is_refused_in_one_line(tiny_pipeline_confi
         replace(tiny_pipeline_config, model=ModelConfig(_target=Painter)).setup(device="cpu", test_mode="val")
 
 
+def test_evaluation_does_not_count_for_the_schedule_of_proposal_networks(tiny_pipeline_config):
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    sampler = pipeline.model.proposal_sampler
+    sampler._step, sampler._steps_since_update = 400, 100  # an update is due
+    pipeline.get_eval_loss_dict(400)
+    pipeline.get_eval_image_metrics_and_images(400)
+    assert sampler._steps_since_update == 100
+
+
 def test_a_restart_is_a_new_initialisation_and_forgets_the_optimisers(tiny_pipeline_config, monkeypatch):
     tiny_pipeline_config.datamanager.train_num_rays_per_batch = 8
     pipeline = replace(tiny_pipeline_config, semantic=SemanticConfig(weight=0)).setup(device="cpu", test_mode="val")

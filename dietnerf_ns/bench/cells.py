@@ -35,6 +35,8 @@ from dietnerf_ns.utils.errors import SettingError, UserError
 from dietnerf_ns.utils.saved_runs import classes_in
 
 FEW_SHOT_COPIES = "scenes"
+LONGEST_READABLE_PART = 150
+"""Characters of a folder's name before the hash; file systems allow 255."""
 NO_PLUGINS = {"dietnerf_ns", "nerfstudio", "torch"}
 """Packages whose classes are in the configurations of nerfstudio's and this package's methods."""
 
@@ -88,7 +90,7 @@ def _prepare_data(
     try:
         plan = _plan_copy if scene.parser == BLENDER_PARSER else _plan_capture_copy
         content, write = plan(experiment, scene, views, folder)
-        copy_path = Path(FEW_SHOT_COPIES, f"{slug(scene.name, views.title)}-{content}")
+        copy_path = Path(FEW_SHOT_COPIES, f"{_readable(scene.name, views.title)}-{content}")
         write(out / copy_path, experiment.resolution)
     except SettingError as error:
         raise UserError(f"Scene {scene.name}, {views.title}: {error.reason}") from error
@@ -137,12 +139,17 @@ def _define_cell(
     code = code_of_plugins(method.name, scene.parser)
     defining = short_hash(__version__, data.content, settings, dataparser, split, similarity, defaults, *limits, *code)
     label = AS_IS if views is None else views.title
-    identity = f"{slug(scene.name, label, method.title, f's{seed}')}-{defining}"
+    identity = f"{_readable(scene.name, label, method.title, f's{seed}')}-{defining}"
     paths = {"data": data.path, "output-dir": CELLS, "experiment-name": identity, "timestamp": "run"}
     arguments = [method.name, *as_flags({"vis": "tensorboard"} | paths | settings), *dataparser]
     return Cell(
         identity, scene.name, label, method.title, seed, tuple(arguments), split, similarity, experiment.seconds
     )
+
+
+def _readable(*parts: str) -> str:
+    name = slug(*parts)
+    return name if len(name) <= LONGEST_READABLE_PART else f"{name[:LONGEST_READABLE_PART]}-{short_hash(name)}"
 
 
 def default_settings(method: str) -> str:

@@ -1,9 +1,13 @@
-"""FID and KID of the renders of all scenes together against all images of the scenes, as in the paper."""
+"""FID and KID of a seed's renders of all scenes together against all images of the scenes, as in the paper.
+
+FID depends on the number of images. Seeds are therefore not pooled: a published number is that of one run per scene.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +21,8 @@ from dietnerf_ns.bench.experiment import BLENDER_PARSER, Experiment
 from dietnerf_ns.bench.metrics import PAPER
 from dietnerf_ns.bench.runner import is_finished
 from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, find_scene, read_image
-from dietnerf_ns.utils.errors import in_one_line
+from dietnerf_ns.bench.summary import FID_KID, PooledFile, read_checked_json
+from dietnerf_ns.utils.errors import UserError, in_one_line
 
 FEATURES = "fidelity"
 KID_SUBSET_SIZE = 200
@@ -29,26 +34,25 @@ class ImagesOnWhite(Dataset):
     """Image files on a white background, as torch-fidelity reads them.
 
     Args:
-        files: PNG files, RGB or RGBA.
-        width: width in pixels that the images are reduced to; None keeps their own.
+        files: PNG files, RGB or RGBA, each with the width in pixels that it is reduced to; None keeps its own.
     """
 
-    def __init__(self, files: list[Path], width: int | None):
-        self.files, self.width = files, width
+    def __init__(self, files: Mapping[Path, int | None]):
+        self.files = list(files.items())
 
     def __len__(self) -> int:
         return len(self.files)
 
     def of_one_size(self) -> bool:
-        """Whether all files have the same width and height, so that images fit into one batch."""
+        """Whether all files have the same width and height and are reduced alike, so that images fit into one batch."""
         sizes = set()
-        for file in self.files:
+        for file, width in self.files:
             with Image.open(file) as image:
-                sizes.add(image.size)
+                sizes.add((image.size, width))
         return len(sizes) <= 1
 
     def __getitem__(self, index: int) -> UInt8[torch.Tensor, "3 height width"]:
-        image = read_image(self.files[index], self.width).astype(np.float32)
+        image = read_image(*self.files[index]).astype(np.float32)
         if image.shape[-1] == 4:
             alpha = image[..., 3:] / 255
             image = image[..., :3] * alpha + 255 * (1 - alpha)
@@ -56,29 +60,47 @@ class ImagesOnWhite(Dataset):
 
 
 def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | None, out: Path) -> dict:
-    """Compute FID and KID of every method and choice of views over the finished cells of all scenes and seeds.
+    """Compute FID and KID of every method, choice of views and seed over the finished cells of all scenes.
 
     The references are all images of the scenes in all splits. For scenes of other dataparsers than NeRF-Synthetic's the
-    references are the evaluated photos.
+    references are the evaluated photos. Metrics of the same cells that were computed earlier are kept if they cannot be
+    computed now.
 
     Returns:
-        `pools`: an entry per method and choice of views with the cells' ids, the numbers of images and the metrics;
-        `left_out`: the metrics that could not be computed, with the reason.
+        `pools`: an entry per method, choice of views and seed with the cells' ids, the numbers of images and the
+        metrics; `left_out`: the metrics that could not be computed, with the reason.
     """
     finished = [cell for cell in cells if is_finished(cell, out)]
-    entries = []
-    for views, method in dict.fromkeys((cell.views, cell.method) for cell in finished):
-        group = [cell for cell in finished if (cell.views, cell.method) == (views, method)]
-        renders = ImagesOnWhite(images_of(group, "renders", out), width=None)
-        photos = ImagesOnWhite(reference_files(experiment, group, data, out), experiment.resolution)
+    earlier = {tuple(entry["cells"]): entry for entry in _earlier_pools(out)}
+    entries, left_out = [], {}
+    for place in dict.fromkeys(map(_pool_of, finished)):
+        group = [cell for cell in finished if _pool_of(cell) == place]
+        ids = [cell.id for cell in group]
+        renders = ImagesOnWhite(dict.fromkeys(images_of(group, "renders", out)))
+        photos = ImagesOnWhite(reference_files(experiment, group, data, out))
         try:
             scores = fid_and_kid(renders, photos, out / FEATURES)
         except Exception as error:  # no network, no weights: a missing metric must not cost the run
-            reason = in_one_line(error)
-            return {"pools": entries, "left_out": {f"{PAPER}/fid": reason, f"{PAPER}/kid": reason}}
-        counts = {"cells": [cell.id for cell in group], "renders": len(renders), "references": len(photos)}
-        entries.append({"views": views, "method": method} | counts | scores)
-    return {"pools": entries, "left_out": {}}
+            if tuple(ids) in earlier:
+                entries.append(earlier[tuple(ids)])
+            else:
+                left_out = dict.fromkeys((f"{PAPER}/fid", f"{PAPER}/kid"), in_one_line(error))
+            continue
+        counts = {"cells": ids, "renders": len(renders), "references": len(photos)}
+        entries.append(dict(zip(("views", "method", "seed"), place, strict=True)) | counts | scores)
+    return {"pools": entries, "left_out": left_out}
+
+
+def _pool_of(cell: Cell) -> tuple[str, str, int]:
+    return cell.views, cell.method, cell.seed
+
+
+def _earlier_pools(out: Path) -> list[dict[str, Any]]:
+    """Those of an earlier report; none if its file is damaged."""
+    try:
+        return read_checked_json(out / FID_KID, PooledFile)["pools"]
+    except (UserError, OSError):
+        return []
 
 
 def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -> dict[str, float]:
@@ -94,7 +116,7 @@ def fid_and_kid(renders: ImagesOnWhite, photos: ImagesOnWhite, features: Path) -
     scores = calculate_metrics(
         input1=renders,
         input2=photos,
-        input2_cache_name=short_hash(list(map(file_hash, photos.files)), photos.width),
+        input2_cache_name=short_hash([(file_hash(file), width) for file, width in photos.files]),
         cache_root=str(features),
         cuda=torch.cuda.is_available(),
         fid=True,
@@ -120,14 +142,18 @@ def images_of(cells: Iterable[Cell], kind: str, out: Path) -> list[Path]:
     return [path for cell in cells for path in sorted((out / cell.folder / kind).glob("*.png"))]
 
 
-def reference_files(experiment: Experiment, group: list[Cell], data: Path | None, out: Path) -> list[Path]:
-    """The images that the renders of a group of cells are compared with."""
-    files: list[Path] = []
+def reference_files(experiment: Experiment, group: list[Cell], data: Path | None, out: Path) -> dict[Path, int | None]:
+    """The images that the renders of a group of cells are compared with, and the widths that they are reduced to.
+
+    Evaluated photos have the size of the renders already.
+    """
+    files: dict[Path, int | None] = {}
     for scene in experiment.scenes:
         cells = [cell for cell in group if cell.scene == scene.name]
         if cells and scene.parser == BLENDER_PARSER:
             folder = find_scene(scene, data)
-            files += [image for split in SPLITS for image in SceneSplit.read(folder, split).images]
+            images = [image for split in SPLITS for image in SceneSplit.read(folder, split).images]
+            files |= dict.fromkeys(images, experiment.resolution)
         else:
-            files += images_of(cells[:1], "photos", out)
-    return list(dict.fromkeys(files))
+            files |= dict.fromkeys(images_of(cells[:1], "photos", out))
+    return files

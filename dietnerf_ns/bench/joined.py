@@ -75,7 +75,7 @@ def _join(folders: Sequence[Path], parts: list[Results]) -> Results:
         cells=cells,
         rows=rows,
         fid_kid={
-            "pools": [pool for part in parts for pool in part.fid_kid["pools"]],
+            "pools": _unique(pool for part in parts for pool in part.fid_kid["pools"]),
             "left_out": {name: reason for part in parts for name, reason in part.fid_kid["left_out"].items()},
         },
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 
 import torch
+
+from dietnerf_ns.bench.processes import usable_cpus
 
 
 def describe_machine() -> dict[str, str | int]:
     """What readers need to compare times: platform, processors, GPU and versions."""
     return {
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": os.cpu_count() or 1,
+        "cpu_cores": usable_cpus(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "python": platform.python_version(),

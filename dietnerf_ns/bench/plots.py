@@ -23,20 +23,24 @@ PHOTOS_SHOWN = 4
 SMOOTHED_POINTS = 60
 """Number of points that are drawn of a learning curve. Each is the mean of neighbouring steps."""
 NAMES = ("bars", "differences", "curves", "contact_sheet")
-"""Of the plots that every report can have. What an earlier report in the same folder drew is deleted."""
+"""Of the plots that every report can have."""
 CURVE_STYLES: dict[str, dict[str, Any]] = {
     "unseen views": {"linewidth": 2},
     "photos": {"linewidth": 0.7, "linestyle": "--"},
 }
 
 
-def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) -> list[tuple[str, Path]]:
+def draw_plots(
+    results: Results, folder: Path, *, contact_sheet: bool = True, same_cells: bool = False
+) -> list[tuple[str, Path]]:
     """Draw every plot that the results allow.
 
     Args:
         results: the finished cells.
         folder: folder that the PNG files are written to.
         contact_sheet: whether to draw the sheet of photos and renders.
+        same_cells: whether the plots in the folder show these cells. Then those are kept that need learning curves or
+            images which the results do not have; otherwise all that are not drawn anew are deleted.
 
     Returns:
         Caption and file of each plot.
@@ -53,18 +57,19 @@ def draw_plots(results: Results, folder: Path, *, contact_sheet: bool = True) ->
     plots |= _plots_by_number(results)
     if contact_sheet:
         plots["contact_sheet"] = ("Photo and renders of evaluated views, first seed.", draw_contact_sheet)
-    drawn = []
-    for older in (*folder.glob("by_number*.png"), *(folder / f"{name}.png" for name in NAMES)):
-        older.unlink(missing_ok=True)
+    shown = []
     for name, (caption, draw) in plots.items():
         with pyplot.rc_context({"text.parse_math": False}):  # names may have dollar signs
             figure = draw(results)
+        path = folder / f"{name}.png"
         if figure is not None:
-            path = folder / f"{name}.png"
             figure.savefig(path, dpi=110, bbox_inches="tight")
             pyplot.close(figure)
-            drawn.append((caption, path))
-    return drawn
+        if figure is not None or (same_cells and path.is_file()):
+            shown.append((caption, path))
+    for older in {*folder.glob("by_number*.png"), *(folder / f"{name}.png" for name in NAMES)} - {p for _, p in shown}:
+        older.unlink(missing_ok=True)
+    return shown
 
 
 def _plots_by_number(results: Results) -> dict[str, tuple[str, Callable[[Results], Figure | None]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dietnerf_ns.bench.cell import SPECIFICATION, Cell
+from dietnerf_ns.utils.errors import UserError
 
 CELL_COMMAND = (sys.executable, "-m", "dietnerf_ns.bench.train_cell")
 """Command of a cell's process. The cell's folder is added as its argument, and it runs in the results folder."""
@@ -34,6 +36,15 @@ def peak_memory_mib() -> float:
     if STATUS.exists():
         return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / 2**20
+
+
+def usable_cpus() -> int:
+    """Number of processors that this process may use: those of a cluster's job or a container, not all that there are.
+
+    Where the system does not say, it is the number of all.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def run_cell(cell: Cell, out: Path, command: tuple[str, ...]) -> None:
@@ -56,7 +67,7 @@ def cell_environment(slot: int, jobs: int, environment: Mapping[str, str] = os.e
         jobs: number of cells that run at the same time on this machine.
         environment: the variables to start from; the values in it take precedence.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, usable_cpus() // jobs))
     shared = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"} | dict(environment)
     import torch
 
@@ -66,12 +77,19 @@ def cell_environment(slot: int, jobs: int, environment: Mapping[str, str] = os.e
 
 
 def start_cell(cell: Cell, out: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> subprocess.Popen:
-    """Start a cell's process in a clean folder. It has a process group of its own, so that Ctrl-C does not reach it."""
+    """Start a cell's process in a clean folder. It has a process group of its own, so that Ctrl-C does not reach it.
+
+    Raises:
+        UserError: the cell's process of a run that was killed is still at work there.
+    """
     folder = out / cell.folder
+    _check_not_at_work(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / SPECIFICATION).write_text(json.dumps(asdict(cell), indent=1) + "\n")
     with (folder / LOG).open("wb") as log:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(log, fcntl.LOCK_EX)  # the process inherits the lock and holds it until it ends
         return subprocess.Popen(
             [*command, str(cell.folder)],
             cwd=out,
@@ -81,6 +99,19 @@ def start_cell(cell: Cell, out: Path, command: tuple[str, ...], environment: Map
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _check_not_at_work(folder: Path) -> None:
+    try:
+        with (folder / LOG).open("rb") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"{folder}: the cell is still training there, although the run that started it was killed; end its process "
+            "or wait for it."
+        ) from error
+    except OSError:
+        pass  # no log yet, or a file system without locks
 
 
 def end_processes(processes: Iterable[subprocess.Popen], seconds: float = SECONDS_TO_END) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from dietnerf_ns.bench.summary import FID_KID_METRICS, PAPER_METRICS, Metric, Results, Row, over_seeds
+from dietnerf_ns.bench.summary import FID_KID_METRICS, PAPER_METRICS, Metric, Results, Row, Spread, over_seeds
 from dietnerf_ns.bench.tables import NOTHING, count, format_number, format_spread, table
-from dietnerf_ns.data.protocols import departure_in_evaluation
+from dietnerf_ns.data.protocols import PROTOCOLS, departure_in_evaluation
 
 EIGHT_SCENES = frozenset({"chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship"})
 MEAN_OF_EIGHT = "mean of 8 scenes"
@@ -119,23 +119,19 @@ def _mean_label(part: Results, method: str) -> str:
     return f"{unfinished}mean of {len(scenes)} scenes: {', '.join(scenes)}"
 
 
-def _our_row(place: str, rows: list[Row], fid_kid: dict) -> list[str]:
+def _our_row(place: str, rows: list[Row], fid_kid: dict[str, Spread | None]) -> list[str]:
     """A row of the table."""
     numbers = [format_spread(over_seeds(rows, metric.name), metric.digits) for metric in PAPER_METRICS]
-    numbers += [format_number(fid_kid.get(metric.name), metric.digits) for metric in FID_KID_METRICS]
+    numbers += [format_spread(fid_kid.get(metric.name), metric.digits) for metric in FID_KID_METRICS]
     return [place, f"**{rows[0].method}**", *numbers, f"this run, {count(len(rows), 'cell')}", NOTHING]
 
 
-def _fid_kid_of(part: Results, views: str, method: str) -> dict:
-    """FID and KID of a method, unless they were computed of other cells than those that are finished now.
-
-    Results of versions that did not store the cells are told apart by the number of their renders.
-    """
-    rows = part.of(method=method)
-    ids, renders = sorted(row.id for row in rows), sum(len(row.result["images"]) for row in rows)
-    wanted = {"views": views, "method": method, "renders": renders}
-    found = [entry for entry in part.fid_kid["pools"] if wanted.items() <= entry.items()]
-    return next((entry for entry in found if sorted(entry.get("cells") or ids) == ids), {})
+def _fid_kid_of(part: Results, views: str, method: str) -> dict[str, Spread | None]:
+    """FID and KID of a method over its seeds, unless they were computed of other cells than those finished now."""
+    pools = [entry for entry in part.fid_kid["pools"] if (entry["views"], entry["method"]) == (views, method)]
+    if sorted(name for entry in pools for name in entry["cells"]) != sorted(row.id for row in part.of(method=method)):
+        return {}
+    return {metric.name: Spread.of(entry[metric.name] for entry in pools) for metric in FID_KID_METRICS}
 
 
 def _why_not_comparable(part: Results, published: list[Published]) -> str:
@@ -148,6 +144,9 @@ def _why_not_comparable(part: Results, published: list[Published]) -> str:
         return f"published at {published_sizes} pixels, this run is at {our_sizes}."
     if part.experiment["evaluate"] != "test":
         return "published for test frames, this run evaluates the validation split."
+    numbers = {row.training_views for row in part.rows} - {None, len(PROTOCOLS[published[0].protocol].train_indices)}
+    if numbers:
+        return f"cells of this run were trained on {' and '.join(map(str, sorted(numbers)))} photos."
     evaluated = ([Path(image["name"]) for image in row.result["images"]] for row in part.rows)
     departures = (departure_in_evaluation(images, published[0].protocol) for images in evaluated)
     return next(filter(None, departures), "")

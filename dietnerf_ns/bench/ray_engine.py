@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import socket
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -30,8 +32,11 @@ class RayEngine:
 
     def __post_init__(self):
         self._ray = import_ray()
+        variable = os.environ.get("RAY_ADDRESS", "auto")
         if self.address is not None:
-            check_address(self.address)
+            check_address(self.address, "--ray-address")
+        elif ":" in variable:  # otherwise a word such as `auto`, which Ray resolves
+            check_address(variable, "RAY_ADDRESS")
 
     def run(self, cells: list[Cell], out: Path) -> Generator[Cell, None, None]:
         """See `Engine.run`."""
@@ -76,7 +81,9 @@ def share_of(nodes: list[dict], jobs: int) -> dict[str, float]:
         raise UserError("--engine ray: no machine of the cluster has CPUs for cells; add one with `ray start`.")
     machines = [machine for machine in machines if machine.get("GPU", 0) > 0] or machines
     cpus, gpus = (min(machine.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU"))
-    return {"num_cpus": max(1, int(cpus // jobs)), "num_gpus": min(1, gpus / jobs)}
+    # Ray places a fraction on a single GPU: with two of them, three cells at once are two on one and one on the other.
+    cells_on_a_gpu = math.ceil(jobs / gpus) if gpus else 1
+    return {"num_cpus": max(1, int(cpus // jobs)), "num_gpus": 1 / cells_on_a_gpu if gpus else 0}
 
 
 def import_ray():
@@ -93,8 +100,12 @@ def import_ray():
     return ray
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, source: str) -> None:
     """Check in seconds that something listens at the address; Ray itself needs minutes to find that out.
+
+    Args:
+        address: HOST:PORT, also as `ray://HOST:PORT`.
+        source: the option or variable that it is from.
 
     Raises:
         UserError: nothing answers there.
@@ -104,7 +115,7 @@ def check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--ray-address {address}: nothing answers there ({error}); give HOST:PORT as `ray start --head` prints it."
+            f"{source} {address}: nothing answers there ({error}); give HOST:PORT as `ray start --head` prints it."
         ) from error
 
 

@@ -12,6 +12,7 @@ from dietnerf_ns.bench.published import paper_tables
 from dietnerf_ns.bench.stored import STORED, as_json, without_folders
 from dietnerf_ns.bench.summary import (
     COST,
+    EXPERIMENT,
     LIMITED_TIME,
     METRICS,
     Metric,
@@ -51,7 +52,8 @@ def write_report(*folders: Path, to: Path | None = None, contact_sheet: bool = T
     make_folder(to, "--to")
     write_json(to / STORED, as_json(results))
     write_csv(results, to / "results.csv")
-    plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet)
+    rewritten = len(folders) == 1 and to.resolve() == folders[0].resolve() and not (to / EXPERIMENT).is_file()
+    plots = draw_plots(results, to / "plots", contact_sheet=contact_sheet, same_cells=rewritten)
     images = [f"![{caption}]({path.relative_to(to)})\n\n{caption}\n" for caption, path in plots]
     sections = [
         f"# {results.name}\n",
@@ -89,7 +91,12 @@ def progress(results: Results) -> str:
 
 def warnings(results: Results) -> list[str]:
     """Paragraphs on what a reader of the numbers must know first, otherwise nothing."""
-    return [*_read_as_they_are(results), *_other_renders(results), *_other_pictures(results)]
+    return [
+        *_read_as_they_are(results),
+        *_other_renders(results),
+        *_other_pictures(results),
+        *_other_machines(results),
+    ]
 
 
 def _read_as_they_are(results: Results) -> list[str]:
@@ -116,7 +123,7 @@ def _other_renders(results: Results) -> list[str]:
 
 
 def _other_pictures(results: Results) -> list[str]:
-    """A paragraph for each scene and views whose cells were not evaluated on the same pictures."""
+    """A paragraph for each scene and views whose cells were not trained and evaluated on the same pictures."""
     first_cells = {(row.scene, row.views): row for row in reversed(results.rows)}
     found: dict[tuple[str, str], str] = {}
     for row in results.rows:
@@ -130,9 +137,30 @@ def _other_pictures(results: Results) -> list[str]:
     return list(found.values())
 
 
+def _other_machines(results: Results) -> list[str]:
+    """A paragraph on which methods ran on which machines and versions, if not all on the same."""
+    found: dict[str, dict[Any, list[str]]] = {}
+    for row in results.rows:
+        for key, value in row.result["machine"].items():
+            found.setdefault(key, {}).setdefault(value, []).append(row.method)
+    different = [
+        f"{key.replace('_', ' ')}: "
+        + ", ".join(f"{value} ({'; '.join(dict.fromkeys(methods))})" for value, methods in values.items())
+        for key, values in found.items()
+        if len(values) > 1
+    ]
+    if not different:
+        return []
+    limited = results.experiment.get("seconds") is not None
+    numbers = "Neither times nor results in equal time are" if limited else "Times are not"
+    return [f"**Different machines or versions.** {numbers} comparable between them. {'. '.join(different)}.\n"]
+
+
 def difference_of_images(one: Row, other: Row) -> str | None:
-    """In what the evaluated images of two cells of the same scene and views differ; None if in nothing."""
+    """In what photos and evaluated images of two cells of the same scene and views differ; None if in nothing."""
     first, second = one.result, other.result
+    if None not in (one.training_views, other.training_views) and one.training_views != other.training_views:
+        return f"after training on different numbers of photos ({one.training_views} and {other.training_views})"
     if sorted(image["name"] for image in first["images"]) != sorted(image["name"] for image in second["images"]):
         return f"on different images ({len(first['images'])} and {len(second['images'])})"
     if tuple(first["resolution"]) != tuple(second["resolution"]):

@@ -139,12 +139,12 @@ class ResultFile:
 
 @dataclass
 class PoolEntry:
-    """The pooled images of a method and a choice of views."""
+    """The pooled images of a method, a choice of views and a seed."""
 
     views: str
     method: str
-    cells: list[str] | None = None
-    """Ids of the cells; None in results of versions that did not store them."""
+    cells: list[str]
+    """Ids of the cells."""
 
 
 @dataclass

@@ -9,23 +9,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from dietnerf_ns.utils.ending import ends_in_one_line
 from dietnerf_ns.utils.errors import UserError, in_one_line, make_folder
 
 if TYPE_CHECKING:
     from dietnerf_ns.bench.experiment import Experiment
     from dietnerf_ns.bench.runner import Engine
-
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""How batch systems and closed terminals end a program."""
+    from dietnerf_ns.bench.speed.run import SpeedSettings
 
 
 @contextlib.contextmanager
-def _ends_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
+def _saying_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
     """End with one line when a signal interrupts what is inside, or the system refuses to read or write a file.
 
     Args:
@@ -61,11 +59,12 @@ class Run:
     engine: Literal["local", "ray"] = "local"
     """local: processes on this machine. ray: processes on all machines of a Ray cluster."""
     ray_address: str | None = None
-    """Address of the Ray cluster's head, as HOST:PORT. When not given, this machine becomes a cluster of its own."""
+    """Address of the Ray cluster's head, as HOST:PORT. When not given, that of the variable RAY_ADDRESS; without it,
+    this machine becomes a cluster of its own."""
 
     def main(self) -> None:
         """Check the input, run the missing cells and write the report."""
-        with _ends_in_one_line(self._kept):
+        with _saying_what_is_kept(self._kept):
             from dietnerf_ns.bench.experiment import read_experiment
             from dietnerf_ns.bench.runner import only_run_in
 
@@ -104,7 +103,11 @@ class Run:
 
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1.")
-        return LocalEngine(self.jobs) if self.engine == "local" else RayEngine(self.jobs, self.ray_address)
+        if self.engine == "ray":
+            return RayEngine(self.jobs, self.ray_address)
+        if self.ray_address is not None:
+            raise UserError(f"--ray-address {self.ray_address}: is for --engine ray; give both.")
+        return LocalEngine(self.jobs)
 
 
 @dataclass
@@ -126,7 +129,7 @@ class Report:
         """Write the report and print its path."""
         if not self.results:
             raise UserError("report: give the folder of the results, the --out of `dietnerf-bench run`.")
-        with _ends_in_one_line(lambda: "the cells' results are kept. Run the same command again for the report."):
+        with _saying_what_is_kept(lambda: "the cells' results are kept. Run the same command again for the report."):
             from dietnerf_ns.bench.report import write_report
 
             print(f"Report: {write_report(*self.results, to=self.to, contact_sheet=self.contact_sheet)}")
@@ -138,8 +141,8 @@ class Speed:
 
     The part `steps` measures a training step of nerfacto, of the method with lambda = 0 and of the method, on the same
     photos and with the same number of rays. `memory` measures the peak memory of these steps. `semantic-step` measures
-    render and encoder, forward and backward, for several sizes of the view, with and without recomputing the render.
-    `floor` compares these times with a roofline, the limits of the machine. `job` measures training and evaluation from
+    render and encoder, forward and backward, for several sizes of the view, with and without checkpoint-render. `floor`
+    compares these times with a roofline, the limits of the machine. `job` measures training and evaluation from
     start to end. `target` measures the time to a PSNR on test views, for the method and for another one.
 
     Written to --out: speed.json, speed.md, speed.png and probes/ (logs). Parts that were measured earlier in the same
@@ -182,15 +185,28 @@ class Speed:
 
     def main(self) -> None:
         """Measure and write the report."""
+        with _saying_what_is_kept(lambda: f"the parts that were measured are kept in {self.out}."):
+            from dietnerf_ns.bench.speed.report import write_report
+            from dietnerf_ns.bench.speed.run import run
+
+            settings = self._settings()
+            settings.check()
+            make_folder(self.out, "--out")
+            content = run(settings, self.out)
+            print(f"Report: {write_report(content, self.out)}")
+        unmeasured = [name for name, result in content["measured"].items() if "reason" in result]
+        if unmeasured:
+            sys.exit(f"Not measured: {', '.join(unmeasured)}. The reasons are in the report and in probes/.")
+
+    def _settings(self) -> SpeedSettings:
         import torch
 
         from dietnerf_ns.bench.speed.candidate import Data
-        from dietnerf_ns.bench.speed.report import write_report
-        from dietnerf_ns.bench.speed.run import SpeedSettings, run
+        from dietnerf_ns.bench.speed.run import SpeedSettings
         from dietnerf_ns.methods import TINY_SCENE
 
         protocol = self.protocol or ("blender-8" if self.data else "all")
-        settings = SpeedSettings(
+        return SpeedSettings(
             method=self.method or ("dietnerf" if torch.cuda.is_available() else "dietnerf-tiny"),
             data=Data(str((self.data or TINY_SCENE).resolve()), None if protocol == "all" else protocol, self.scale),
             parts=self.parts,
@@ -201,32 +217,14 @@ class Speed:
             against=self.against,
             patience=self.patience,
         )
-        settings.check()
-        make_folder(self.out, "--out")
-        with _ends_in_one_line(lambda: f"the parts that were measured are kept in {self.out}."):
-            content = run(settings, self.out)
-            print(f"Report: {write_report(content, self.out)}")
-        unmeasured = [name for name, result in content["measured"].items() if "reason" in result]
-        if unmeasured:
-            sys.exit(f"Not measured: {', '.join(unmeasured)}. The reasons are in the report and in probes/.")
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """Treat a signal as Ctrl-C. Later ones, of a closed terminal or an impatient user, must not stop the ending of
-    cells."""
-    for later in (signal.SIGINT, *ENDING):
-        signal.signal(later, signal.SIG_IGN)
-    raise KeyboardInterrupt(number)
 
 
 def main() -> None:
     """Entry point of dietnerf-bench."""
-    for number in (signal.SIGINT, *ENDING):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
     # nerfstudio and torchmetrics warn about themselves when they are imported; a user cannot act on it.
     warnings.simplefilter("ignore", FutureWarning)
-    tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report, "speed": Speed}, description=__doc__).main()
+    with ends_in_one_line(nothing_kept=""):
+        tyro.extras.subcommand_cli_from_dict({"run": Run, "report": Report, "speed": Speed}, description=__doc__).main()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from dietnerf_ns.utils.ending import ends_in_one_line, noting_output, signals_interrupt
 from dietnerf_ns.utils.openmp import wait_briefly
+
+LARGEST_SEED = 2**31 - 1
+"""COLMAP has seeds that are an int, and seeds that are an unsigned int."""
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Poses:
     """Give each photo its own focal length.
     Otherwise photos of the same size share theirs, unless their EXIF names different cameras or lenses."""
     seed: int = 0
-    """Seed of the random choices."""
+    """Seed of the random choices, from 0 to 2147483647."""
 
     def main(self) -> None:
         """Check the settings, find the poses, write the scene, say what was found."""
@@ -62,30 +65,30 @@ class Poses:
         limits = {
             "size": (self.size >= 64, "at least 64 pixels"),
             "frames": (self.frames >= 3, "at least 3"),
+            "seed": (0 <= self.seed <= LARGEST_SEED, f"from 0 to {LARGEST_SEED}"),
         }
         with flags_under("--"):
             check_limits(self, limits)
-        make_scene(
-            self.photos,
-            self.output,
-            size=self.size,
-            frames=self.frames,
-            masks=self.masks,
-            cutout=self.cutout,
-            separate_cameras=self.separate_cameras,
-            seed=self.seed,
-        )
+        # Once more: pycolmap, which has just been imported, took SIGTERM over, and would print a stack of calls.
+        with signals_interrupt(), noting_output(self.output):
+            make_scene(
+                self.photos,
+                self.output,
+                size=self.size,
+                frames=self.frames,
+                masks=self.masks,
+                cutout=self.cutout,
+                separate_cameras=self.separate_cameras,
+                seed=self.seed,
+            )
 
 
 def main() -> None:
     """Entry point of dietnerf-poses."""
     wait_briefly()
     warnings.simplefilter("ignore", FutureWarning)
-    try:
+    with ends_in_one_line():
         tyro.cli(Poses).main()
-    except KeyboardInterrupt:
-        print("Interrupted. Nothing was written.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from dietnerf_ns.utils.ending import ends_in_one_line, noting_output
 from dietnerf_ns.utils.openmp import wait_briefly
 
 if TYPE_CHECKING:
@@ -78,8 +78,9 @@ class Orbit:
         assert photos is not None, "the pipeline was loaded without its training photos"
         photographed = photos.cameras.to("cpu")
         cameras = self.cameras(photographed, depth=lambda: median_depth(pipeline.model, photographed))
-        write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
-        print(f"The orbit was written to {self.output}.")
+        with noting_output(self.output):
+            write_frames(render_frames(pipeline.model, cameras, self.outputs), self.output, self.fps)
+            print(f"The orbit was written to {self.output}.")
 
     def _check(self) -> None:
         from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
@@ -145,11 +146,8 @@ def main() -> None:
     wait_briefly()
     # nerfstudio and torchmetrics warn about their own code when they are imported. A user cannot act on that.
     warnings.simplefilter("ignore", FutureWarning)
-    try:
+    with ends_in_one_line():
         tyro.extras.subcommand_cli_from_dict({"orbit": Orbit}, description=__doc__).main()
-    except KeyboardInterrupt:
-        print("Interrupted. Nothing was written.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from dietnerf_ns.semantic.encoders import EncoderConfig
+from dietnerf_ns.utils.ending import ends_in_one_line
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Similarity(EncoderConfig):
     HEIC photos need the package pillow-heif.
     A single folder is compared with the scene that comes with this package."""
     out: Path = field(kw_only=True)
-    """Folder for the results; files in it are replaced."""
+    """Folder for the results; files in it are replaced.
+    It must not be the folder of a scene, whose photos the plots would be taken for."""
     max_images: int = field(default=20, kw_only=True)
     """Largest number of photos of each scene, evenly chosen; at least 3."""
 
@@ -39,7 +40,7 @@ class Similarity(EncoderConfig):
         """Check everything, embed the photos, write the report, print the verdicts."""
         import torch
 
-        from dietnerf_ns.similarity.photos import FEWEST_PHOTOS, embed_photo_sets, read_photo_sets
+        from dietnerf_ns.similarity.photos import FEWEST_PHOTOS, check_out, embed_photo_sets, read_photo_sets
         from dietnerf_ns.similarity.report import write_report
         from dietnerf_ns.similarity.statistics import THRESHOLDS
         from dietnerf_ns.utils.errors import check_limits, flags_under, make_folder, writing
@@ -48,6 +49,7 @@ class Similarity(EncoderConfig):
         with flags_under("--"):
             check_limits(self, {"max_images": (self.max_images >= FEWEST_PHOTOS, f"at least {FEWEST_PHOTOS}")})
             photo_sets = read_photo_sets(self._folders(), self.max_images)
+            check_out(self.out, photo_sets)
             make_folder(self.out, "--out")
             embeddings = embed_photo_sets(self.load_encoder(device), photo_sets, device)
         with writing(f"--out {self.out}"):
@@ -72,11 +74,8 @@ def main() -> None:
     """Entry point of dietnerf-similarity."""
     # Warnings that nerfstudio and torchmetrics emit when they are imported, on which a user cannot act.
     warnings.simplefilter("ignore", FutureWarning)
-    try:
+    with ends_in_one_line(nothing_kept=""):
         tyro.cli(Similarity).main()
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

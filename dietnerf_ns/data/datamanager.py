@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from dietnerf_ns.data.dataset import OPAQUE, AreaDownscaledDataset
 from dietnerf_ns.data.few_shot import FLAGS, FewShotViews, FewShotViewsConfig
-from dietnerf_ns.data.foreground import surely_background
+from dietnerf_ns.data.foreground import PhotoMasks, surely_background
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
     ForegroundPixelSamplerConfig,
@@ -54,6 +53,8 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
 
     config: FewShotDataManagerConfig
     train_dataset: AreaDownscaledDataset
+    _background: PhotoMasks | None = None
+    """Where the training photos show the background, once that is asked for."""
 
     def __init__(self, config: FewShotDataManagerConfig, **kwargs):
         limits = {
@@ -120,32 +121,29 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
             step: counted by nerfstudio.
 
         Returns:
-            A flat bundle, and nerfstudio's batch. If the photos show an object in front of transparency or of one
-            colour, it has `is_background`, [num_rays, 1], True where the photo surely shows the background.
+            A flat bundle, and nerfstudio's batch. After `mark_background`, and if the photos show an object in front of
+            transparency or of one colour, it has `is_background`, [num_rays, 1], True where the photo surely shows the
+            background.
         """
         rays, batch = super().next_train(step)
         if self._background is not None:
-            photos, rows, columns = batch["indices"].to(self._background.device).unbind(dim=-1)
-            batch["is_background"] = self._background[photos, rows, columns, None]
+            batch["is_background"] = self._background.at(batch["indices"])
         return rays, batch
 
-    @cached_property
-    def _background(self) -> Bool[Tensor, "photos height width"] | None:
-        """Of the training photos, each in the upper left corner if they differ in size."""
-        if self.capture.background is None:
-            return None
-        masks = [self._background_of(photo) for photo in range(len(self.train_dataset))]
-        height, width = (max(mask.shape[axis] for mask in masks) for axis in (0, 1))
-        background = torch.zeros(len(masks), height, width, dtype=torch.bool)
-        for of_photo, mask in zip(background, masks, strict=True):
-            of_photo[: mask.shape[0], : mask.shape[1]] = mask
-        return background
+    def mark_background(self) -> None:
+        """From now on training batches have `is_background`, if the photos have a background."""
+        if self.capture.background is not None:
+            self._background = PhotoMasks([self._background_of(photo) for photo in range(len(self.train_dataset))])
 
     def _background_of(self, photo: int) -> Bool[Tensor, "height width"]:
-        alpha = torch.from_numpy(self.train_dataset.get_numpy_image(photo)[..., 3:])
+        image = torch.from_numpy(self.train_dataset.get_numpy_image(photo))
+        alpha = image[..., 3:]
         if (alpha < OPAQUE).any():  # also where the dataparser puts the photos on a colour
             return alpha[..., 0] == 0
-        return surely_background(self.capture.foreground_masks[photo])
+        if self.capture.is_transparent:  # what the model renders behind other photos is not what is behind this one
+            return torch.zeros(image.shape[:2], dtype=torch.bool)
+        assert self.capture.background is not None
+        return surely_background(image.float() / 255, self.capture.background)
 
 
 @dataclass

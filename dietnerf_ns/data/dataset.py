@@ -45,6 +45,8 @@ class AreaDownscaledDataset(InputDataset):
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0):
         super().__init__(dataparser_outputs, scale_factor)
+        # nerfstudio's datamanager of images removes from this list, which all datasets of a process would share.
+        self.exclude_batch_keys_from_device = [*type(self).exclude_batch_keys_from_device]
         if (self.cameras.width < 1).any() or (self.cameras.height < 1).any():
             raise SettingError("camera_res_scale_factor", scale_factor, "no pixel of the photos would be left.")
         if scale_factor != 1.0:

@@ -113,6 +113,9 @@ class FewShotViews(DataManager):
         """Whether pixels outside the photos' masks are left out in training."""
         return True
 
+    def mark_background(self) -> None:
+        """From now on training batches say which rays show the background, if they are rays and photos have one."""
+
     def begin_step(self, step: int) -> None:
         """Prepare the training batch of a step.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def foreground_mask(
     opaque = (image[..., 3:] >= TOLERANCE).all(-1)  # all True without alpha
     if not opaque.all():
         return opaque
-    difference = (image[..., :3] - background).abs().amax(-1)
+    difference = _difference(image, background)
     differs = difference > TOLERANCE
     noise = _noise(difference)
     if noise == 0:
@@ -99,18 +99,30 @@ def foreground_mask(
     return (difference > TOLERANCE + NOISE_FACTOR * noise) | patches
 
 
-def surely_background(foreground: Bool[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
-    """The pixels around an object in an opaque photo.
+def surely_background(
+    image: Float[Tensor, "height width channels"], background: Float[Tensor, "3"]
+) -> Bool[Tensor, "height width"]:
+    """The pixels around an object in an opaque photo that show its uniform background.
 
-    Neither those beside it, which may be mixed, nor what it encloses, which may be a part of the background's colour.
+    Neither those that differ from the background by more than 0.05 in any channel, which may be thin parts as well as
+    noise, nor those beside them, which may be mixed, nor what they enclose, which may be a part of the background's
+    colour.
 
     Args:
-        foreground: see `foreground_mask`.
+        image: RGB in [0, 1]; an alpha channel is ignored.
+        background: RGB in [0, 1].
     """
-    beside = cv2.dilate(foreground.byte().numpy(), np.ones((3, 3), dtype=np.uint8))
+    differs = _difference(image, background) > TOLERANCE
+    beside = cv2.dilate(differs.byte().numpy(), np.ones((3, 3), dtype=np.uint8))
     _, areas = cv2.connectedComponents(1 - beside, connectivity=4)
     around = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
     return torch.from_numpy(np.isin(areas, around[around > 0]))
+
+
+def _difference(
+    image: Float[Tensor, "height width channels"], background: Float[Tensor, "3"]
+) -> Float[Tensor, "height width"]:
+    return (image[..., :3] - background).abs().amax(-1)
 
 
 def _noise(difference: Float[Tensor, "height width"]) -> float:
@@ -125,6 +137,29 @@ def _noise(difference: Float[Tensor, "height width"]) -> float:
     distance = torch.from_numpy(cv2.distanceTransform(background, cv2.DIST_L2, 5))
     beside = (difference <= TOLERANCE) & (distance > OUTLINE) & (distance < REACH)
     return float(np.quantile(difference[beside].numpy(), 0.9)) if beside.any() else 0.0
+
+
+class PhotoMasks:
+    """Masks of photos, which may differ in size, as one tensor in which many pixels are looked up at once.
+
+    Args:
+        masks: one for each photo, at least one.
+    """
+
+    def __init__(self, masks: Sequence[Bool[Tensor, "_height _width"]]):
+        self._values = torch.cat([mask.flatten() for mask in masks])
+        self._widths = torch.tensor([mask.shape[1] for mask in masks])
+        sizes = torch.tensor([mask.numel() for mask in masks])
+        self._starts = sizes.cumsum(0) - sizes
+
+    def at(self, pixels: Int[Tensor, "n 3"]) -> Bool[Tensor, "n 1"]:
+        """The masks' values, on the CPU.
+
+        Args:
+            pixels: photo, row and column of each.
+        """
+        photos, rows, columns = pixels.cpu().unbind(dim=-1)
+        return self._values[self._starts[photos] + rows * self._widths[photos] + columns, None]
 
 
 def _transparent(borders: Sequence[Float[Tensor, "_pixels _channels"]]) -> Bool[Tensor, "all_pixels"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
@@ -11,6 +13,9 @@ from torch.nn.functional import normalize
 
 from dietnerf_ns.geometry.cameras import is_front_facing
 from dietnerf_ns.utils.errors import SettingError
+
+STEEPEST = 75.0
+"""Largest angle in degrees between a photo's ray and the mean axis that the space is as wide as."""
 
 
 class FrontFacingContraction(SpatialDistortion):
@@ -53,12 +58,18 @@ class FrontFacingContraction(SpatialDistortion):
         self.register_buffer("half_extent", self._half_extent(cameras))
 
     def _half_extent(self, cameras: Cameras) -> Float[Tensor, "2"]:
-        """Largest |x / depth| and |y / depth| that a photo shows beyond twice the near depth."""
+        """Largest |x / depth| and |y / depth| that a photo shows beyond twice the near depth.
+
+        Rays that are steeper to the mean axis than `STEEPEST` count as if they had this angle: they would leave hardly
+        any of the space to what most photos show.
+        """
         rays = [self._corner_rays(cameras[i : i + 1]) for i in range(len(cameras))]
         origins, directions = (torch.cat(parts) for parts in zip(*rays, strict=True))
-        at_infinity = (directions[:, :2] / -directions[:, 2:]).abs()
+        sideways = directions[:, :2].norm(dim=-1, keepdim=True)
+        forward = torch.maximum(-directions[:, 2:], sideways / math.tan(math.radians(STEEPEST)))
+        at_infinity = (directions[:, :2] / forward).abs()
         depth = 2 * self.near
-        along = (depth + origins[:, 2:]) / -directions[:, 2:]
+        along = (depth + origins[:, 2:]) / forward
         at_twice_near = (origins[:, :2] + along * directions[:, :2]).abs() / depth
         return torch.maximum(at_infinity, at_twice_near).max(dim=0).values
 

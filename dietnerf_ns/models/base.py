@@ -77,8 +77,13 @@ class SemanticModel(Model):
         suffixes = ("",) if "rgb" in outputs else ("_coarse", "_fine")
         return [(outputs[f"rgb{suffix}"], outputs[f"accumulation{suffix}"]) for suffix in suffixes]
 
+    @property
+    def needs_background_rays(self) -> bool:
+        """Whether the losses of training need the batch's `is_background`; see `FewShotDataManager.next_train`."""
+        return False
+
     def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        """Mean squared error of the training rays, RGB in [0, 1].
+        """Mean squared error of the last step's training rays, RGB in [0, 1], in front of the photos' background.
 
         Args:
             losses: what `get_loss_dict` returned.
@@ -220,7 +225,7 @@ class SemanticModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """Render an image, which nerfstudio's viewer may interrupt; settings of training are restored all the same.
+        """Render an image, which changes nothing in training, also if nerfstudio's viewer interrupts it.
 
         Args:
             camera: shape [1].
@@ -229,7 +234,7 @@ class SemanticModel(Model):
         Returns:
             The model's outputs, [height, width, channels].
         """
-        with interrupted_in_nerfstudio_only():
+        with interrupted_in_nerfstudio_only(), proposal_updates_kept(self):
             return super().get_outputs_for_camera(camera, obb_box)
 
     def get_image_metrics_and_images(
@@ -276,7 +281,6 @@ def proposal_updates_kept(model: Model) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for sampler in model.modules():
             if isinstance(sampler, ProposalNetworkSampler):
-                stack.enter_context(replaced(sampler, "_steps_since_update", sampler._steps_since_update))
                 stack.enter_context(replaced(sampler, "_step", max(sampler._step, STEPS_WITH_UPDATE)))
                 stack.enter_context(replaced(sampler, "update_sched", lambda step: math.inf))
         yield

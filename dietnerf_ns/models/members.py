@@ -42,7 +42,7 @@ class AveragedMembers(EmptySpaceSkipping):
     """Complete models with the same settings and other random numbers."""
     _largest_mse: Tensor | None = None
     _errors: Float[Tensor, "members"] | None = None
-    """Running means of the members' squared errors of training rays, RGB in [0, 1]."""
+    """Running means of the members' photometric losses, RGB in [0, 1]."""
 
     def add_members(self, count: int) -> None:
         """Build the other members. To be called when the model is complete.
@@ -137,8 +137,8 @@ class AveragedMembers(EmptySpaceSkipping):
             ray_bundle: flat.
 
         Returns:
-            The mean of the outputs of the members that count, [num_rays, channels]. In training of all, and the outputs
-            of each.
+            The mean of the outputs of the members that count, [num_rays, channels]; depths are weighted by the members'
+            accumulation. In training of all, and the outputs of each.
         """
         if len(self.other_members) == 0:
             return super().forward(ray_bundle)
@@ -146,9 +146,7 @@ class AveragedMembers(EmptySpaceSkipping):
         rendered = [super().forward(replace(ray_bundle))] if own else []
         rendered += [member(replace(ray_bundle)) for member, counts in zip(self._others, others, strict=True) if counts]
         outputs: dict[str, Any] = {
-            name: torch.stack([outputs[name] for outputs in rendered]).mean(dim=0)
-            for name, output in rendered[0].items()
-            if isinstance(output, Tensor)
+            name: _mean_output(name, rendered) for name, output in rendered[0].items() if isinstance(output, Tensor)
         }
         return outputs | {OF_MEMBERS: rendered} if self.training else outputs
 
@@ -182,8 +180,12 @@ class AveragedMembers(EmptySpaceSkipping):
         members = [super().get_loss_dict(own, batch, metrics[0])]
         for member, of_one, of_metrics in zip(self._others, others, metrics[1:], strict=True):
             members.append(member.get_loss_dict(of_one, batch, of_metrics))
-        errors = torch.stack([super(AveragedMembers, self).photometric_mse(one).detach() for one in members])
-        self._largest_mse = errors.amax()
+        of_own, *of_others = members
+        mse = [super().photometric_mse(of_own)]
+        mse += [member.photometric_mse(losses) for member, losses in zip(self._others, of_others, strict=True)]
+        self._largest_mse = torch.stack(mse).detach().amax()
+        # In front of random backgrounds, if there are any: fog of the background's colour is an error there.
+        errors = torch.stack([losses["rgb_loss"].detach() for losses in members])
         before = errors if self._errors is None else self._errors
         # A step that is not finite changes nothing. A GPU is not waited for.
         self._errors = torch.where(errors.isfinite().all(), torch.lerp(before, errors, ERROR_SMOOTHING), before)
@@ -201,7 +203,7 @@ class AveragedMembers(EmptySpaceSkipping):
         self._errors = torch.as_tensor(errors, device=self.device) if fits else None
 
     def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        """Mean squared error of the training rays of the worst member, RGB in [0, 1]: one that collapses is noticed.
+        """`DietNeRFMember.photometric_mse` of the worst member: one that collapses is noticed.
 
         Args:
             losses: what `get_loss_dict` returned.
@@ -221,6 +223,15 @@ class AveragedMembers(EmptySpaceSkipping):
 def _any(hits: Sequence[Bool[Tensor, "num_rays"] | None]) -> Bool[Tensor, "num_rays"] | None:
     known = [hit for hit in hits if hit is not None]
     return torch.stack(known).any(dim=0) if len(known) == len(hits) else None
+
+
+def _mean_output(name: str, rendered: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "num_rays channels"]:
+    """Mean of an output over members. The depth of one that sees nothing is that of no surface, and hardly counts."""
+    values = torch.stack([outputs[name] for outputs in rendered])
+    if "depth" not in name:
+        return values.mean(dim=0)
+    weights = torch.stack([outputs["accumulation"] for outputs in rendered]).clamp_min(torch.finfo(torch.float32).tiny)
+    return (values * weights / weights.sum(dim=0)).sum(dim=0)
 
 
 def _mean(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:

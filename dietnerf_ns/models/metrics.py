@@ -13,19 +13,23 @@ from torch import Tensor, nn
 
 
 class LazyLPIPS:
-    """LPIPS (AlexNet, `normalize=True`, as nerfstudio computes it), loaded at the first evaluation.
+    """LPIPS as torchmetrics has it, loaded at the first evaluation.
 
     Its backbone is a download. If that fails the metric is NaN and `missing_because` says why. This is no module, so
     that the backbone stays out of checkpoints.
+
+    Args:
+        settings: of `LearnedPerceptualImagePatchSimilarity`. nerfstudio's methods give `normalize=True`, which is for
+            images in [0, 1]; its surface models give none.
     """
 
-    def __init__(self, normalize: bool = True):
-        self._normalize = normalize
+    def __init__(self, **settings: Any):
+        self._settings = settings
         self._network = None
         self.missing_because: str | None = None
 
     def __call__(self, target: Tensor, prediction: Tensor) -> Tensor:
-        """LPIPS of two image batches [B, 3, H, W] with RGB in [0, 1]; NaN if it cannot be computed."""
+        """LPIPS of two image batches [B, 3, H, W]; NaN if it cannot be computed."""
         if self.missing_because is None:
             try:
                 return self._loaded(target.device)(target, prediction)
@@ -39,7 +43,7 @@ class LazyLPIPS:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         if self._network is None:
-            self._network = LearnedPerceptualImagePatchSimilarity(normalize=self._normalize).to(device)
+            self._network = LearnedPerceptualImagePatchSimilarity(**self._settings).to(device)
         return self._network
 
 

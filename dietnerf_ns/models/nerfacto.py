@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -19,6 +19,7 @@ from nerfstudio.models import nerfacto
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.fields.coarse_to_fine import level_weights
@@ -154,6 +155,8 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
             settings = {k: value for k, value in (settings | unset).items() if k != "proposal_plane_resolution"}
         if "space_annealing" not in settings and settings.get("scene") == "around":
             settings = settings | {"scene": "inside-out"}  # nerfacto's contraction, which this was until version 0.2
+        if "random_background" not in settings:
+            settings = settings | {"random_background": False}
         return settings
 
 
@@ -205,7 +208,13 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         if background is not None:
             self._set_background(background)
         self._varies_background = self.config.random_background and self._has_photos_background()
+        self._mse_of_photos: Tensor | None = None
         draw_tcnn_parameters(self)
+
+    @property
+    def needs_background_rays(self) -> bool:
+        """Whether rays of the background are compared in front of a random colour."""
+        return self._varies_background
 
     @property
     def given_config(self) -> DietNeRFModelConfig:
@@ -422,7 +431,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
                 `is_background`, [num_rays, 1], True where a photo surely shows the background.
             metrics_dict: what `get_metrics_dict` computed for them.
         """
-        if self.training and self._varies_background and "is_background" in batch:
+        if self.training and self.needs_background_rays and "is_background" in batch:
             outputs, batch = self._before_random_background(outputs, batch)
         losses, planes = super().get_loss_dict(outputs, batch, metrics_dict), self._planes()
         if self.training and planes is not None and self.config.plane_smoothness > 0:
@@ -432,12 +441,21 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
     def _before_random_background(
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Render and photo of the background's rays in front of a random colour."""
+        """Render and photo of the background's rays in front of a random colour. The error before is kept."""
         photo, is_background = (batch[name].to(self.device) for name in ("image", "is_background"))
         photo = self.blend_background(photo)
+        self._mse_of_photos = mse_loss(outputs["rgb"].detach(), photo)
         change = is_background * (torch.rand_like(photo) - self.background.to(photo))
         render = outputs["rgb"] + change * (1 - outputs["accumulation"])
         return outputs | {"rgb": render}, batch | {"image": photo + change}
+
+    def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Mean squared error of the last step's training rays, RGB in [0, 1], in front of the photos' background.
+
+        Args:
+            losses: what `get_loss_dict` returned; on another background if that varies.
+        """
+        return super().photometric_mse(losses) if self._mse_of_photos is None else self._mse_of_photos
 
     def get_extra_state(self) -> dict[str, Any]:
         """What rendering needs of the capture, and the progress of the proposal sampler's schedule.

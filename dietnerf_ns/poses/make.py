@@ -19,8 +19,8 @@ from PIL import Image
 from rich.markup import escape
 
 from dietnerf_ns.data.contents import fingerprint
-from dietnerf_ns.data.photos import SUFFIXES, Size, photo_size, read_mask
-from dietnerf_ns.poses import cutout as segmentation
+from dietnerf_ns.data.photos import SUFFIXES, Size, has_transparency, heif_and_large_photos, photo_size, read_mask
+from dietnerf_ns.poses.cutout import Network
 from dietnerf_ns.poses.finding import find_poses
 from dietnerf_ns.poses.mapping import FEWEST_PHOTOS, Attempt
 from dietnerf_ns.poses.matching import Matches
@@ -79,14 +79,15 @@ def make_scene(
         seed: of all random choices.
 
     Raises:
-        UserError: the source or a mask cannot be read, fewer than three photos can be posed, or the output or temporary
-            files cannot be written.
+        UserError: the source or a mask cannot be read, nothing can cut out, fewer than three photos can be posed, or
+            the output or temporary files cannot be written.
     """
     _check_output(output, source, masks)
-    if cutout and masks is None:
-        segmentation.check_available()
     if masks is not None:
         _check_masks(masks, source)
+    network = Network()
+    if cutout and masks is None and _is_any_without_alpha(source):
+        network.load()
     pycolmap.logging.minloglevel = COLMAP_ERRORS_ONLY
     pycolmap.set_random_seed(seed)
     with _temporary_folder() as work:
@@ -94,11 +95,13 @@ def make_scene(
         images.mkdir()
         photos, foregrounds = _collect(source, images, frames=frames, longest=max(size, LONGEST_SIDE), masks=masks)
         _check_space(work, len(photos))
+        if cutout and any(photo.name not in foregrounds for photo in photos):
+            network.load()  # before the long work
         features_in = _write_masks(photos, foregrounds, work / "masks") if foregrounds and not cutout else None
         found = _pose(photos, images, work, masks=features_in, separate_cameras=separate_cameras, seed=seed)
         written = foregrounds if masks is not None else {}  # transparent photos have theirs
-        if cutout:
-            written = {**written, **_cut_out(found.posed.names, images, foregrounds)}
+        if cutout and (missing := [name for name in found.posed.names if name not in foregrounds]):
+            written = {**written, **network.foregrounds(images, missing)}
         _write(output, found, images, longest=size, masks=written, cut_out=cutout)
     _report(found, output)
 
@@ -139,6 +142,21 @@ def _check_masks(masks: Path, source: Path) -> None:
         raise UserError(f"--masks {masks}: there is no such folder.")
     if masks.resolve() == source.resolve():
         raise UserError(f"--masks {masks}: holds the photos themselves; name the masks' folder.")
+
+
+def _is_any_without_alpha(source: Path) -> bool:
+    """Whether it is clear before the photos are read that some of them are not transparent anywhere."""
+    if is_video(source):
+        return True
+    with heif_and_large_photos():
+        return not all(_may_be_transparent(path) for path in photo_files(source))
+
+
+def _may_be_transparent(photo: Path) -> bool:
+    try:
+        return has_transparency(photo)
+    except UserError:  # it is left out when it is read
+        return True
 
 
 @contextlib.contextmanager
@@ -257,12 +275,6 @@ def _pose(
     attempt.model.extract_colors_for_all_images(images)
     posed = in_world_frame(attempt.model)
     return Found(matches, attempt, posed, left_out(matches, posed.names))
-
-
-def _cut_out(names: Sequence[str], images: Path, foregrounds: Foregrounds) -> Foregrounds:
-    """The objects in the photos of which neither a mask nor transparency says it, by a network."""
-    missing = [name for name in names if name not in foregrounds]
-    return segmentation.foregrounds(images, missing) if missing else {}
 
 
 def _write(output: Path, found: Found, images: Path, *, longest: int, masks: Foregrounds, cut_out: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +108,7 @@ def read_photos(files: Sequence[Path], longest: int, unreadable: dict[str, str])
 
 
 def scene_names(files: Sequence[Path]) -> list[str]:
-    """Names of photos in the scene without suffix, all different: the files', without what COLMAP's lists cannot hold.
+    """Names of photos in the scene without suffix, all different: the files', without what COLMAP cannot take.
 
     Where two files have the same name but for the suffix or such characters, they are numbered.
     """
@@ -123,8 +125,9 @@ def scene_names(files: Sequence[Path]) -> list[str]:
 
 
 def _scene_stem(path: Path) -> str:
-    """A file's name without suffix and without what COLMAP's lists cannot hold."""
-    return re.sub(r"[\s#]+", "_", path.stem)
+    """A file's name without suffix and without what COLMAP cannot take: characters that its lists of names cannot
+    hold, and bytes that are not UTF-8."""
+    return re.sub(r"[\s#\ud800-\udfff]+", "_", path.stem)
 
 
 def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, Pixels]]:
@@ -135,6 +138,26 @@ def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, P
     Raises:
         UserError: the video cannot be decoded.
     """
+    with _plainly_named(video) as link:
+        sharpest = _sharpest_frames(link, count, longest)
+    if not sharpest:
+        raise UserError(f"{video}: this video cannot be read: convert it to H.264 in an .mp4 file.")
+    for index, frame in sharpest:
+        pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        yield Photo(f"frame_{index:05d}.jpg", _size(pixels), Lens("video", None)), pixels
+
+
+@contextlib.contextmanager
+def _plainly_named(video: Path) -> Iterator[Path]:
+    """The video under a name in ASCII: OpenCV crashes at a name that is not UTF-8."""
+    with tempfile.TemporaryDirectory(prefix="dietnerf-poses-") as folder:
+        link = Path(folder, "video").with_suffix(video.suffix)
+        link.symlink_to(video.resolve())
+        yield link
+
+
+def _sharpest_frames(video: Path, count: int, longest: int) -> list[tuple[int, Pixels]]:
+    """The sharpest frame of each part of a video that can be read, with its number."""
     total = _num_frames(video)
     capture = cv2.VideoCapture(str(video))
     best: dict[int, tuple[float, int, Pixels]] = {}
@@ -146,11 +169,7 @@ def read_video(video: Path, count: int, longest: int) -> Iterator[tuple[Photo, P
         if part not in best or sharpness > best[part][0]:
             best[part] = sharpness, index, reduced(frame, longest)
     capture.release()
-    if not best:
-        raise UserError(f"{video}: this video cannot be read: convert it to H.264 in an .mp4 file.")
-    for _, index, frame in (best[part] for part in sorted(best)):
-        pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        yield Photo(f"frame_{index:05d}.jpg", _size(pixels), Lens("video", None)), pixels
+    return [best[part][1:] for part in sorted(best)]
 
 
 def _num_frames(video: Path) -> int:

@@ -21,6 +21,7 @@ from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.photos import HEIF_SUFFIXES, SUFFIXES, heif_and_large_photos, read_photo
 from dietnerf_ns.semantic.encoders import ImageEncoder
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import readable
 
 FEWEST_PHOTOS = 3
 
@@ -57,8 +58,21 @@ def read_photo_sets(folders: Sequence[Path], max_images: int) -> list[PhotoSet]:
         if len(photos) < FEWEST_PHOTOS:
             raise UserError(f"{folder}: {len(photos)} photos; at least {FEWEST_PHOTOS} are needed to compare them.")
         name = place.name if names[place.name] == 1 else str(folder)
-        photo_sets.append(PhotoSet(name, folder, tuple(evenly_chosen(photos, max_images))))
+        photo_sets.append(PhotoSet(readable(name), folder, tuple(evenly_chosen(photos, max_images))))
     return photo_sets
+
+
+def check_out(out: Path, photo_sets: Sequence[PhotoSet]) -> None:
+    """Refuse a folder for the results in which plots would lie among photos, and be compared the next time.
+
+    Raises:
+        UserError: it is a scene's folder, or that of a photo.
+    """
+    place = out.resolve()
+    for photo_set in photo_sets:
+        folders = {photo_set.folder, *(photo.parent for photo in photo_set.photos)}
+        if place in {folder.resolve() for folder in folders}:
+            raise UserError(f"--out {out}: holds the photos of {photo_set.name}; name another folder.")
 
 
 def evenly_chosen(items: Sequence[Path], count: int) -> list[Path]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from dietnerf_ns.similarity.photos import PhotoSet
 from dietnerf_ns.similarity.plots import draw_histogram, draw_matrix
 from dietnerf_ns.similarity.statistics import THRESHOLDS, Separation, in_words, separation, within_pairs
-from dietnerf_ns.utils.files import write_json
+from dietnerf_ns.utils.files import readable, write_json
 
 
 def write_report(
@@ -54,5 +54,5 @@ def write_report(
 
 
 def _as_json(photo_set: PhotoSet, result: Separation, sentence: str) -> dict[str, Any]:
-    photos = [photo.name for photo in photo_set.photos]
+    photos = [readable(photo.name) for photo in photo_set.photos]
     return {"name": photo_set.name, "photos": photos, **asdict(result), "in_words": sentence}

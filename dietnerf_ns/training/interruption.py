@@ -91,7 +91,9 @@ def command_to_resume(arguments: Sequence[str], *, method: str, checkpoints: Pat
     """
     program, *given = arguments
     resuming = ["--load-dir", str(checkpoints), "--max-num-iterations", str(steps_left)]
-    if not Path(program).name.startswith("ns-train") or method not in given:
+    reads_file = any(argument.partition("=")[0].replace("_", "-") == "--load-config" for argument in given)
+    # After --load-config nerfstudio ignores all other flags.
+    if not Path(program).name.startswith("ns-train") or method not in given or reads_file:
         return shlex.join(["ns-train", method, *resuming]) + " and the settings of this run"
     position = given.index(method) + 1
     return shlex.join(["ns-train", *given[:position], *resuming, *_without(given[position:], REPLACED_WHEN_RESUMING)])

@@ -67,9 +67,11 @@ def leave_out_bad_steps(optimizers: Optimizers, grad_scaler: GradScaler, bad_ste
         parameters = [parameter for group in groups for parameter in group["params"]]
         average_gradients(parameters)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
+            return  # the scaler refuses to be asked twice about a step without any
         if is_searching(grad_scaler) or all_finite(gradients):
             step_some(grad_scaler, param_groups)
-            has_seen_gradients = bool(gradients)
+            has_seen_gradients = True
         else:
             bad_steps.note("photometric", "gradient")
 

@@ -86,6 +86,20 @@ def writing(what: str) -> Iterator[None]:
         raise UserError(f"{what}: cannot be written: {error.strerror or error}.") from error
 
 
+@contextlib.contextmanager
+def system_errors_in_one_line() -> Iterator[None]:
+    """Turn what the system refuses inside, such as to look into a folder of another user, into a `UserError`.
+
+    To be put around a whole command, because in Python 3.11 even `Path.exists` can raise such an error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise UserError(in_one_line(error)) from error
+        raise UserError(f"{error.filename}: cannot be read or written: {error.strerror or error}.") from error
+
+
 def make_folder(path: Path, flag: str) -> None:
     """Make a folder for results, with its parents.
 

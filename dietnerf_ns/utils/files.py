@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from hashlib import file_digest
@@ -21,22 +23,47 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextlib.contextmanager
 def atomic_output(output: Path) -> Iterator[Path]:
-    """Give a hidden path beside the output to write to, a file or a folder.
+    """Give a hidden path beside the output to write to, a file or a folder, which is this process's own.
 
     It replaces the output when the block ends without an error. Otherwise it is removed, and the output is unchanged.
     An older folder is moved aside and removed last; if the process is killed in between, the next call puts it back.
+
+    Raises:
+        OSError: nothing was written to the path, or it cannot take the output's place.
     """
     output = output.resolve()
-    unfinished, older = (output.with_name(f".{state}-{output.name}") for state in ("unfinished", "older"))
-    _tidy(output, unfinished, older)
+    _tidy_after_killed(output)
+    unfinished, older = _beside(output, os.getpid())
     try:
         yield unfinished
         if unfinished.is_dir() and output.exists():
             output.replace(older)
-        if unfinished.exists():
-            unfinished.replace(output)
+        unfinished.replace(output)
     finally:
         _tidy(output, unfinished, older)
+
+
+def _beside(output: Path, process: int) -> tuple[Path, Path]:
+    """Where a process writes the new output, and where it moves an older folder."""
+    unfinished, older = (output.with_name(f".{state}-{process}-{output.name}") for state in ("unfinished", "older"))
+    return unfinished, older
+
+
+def _tidy_after_killed(output: Path) -> None:
+    """Tidy what processes left that no longer run. Others may be at work on the same output."""
+    name = re.compile(rf"\.(?:unfinished|older)-(\d{{1,9}})-{re.escape(output.name)}")
+    processes = {int(match[1]) for path in output.parent.glob(".*") if (match := name.fullmatch(path.name))}
+    for process in processes:
+        if process == os.getpid() or not _is_running(process):
+            _tidy(output, *_beside(output, process))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
+    return True
 
 
 def _tidy(output: Path, unfinished: Path, older: Path) -> None:
@@ -57,9 +84,16 @@ def check_writable(output: Path, flag: str) -> None:
         raise UserError(f"{flag} {output}: another file system is mounted there; name a file or folder inside it.")
     with writing(f"{flag} {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(output) as unfinished:
-            unfinished.touch()
-            unfinished.unlink()
+        place = output.resolve()
+        _tidy_after_killed(place)
+        unfinished, _ = _beside(place, os.getpid())
+        unfinished.touch()
+        unfinished.unlink()
+
+
+def readable(name: str) -> str:
+    """A file's name with escapes for bytes that are not UTF-8, which plots and other programs do not take."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def hashes_of_files(folder: Path) -> dict[str, str]:

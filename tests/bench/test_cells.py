@@ -33,6 +33,12 @@ def plan(tmp_path):
     return lambda **content: plan_cells(experiment(tmp_path, resolution=8, **content), None, tmp_path)
 
 
+def test_many_views_do_not_make_a_folder_name_that_no_file_system_takes(plan):
+    labels = [f"views {' '.join(map(str, range(100)))} {end}" for end in "ab"]
+    cells = plan(views=[{"indices": [0], "label": label} for label in labels])
+    assert len({cell.id for cell in cells}) == 2 and max(len(cell.id) for cell in cells) < 200
+
+
 def test_every_combination_once_in_the_order_of_the_file(plan):
     cells = plan(methods=TWO, seeds=[3, 1], views=[{"count": 2}, {"indices": [0]}])
     places = [(cell.views, cell.method, cell.seed) for cell in cells]

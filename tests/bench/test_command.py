@@ -175,12 +175,18 @@ def test_a_second_ctrl_c_leaves_no_cell_behind(tmp_path, monkeypatch, fake_cell_
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch, fake_cell_command, signals):
     """As under nohup."""
+    handlers = {}
+
+    def note_handlers(*_, **__):
+        handlers.update({number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)})
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr("dietnerf_ns.bench.cells.plan_cells", interrupted_at_once)
+    monkeypatch.setattr("dietnerf_ns.bench.cells.plan_cells", note_handlers)
     with pytest.raises(SystemExit):
         run_here(tmp_path, monkeypatch, fake_cell_command, "any")
-    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+    assert handlers[signal.SIGHUP] == signal.SIG_IGN
+    assert handlers[signal.SIGTERM] not in (signal.SIG_DFL, signal.SIG_IGN)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, monkeypatch):

@@ -72,6 +72,27 @@ def test_the_report_of_a_stored_one_has_the_same_tables_but_no_curves_and_photos
     assert not (joined.parent / "plots" / "curves.png").exists(), "they would be those of ship alone"
 
 
+def test_a_stored_report_that_is_rewritten_keeps_the_plots_that_it_cannot_draw(tmp_path, lego, ship):
+    folder = write_report(lego, to=tmp_path / "docs").parent
+    text, curves = (folder / "report.md").read_text(), (folder / "plots" / "curves.png").read_bytes()
+    assert write_report(folder).read_text() == text and (folder / "plots" / "curves.png").read_bytes() == curves
+    assert "contact_sheet" not in write_report(folder, contact_sheet=False).read_text()
+    assert not (folder / "plots" / "contact_sheet.png").exists()
+    write_report(folder, ship, to=folder)
+    assert not (folder / "plots" / "curves.png").exists(), "other cells"
+
+
+def test_parts_of_other_machines_are_named_before_the_numbers(tmp_path, lego, ship):
+    assert "Different machines" not in write_report(lego, ship, to=tmp_path / "same").read_text()
+    file = ship / "cells" / "ship1" / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps(result | {"machine": result["machine"] | {"torch": "9.9"}}))
+    text = write_report(lego, ship, to=tmp_path / "both").read_text()
+    torch = json.loads((lego / "cells" / "lego0" / "result.json").read_text())["machine"]["torch"]
+    assert "**Different machines or versions.** Times are not comparable between them. " in text.split("## ")[0]
+    assert f"torch: {torch} (plain; diet), 9.9 (diet)." in text
+
+
 def test_a_cell_counts_from_the_folder_that_finished_it(tmp_path, lego):
     unfinished = write_fake_results(tmp_path / "half", LEGO, ids="lego", missing=[("lego", "v", "diet", 0)])
     assert len(read_joined([unfinished]).rows) == 1

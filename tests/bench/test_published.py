@@ -69,20 +69,16 @@ def test_a_metric_that_a_cell_lacks_has_no_mean(tmp_path):
     assert "| lego | **a** | 20.00 ± 0.00 | this run, 2 cells |" in "\n".join(paper_tables(results))
 
 
-@pytest.mark.parametrize("renders, shown", [(2, True), (1, False)], ids=["now", "before the last cell"])
-def test_fid_is_that_of_all_finished_cells(tmp_path, renders, shown):
+@pytest.mark.parametrize("cells, shown", [("10", True), ("0", False), ("12", False)], ids=["all", "one", "another"])
+def test_fid_is_the_mean_over_the_seeds_of_all_finished_cells(tmp_path, cells, shown):
     write_fake_results(tmp_path, {("lego", "v", "a", seed): 20.0 for seed in (0, 1)})
-    fid = {"views": "v", "method": "a", "renders": renders, "paper/fid": 77.7}
-    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [fid], "left_out": {}}))
-    assert ("| 77.7 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
-
-
-@pytest.mark.parametrize("cells, shown", [(["cell1", "cell0"], True), (["cell0", "other"], False)])
-def test_fid_is_that_of_the_same_cells(tmp_path, cells, shown):
-    write_fake_results(tmp_path, {("lego", "v", "a", seed): 20.0 for seed in (0, 1)})
-    fid = {"views": "v", "method": "a", "renders": 2, "cells": cells, "paper/fid": 77.7}
-    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [fid], "left_out": {}}))
-    assert ("| 77.7 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
+    scores = {"paper/fid": 77.0, "paper/kid": 0.1}
+    pools = [
+        {"views": "v", "method": "a", "seed": seed, "cells": [f"cell{number}"]} | scores | {"paper/fid": 77.0 + seed}
+        for seed, number in enumerate(cells)
+    ]
+    (tmp_path / "pooled.json").write_text(json.dumps({"pools": pools, "left_out": {}}))
+    assert ("| 77.5 ± 0.7 | 0.1000 ± 0.0000 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
 
 
 def test_other_protocols_have_a_table_of_their_own_that_says_what_differs(tmp_path):
@@ -123,6 +119,7 @@ def test_no_digit_is_shown_that_the_source_does_not_have(tmp_path):
     [
         ({"size": (100, 100)}, "at 400x400 pixels, this run is at 100x100"),
         ({"evaluate": "val"}, "validation split"),
+        ({"training_views": {"blender-8": 4}}, "cells of this run were trained on 4 photos"),
         ({"frames": range(0, 40, 8)}, "is published for 25 test frames, 0, 8, ..., 192. This run has 5, of which 5"),
     ],
 )

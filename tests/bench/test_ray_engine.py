@@ -70,6 +70,7 @@ ONE_GPU, FOUR_GPUS = node(CPU=16.0, GPU=1.0), node(CPU=32.0, GPU=4.0)
         ([GONE, HEAD_ALONE, BIG], 2, 32, 0),
         ([GONE, HEAD_ALONE, SMALL, ONE_GPU, FOUR_GPUS], 2, 8, 0.5),
         ([FOUR_GPUS], 2, 16, 1),
+        ([FOUR_GPUS], 5, 6, 0.5),
         ([SMALL], 100, 1, 0),
     ],
 )
@@ -92,3 +93,9 @@ def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
 def test_an_address_without_a_cluster_is_rejected_at_once(address):
     with pytest.raises(UserError, match=f"--ray-address {address}: nothing answers there"):
         RayEngine(1, address)
+
+
+def test_the_address_of_the_environment_is_checked_as_well(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match="RAY_ADDRESS 127.0.0.1:1: nothing answers there"):
+        RayEngine(1)

@@ -205,11 +205,12 @@ def test_the_sheet_shows_the_images_that_exist(tmp_path):
         ({"mean_colour": 0.4}, "on photos of different colours (mean 0.900 and 0.400)"),
         ({"resolution": [8, 4]}, "at different sizes"),
         ({"images": []}, "on different images (1 and 0)"),
+        ({"training_views": 4}, "after training on different numbers of photos (8 and 4)"),
     ],
 )
 def test_cells_that_were_not_evaluated_on_the_same_photos(tmp_path, changed, words):
     write_fake_results(tmp_path, PSNR)
-    for number, values in enumerate(({"mean_colour": 0.9}, {}, {"mean_colour": 0.9} | changed)):
+    for number, values in enumerate(({"mean_colour": 0.9, "training_views": 8}, {}, {"mean_colour": 0.9} | changed)):
         file = tmp_path / "cells" / f"cell{number}" / "result.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | values))
     text = write_report(tmp_path).read_text()

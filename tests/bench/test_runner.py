@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dietnerf_ns.bench.processes import cell_environment, peak_memory_mib
+from dietnerf_ns.bench.processes import cell_environment, end_processes, peak_memory_mib, start_cell
 from dietnerf_ns.bench.runner import LocalEngine, run_missing
+from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import cell, started
 from tests.helpers.waiting import wait_until
 
@@ -18,7 +19,7 @@ from tests.helpers.waiting import wait_until
 @pytest.fixture(autouse=True)
 def no_thread_setting(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
 
 
 def test_finished_cells_are_never_run_again(tmp_path, fake_cell_command, capsys):
@@ -49,6 +50,17 @@ def test_interruption_ends_the_processes_and_keeps_what_is_finished(tmp_path, fa
     assert not set(psutil.Process().children()) - before, "no process is left"
     assert (tmp_path / "cells" / "good" / "result.json").is_file()
     assert not (tmp_path / "cells" / "sleep" / "result.json").exists()
+
+
+def test_a_cell_whose_process_outlived_its_run_is_not_started_a_second_time(tmp_path, fake_cell_command):
+    process = start_cell(cell("sleep"), tmp_path, fake_cell_command, cell_environment(0, 1))
+    wait_until(lambda: "sleep" in started(tmp_path), "the fake cell has started", seconds=30)
+    with pytest.raises(UserError, match="still training there, although the run that started it was killed"):
+        run_missing([cell("sleep")], tmp_path, LocalEngine(1, fake_cell_command))
+    end_processes([process])
+    later = start_cell(cell("sleep"), tmp_path, fake_cell_command, cell_environment(0, 1))
+    end_processes([later])
+    assert process.poll() is not None and (tmp_path / "cells" / "sleep" / "cell.json").is_file()
 
 
 def test_a_restarted_cell_starts_in_a_clean_folder(tmp_path, fake_cell_command):

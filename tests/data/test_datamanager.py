@@ -372,6 +372,7 @@ def test_patches_that_cannot_be_sampled_are_one_clear_error(settings, words, tin
 
 def background_of_rays(manager):
     """Which rays of a step show the background, by the batch and by the files' transparency."""
+    manager.mark_background()
     _, batch = manager.next_train(0)
     dataset = manager.train_dataset
     alpha = [dataset.get_numpy_image(photo)[row, column, 3] for photo, row, column in batch["indices"].tolist()]
@@ -406,6 +407,8 @@ def test_opaque_photos_on_one_colour_have_a_background_around_the_object(tiny_sc
         on_grey.alpha_composite(Image.open(path))
         on_grey.convert("RGB").save(path)
     manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
+    assert "is_background" not in manager.next_train(0)[1], "nobody asked for it"
+    manager.mark_background()
     _, batch = manager.next_train(0)
     names = [int(path.stem) for path in manager.train_dataset.image_filenames]
     truth = [transparent[names[photo]][row, column] for photo, row, column in batch["indices"].tolist()]
@@ -422,5 +425,26 @@ def test_photos_of_a_room_have_no_background(kind, tiny_scene, tmp_path):
         image[..., 3] = 255
         image[40:60, 40:60, 3] = 255 if kind == "opaque" else 0
         Image.fromarray(image).save(path)
-    _, batch = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1)).next_train(0)
-    assert "is_background" not in batch
+    manager = datamanager(NerfstudioDataParserConfig(data=scene, downscale_factor=1))
+    manager.mark_background()
+    assert "is_background" not in manager.next_train(0)[1]
+
+
+def test_an_opaque_photo_among_transparent_ones_has_no_background(tiny_scene, tmp_path):
+    def with_each_photo_twice(meta):
+        for index, frame in enumerate(list(meta["frames"])):
+            shutil.copy(tmp_path / "photos" / frame["file_path"], tmp_path / "photos" / "images" / f"again_{index}.png")
+            meta["frames"].append(frame | {"file_path": f"images/again_{index}.png"})
+
+    scene = edited(as_transforms_json(tiny_scene, tmp_path / "photos", count=8), with_each_photo_twice)
+    path = tmp_path / "photos" / "images" / "1.png"
+    on_white = Image.new("RGBA", (100, 100), "white")
+    on_white.alpha_composite(Image.open(path))
+    on_white.save(path)
+    manager = datamanager(scene, train_num_rays_per_batch=4096)
+    assert manager.capture.is_transparent
+    manager.mark_background()
+    _, batch = manager.next_train(0)
+    opaque = [photo.name for photo in manager.train_dataset.image_filenames].index("1.png")
+    of_opaque = batch["indices"][:, 0] == opaque
+    assert of_opaque.any() and not batch["is_background"][of_opaque].any() and batch["is_background"].any()

@@ -83,3 +83,9 @@ def test_outside_the_mask_a_photo_has_the_mask_colour_and_is_opaque(
 def test_dataset_may_be_empty(tiny_scene):
     dataset = AreaDownscaledDataset(keep_views(blender_outputs(tiny_scene), []))
     assert len(dataset) == 0 and not dataset
+
+
+def test_datasets_of_a_process_do_not_share_what_stays_off_the_device(tiny_scene):
+    one, other = (AreaDownscaledDataset(blender_outputs(tiny_scene)) for _ in range(2))
+    one.exclude_batch_keys_from_device.remove("mask")
+    assert "mask" in other.exclude_batch_keys_from_device

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
 from dietnerf_ns.data.foreground import (
+    PhotoMasks,
     border_color,
     foreground_mask,
     foreground_masks,
@@ -138,12 +139,28 @@ def test_a_pale_part_of_an_object_stands_out_in_a_jpeg():
 
 
 def test_what_an_object_encloses_or_touches_is_not_surely_background():
-    foreground = torch.zeros(20, 20, dtype=torch.bool)
-    foreground[5:15, 5:15] = True
-    foreground[8:12, 8:12] = False  # enclosed
-    background = surely_background(foreground)
+    image, grey = torch.full((20, 20, 3), 0.5), torch.full((3,), 0.5)
+    image[5:15, 5:15] = 0.9
+    image[8:12, 8:12] = 0.5  # enclosed
+    background = surely_background(image, grey)
     assert not background[4:16, 4:16].any()
     background[4:16, 4:16] = True
     assert background.all()
-    assert not surely_background(torch.ones(5, 5, dtype=torch.bool)).any()
-    assert surely_background(torch.zeros(5, 5, dtype=torch.bool)).all()
+    assert not surely_background(torch.ones(5, 5, 3), grey).any()
+    assert surely_background(torch.full((5, 5, 4), 0.52), grey).all()
+
+
+def test_a_thin_pale_part_in_a_jpeg_is_not_surely_background():
+    image = photo((1.0, 1.0, 1.0), size=80)
+    image[:, 70:74] = 0.9
+    blurred = compressed(image, 75)
+    assert not foreground_mask(blurred, torch.ones(3))[:, 72].all(), "it may be noise"
+    assert not surely_background(blurred, torch.ones(3))[:, 71:73].any()
+
+
+def test_masks_of_photos_of_two_sizes_are_looked_up_by_photo_row_and_column():
+    masks = [torch.rand(3, 5) < 0.5, torch.rand(4, 2) < 0.5]
+    pixels = [(0, 2, 4), (1, 3, 1), (1, 0, 0), (0, 0, 0), (0, 1, 2)]
+    found = PhotoMasks(masks).at(torch.tensor(pixels))
+    assert found.flatten().tolist() == [bool(masks[photo][row, column]) for photo, row, column in pixels]
+    assert found.shape == (5, 1)

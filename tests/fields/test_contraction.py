@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -42,6 +44,19 @@ def test_all_that_photos_see_beyond_twice_the_near_depth_lands_inside():
         points = rays.origins + rays.directions * depth / -rays.directions[:, 2:]
         assert contraction(points).abs().max() <= 2 + 1e-4
     assert contraction(rays.origins + rays.directions * 1e5).abs()[:, :2].max() > 1, "and fills the cube"
+
+
+def test_a_wide_lens_does_not_leave_the_middle_of_the_space_to_everything():
+    degrees = 50
+    turned = torch.tensor(
+        [[math.cos(math.radians(a)), 0, math.sin(math.radians(a))] for a in (-degrees / 2, degrees / 2)]
+    )
+    poses = cameras_side_by_side(count=2).camera_to_worlds.clone()
+    poses[:, :, 2] = turned[:, [2, 1, 0]]
+    poses[:, :, 0] = torch.linalg.cross(poses[:, :, 1], poses[:, :, 2])
+    cameras = pinhole_cameras(poses, width=40, height=40, focal=10.0)  # corners 71 degrees from the optical axis
+    extent = FrontFacingContraction(cameras).half_extent
+    assert (extent > 1).all() and (extent < 4.5).all()
 
 
 def test_points_before_the_near_plane_or_behind_land_outside():

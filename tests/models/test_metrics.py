@@ -39,8 +39,8 @@ def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
     calls = []
 
     class Network:  # stands in for torchmetrics' class, whose backbone is a download
-        def __init__(self, normalize):
-            calls.append(normalize)
+        def __init__(self, **settings):
+            calls.append(settings)
 
         def to(self, device):
             return self
@@ -53,7 +53,8 @@ def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):
     assert calls == [], "not before the first evaluation"
     metrics = {"lpips": float(lpips(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))}
     assert without_missing(metrics, model_with(lpips)) == {"lpips": 1.0} and missing_metrics(model_with(lpips)) == {}
-    assert calls == [True], "loaded once, with normalize as nerfstudio asks for"
+    LazyLPIPS()(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+    assert calls == [{"normalize": True}, {}], "loaded once each, with the settings of the method"
 
 
 def test_an_image_is_black_outside_a_mask_whatever_it_was_there():

@@ -452,6 +452,21 @@ def test_fog_of_the_backgrounds_colour_is_told_from_empty_space(photo):
     assert photometric_loss(model.eval(), photo, is_background=True, **fog) == 0
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_the_error_of_training_rays_is_that_in_front_of_the_photos_background(members):
+    """Which collapses are told by: the photos' variance knows no random background."""
+    cameras = pinhole_cameras(ring_of_poses(5))
+    model = unbounded_model(cameras, background=GREY, members=members).train()
+    rays, _ = rays_of_a_view()
+    photo, outputs = torch.rand(len(rays), 3), model(rays)
+    batch = {"image": photo, "is_background": torch.ones(len(rays), 1, dtype=torch.bool)}
+    losses = model.get_loss_dict(outputs, batch, model.get_metrics_dict(outputs, batch))
+    renders = [outputs["rgb"]] if members == 1 else [one["rgb"] for one in outputs["of_members"]]
+    errors = [float((render - photo).square().mean()) for render in renders]
+    assert float(model.photometric_mse(losses)) == pytest.approx(max(errors))
+    assert float(losses["rgb_loss"]) != pytest.approx(max(errors))
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"random_background": False}, {"scene": "around", "background_color": "white"}, {"scene": "around"}],
@@ -459,4 +474,5 @@ def test_fog_of_the_backgrounds_colour_is_told_from_empty_space(photo):
 )
 def test_the_background_varies_only_where_it_is_that_of_the_photos(settings):
     model = unbounded_model(pinhole_cameras(ring_of_poses(5)), background=GREY, **settings).train()
+    assert not model.needs_background_rays
     assert photometric_loss(model, GREY, is_background=True, render=GREY, accumulation=1.0) == 0

@@ -1,6 +1,7 @@
 """dietnerf-render orbit as a user types it."""
 
 from dataclasses import fields
+from types import SimpleNamespace
 
 import mediapy
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dietnerf_ns.commands.render import Orbit
-from tests.helpers.cameras import arc_of_poses, pinhole_cameras
+from tests.helpers.cameras import arc_of_poses, pinhole_cameras, ring_of_poses
 from tests.helpers.commands import in_this_process, needs_ffmpeg, ns
 
 FRAMES = 12
@@ -79,6 +80,8 @@ def test_front_facing_cameras_give_an_arc_and_a_message(tmp_path, capsys):
         (["--phi", "91"], "--phi 91.0: must be from -90 to 90"),
         (["--radius", "0"], "--radius 0.0: must be above 0"),
         (["--theta-range", "5", "5"], "must be two different angles"),
+        (["--output", "o" * 300 + ".gif"], "oo.gif: cannot be read or written: File name too long."),
+        (["--load-config", "o" * 300], "oo: cannot be read or written: File name too long."),
         ([], "not a config.yml that ns-train wrote"),
     ],
 )
@@ -90,6 +93,22 @@ def test_wrong_input_ends_with_one_line(arguments, words, tmp_path):
     assert result.returncode == 1 and "Traceback" not in result.stdout
     assert words in result.stdout.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_ctrl_c_after_the_last_frame_says_that_the_orbit_is_written(tmp_path, monkeypatch):
+    def write_and_be_interrupted(_frames, output, _fps):
+        output.touch()
+        raise KeyboardInterrupt
+
+    photos = SimpleNamespace(cameras=pinhole_cameras(ring_of_poses(4)))
+    run = SimpleNamespace(datamanager=SimpleNamespace(train_dataset=photos), model=None)
+    monkeypatch.setattr("dietnerf_ns.orbit.frames.load_run", lambda _: run)
+    monkeypatch.setattr("dietnerf_ns.orbit.frames.render_frames", lambda *_: iter(()))
+    monkeypatch.setattr("dietnerf_ns.orbit.files.write_frames", write_and_be_interrupted)
+    (tmp_path / "config.yml").touch()
+    arguments = ["orbit", "--load-config", "config.yml", "--output", "o.gif"]
+    result = in_this_process("dietnerf-render", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and result.stdout.splitlines()[-1] == "Interrupted. o.gif was already written."
 
 
 def test_a_run_started_in_another_folder_says_where_to_start(trained_tiny, tmp_path):

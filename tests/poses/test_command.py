@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -135,6 +139,88 @@ def test_a_network_cuts_out_the_photos_whose_alpha_says_nothing(scene, tmp_path,
     assert said.count("cut out") == 3
     assert all((alpha == np.tri(240, 320, dtype=np.uint8) * 255).all() for alpha in alphas[:3])
     assert (alphas[3][:, :160] == 200).all() and (alphas[3][:, 160:] == 0).all(), "transparency stays as it is"
+
+
+REMBG_WITHOUT_NETWORK = """
+def new_session(name):
+    raise OSError("no network")
+"""
+WITHOUT_NETWORK = "--cutout: the weights of rembg could not be loaded (OSError)."
+
+
+def not_posed(*_, **__):
+    raise UserError("Posing.")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "is_said", "is_read"),
+    [(None, True, False), (255, True, True), (0, False, True)],
+    ids=["no alpha", "opaque alpha", "transparent"],
+)
+def test_weights_that_cannot_be_had_end_the_command_before_the_work(tmp_path, monkeypatch, alpha, is_said, is_read):
+    package = ModuleType("rembg")
+    exec(REMBG_WITHOUT_NETWORK, vars(package))
+    monkeypatch.setitem(sys.modules, "rembg", package)
+    monkeypatch.setattr(make, "find_poses", not_posed)
+    corner_photos(tmp_path / "photos", 3)
+    if alpha is not None:
+        for path in (tmp_path / "photos").iterdir():
+            photo = Image.open(path).convert("RGBA")
+            photo.putalpha(alpha)
+            photo.save(path.with_suffix(".png"))
+            path.unlink()
+    result = run("photos", "--output", "scene", "--cutout", cwd=tmp_path, check=False)
+    assert result.returncode == 1 and ("Reading photos" in result.stdout) == is_read
+    assert (WITHOUT_NETWORK if is_said else "Posing.") in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_leaves_no_copies_of_the_photos(tmp_path, monkeypatch, number):
+    def ended(*_, **__):
+        assert any((tmp_path / "temporary").iterdir())
+        os.kill(os.getpid(), number)
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(make, "find_poses", ended)
+    corner_photos(tmp_path / "photos", 3)
+    result = run("photos", "--output", "scene", cwd=tmp_path, check=False)
+    assert result.returncode == 1 and result.stdout.splitlines()[-1] == "Interrupted. Nothing was written."
+    assert not any((tmp_path / "temporary").iterdir()) and not (tmp_path / "scene").exists()
+
+
+SIGTERM_AFTER_PYCOLMAP = """
+import os, signal, sys, types
+
+class Make(types.ModuleType):
+    def __getattr__(self, name):
+        if name != "make_scene":
+            raise AttributeError(name)
+        import pycolmap
+        return lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+
+sys.modules["dietnerf_ns.poses.make"] = Make("make")
+sys.argv = ["dietnerf-poses", "photos", "--output", "scene"]
+from dietnerf_ns.commands.poses import main
+main()
+"""
+"""The command with nothing but the import of pycolmap, which takes SIGTERM over."""
+
+
+def test_sigterm_is_one_line_although_pycolmap_takes_it_over(tmp_path):
+    command = [sys.executable, "-c", SIGTERM_AFTER_PYCOLMAP]
+    ended = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, "Interrupted. Nothing was written.\n")
+
+
+def test_ctrl_c_in_the_report_says_that_the_scene_is_written(tmp_path, monkeypatch):
+    def write_and_be_interrupted(_source, output, **_):
+        output.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(make, "make_scene", write_and_be_interrupted)
+    result = run("photos", "--output", "scene", cwd=tmp_path, check=False)
+    assert result.returncode == 1 and result.stdout.splitlines()[-1] == "Interrupted. scene was already written."
 
 
 @pytest.mark.slow
@@ -289,6 +375,10 @@ NAME_ANOTHER = "name a new or empty folder."
         (two_photos, ["--masks", "nowhere"], "--masks nowhere: there is no such folder."),
         (two_photos, ["--size", 10], "--size 10: must be at least 64 pixels."),
         (two_photos, ["--frames", 2], "--frames 2: must be at least 3."),
+        (two_photos, ["--seed", -1], "--seed -1: must be from 0 to 2147483647."),
+        (two_photos, ["--seed", 2**31], "--seed 2147483648: must be from 0 to 2147483647."),
+        (two_photos, ["--output", "o" * 300], "oo: cannot be read or written: File name too long."),
+        (two_photos, ["--masks", "o" * 300], "oo: cannot be read or written: File name too long."),
         (two_photos, ["--masks", "photos/.."], "--masks photos/..: there is no mask of 0.jpg"),
     ],
 )

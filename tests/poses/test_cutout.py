@@ -2,14 +2,13 @@
 
 import base64
 import sys
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dietnerf_ns.poses.cutout import check_available, foregrounds
+from dietnerf_ns.poses.cutout import Network
 from dietnerf_ns.utils.errors import UserError
 
 MEAN_OF_CHANNELS = (
@@ -34,12 +33,10 @@ def without_weights(name):
     ],
     ids=["not installed", "without a network"],
 )
-def test_what_is_missing_is_said(images, monkeypatch, package, message):
+def test_what_is_missing_is_said(monkeypatch, package, message):
     monkeypatch.setitem(sys.modules, "rembg", package)
     with pytest.raises(UserError, match=message):
-        foregrounds(images, ["a.jpg"])
-    with pytest.raises(UserError, match=message) if package is None else nullcontext():
-        check_available()
+        Network().load()
 
 
 @pytest.fixture
@@ -57,16 +54,16 @@ def test_the_network_says_what_is_cut_out(images, tmp_path, monkeypatch):
     (tmp_path / "u2net.onnx").write_bytes(base64.b64decode(MEAN_OF_CHANNELS))
     monkeypatch.setenv("U2NET_HOME", str(tmp_path))
     monkeypatch.setenv("MODEL_CHECKSUM_DISABLED", "1")
-    mask = foregrounds(images, ["a.jpg"])["a.jpg"]
+    mask = Network().foregrounds(images, ["a.jpg"])["a.jpg"]
     assert mask.shape == (120, 160) and mask.mean() == pytest.approx(0.25, abs=0.01)
     assert mask[60, 80] and not mask[5, 5]
 
 
 @pytest.mark.slow
-def test_weights_that_cannot_be_read_end_in_one_line(images, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_read_end_in_one_line(tmp_path, monkeypatch):
     pytest.importorskip("rembg", exc_type=ImportError)
     (tmp_path / "u2net.onnx").write_bytes(b"no network")
     monkeypatch.setenv("U2NET_HOME", str(tmp_path))
     monkeypatch.setenv("MODEL_CHECKSUM_DISABLED", "1")
     with pytest.raises(UserError, match=r"weights of rembg could not be loaded.*copy u2net.onnx"):
-        foregrounds(images, ["a.jpg"])
+        Network().load()

@@ -1,5 +1,6 @@
 """Photos as phones and cameras write them: orientation, EXIF, size, names, videos."""
 
+import os
 import subprocess
 
 import cv2
@@ -111,7 +112,9 @@ def test_a_corrupt_photo_is_left_out_with_a_reason(tmp_path):
     assert list(unreadable) == ["b.jpg"] and "cannot be read" in unreadable["b.jpg"]
 
 
-def test_names_are_different_and_have_no_spaces(tmp_path):
+def test_names_are_different_and_have_nothing_that_colmap_does_not_take(tmp_path):
+    latin = [os.fsdecode(name) for name in (b"caf\xe9.jpg", b"caf\xe8.jpg")]
+    assert scene_names([tmp_path / name for name in latin]) == ["caf__1", "caf__2"]
     paths = [tmp_path / name for name in ("a.jpg", "A.PNG", "a_1.jpg", "my photo #1.jpg", "my photo_1.jpg", "b.jpg")]
     assert scene_names(paths) == ["a_2", "A_3", "a_1", "my_photo_1_1", "my_photo_1_2", "b"]
 
@@ -139,7 +142,8 @@ def test_a_folder_without_photos_is_refused(tmp_path):
         photo_files(tmp_path / "notes.txt")
 
 
-def test_the_sharpest_frames_of_a_video_are_taken(tmp_path):
+@pytest.mark.parametrize("name", [b"clip.mp4", b"caf\xe9.mp4"], ids=["plain", "not UTF-8"])
+def test_the_sharpest_frames_of_a_video_are_taken(tmp_path, name):
     path = tmp_path / "clip.mp4"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 240))
     sharp = {2, 9}
@@ -147,6 +151,7 @@ def test_the_sharpest_frames_of_a_video_are_taken(tmp_path):
         frame = corner_photo(corner_positions(12)[index])[0]
         video.write(frame if index in sharp else cv2.GaussianBlur(frame, (0, 0), 4))
     video.release()
+    path = path.rename(tmp_path / os.fsdecode(name))
     frames = [photo.name for photo, _ in read_video(path, 2, 1600)]
     assert frames == ["frame_00002.jpg", "frame_00009.jpg"]
 

@@ -138,10 +138,14 @@ def test_a_full_disk_ends_with_one_line(striped_scene, tmp_path):
         (["plain", "--out", "plain/0.png/out"], "cannot be written"),
         (["plain", "--out", "out", "--max-images", 2], "--max-images 2: must be at least 3"),
         (["--out", "out"], "Name at least one folder"),
+        (["plain", "other", "--out", "other"], "--out other: holds the photos of other; name another folder."),
+        (["o" * 300, "--out", "out"], "oo: cannot be read or written: File name too long."),
+        (["plain", "--out", "o" * 300], "oo: cannot be written: File name too long."),
     ],
 )
 def test_wrong_input_ends_with_one_line(arguments, words, tmp_path):
-    folder_of_images(tmp_path / "plain", ["red"] * 3)
+    for name in ("plain", "other"):
+        folder_of_images(tmp_path / name, ["red"] * 3)
     result = in_this_process("dietnerf-similarity", *arguments, *EMBEDDED, cwd=tmp_path, check=False)
     assert result.returncode == 1 and "Traceback" not in result.stdout
     assert words in result.stdout.splitlines()[-1]

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +10,14 @@ import torch
 from PIL import Image
 
 from dietnerf_ns.data.photos import heif_and_large_photos
-from dietnerf_ns.similarity.photos import PhotoSet, embed_photo_sets, evenly_chosen, load_photo, read_photo_sets
+from dietnerf_ns.similarity.photos import (
+    PhotoSet,
+    check_out,
+    embed_photo_sets,
+    evenly_chosen,
+    load_photo,
+    read_photo_sets,
+)
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
 from tests.helpers.scenes import as_transforms_json, folder_of_images
@@ -42,6 +50,23 @@ def test_photos_are_chosen_evenly():
 def test_folders_of_the_same_name_are_named_by_their_path(tmp_path):
     folders = [folder_of_images(tmp_path / owner / "images", ["red"] * 3) for owner in ("chair", "ship")]
     assert [photo_set.name for photo_set in read_photo_sets(folders, 20)] == [str(folder) for folder in folders]
+
+
+def test_names_that_are_not_utf8_can_be_drawn(tmp_path):
+    folder = folder_of_images(tmp_path / os.fsdecode(b"caf\xe9"), ["red"] * 3)
+    assert read_photo_sets([folder], 20)[0].name == "caf\\xe9"
+
+
+def test_results_do_not_lie_among_photos(tiny_scene, tmp_path):
+    transforms = as_transforms_json(tiny_scene, tmp_path / "chair", count=3)
+    plain = folder_of_images(tmp_path / "plain", ["red"] * 3)
+    (tmp_path / "link").symlink_to(plain)
+    photo_sets = read_photo_sets([transforms, plain], 20)
+    for out, name in (("chair", "chair"), ("chair/images", "chair"), ("plain", "plain"), ("link", "plain")):
+        with pytest.raises(UserError, match=f"^--out .*{out}: holds the photos of {name}; name another folder.$"):
+            check_out(tmp_path / out, photo_sets)
+    for out in ("", "new", "plain/similarity", "chair/similarity"):
+        check_out(tmp_path / out, photo_sets)
 
 
 def test_transparent_photos_are_blended_with_white(tmp_path):

@@ -82,4 +82,7 @@ def test_the_command_to_go_on_has_the_settings_of_this_one():
         "ns-train dietnerf-tiny --load-dir 'out/a b' --max-num-iterations 7 --vis tensorboard --machine.seed 3 "
         "blender-data --data 'x y'"
     )
+    assert command(*given, "--load-config", "x.yml") == (
+        "ns-train dietnerf-tiny --load-dir 'out/a b' --max-num-iterations 7 and the settings of this run"
+    ), "the file would replace all flags"
     assert command("python").endswith("--max-num-iterations 7 and the settings of this run")

@@ -59,7 +59,8 @@ def test_a_scaler_searches_until_its_factor_is_below_1():
 @pytest.mark.parametrize("gradient", [NAN, None], ids=["not finite", "left out"])
 def test_a_step_that_is_left_out_leaves_the_scaler_as_it_is(gradient):
     parameter, bad = torch.nn.Parameter(torch.ones(3)), BadSteps()
-    config = {"fields": {"optimizer": AdamOptimizerConfig(lr=0.1), "scheduler": None}}
+    # Gradients that are clipped are unscaled first, which torch does once between two updates of the scaler.
+    config = {"fields": {"optimizer": AdamOptimizerConfig(lr=0.1, max_norm=9.0), "scheduler": None}}
     optimizers = Optimizers(config, {"fields": [parameter]})
     scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
     leave_out_bad_steps(optimizers, scaler, bad)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dietnerf_ns.utils.errors import UserError, writing
-from dietnerf_ns.utils.files import atomic_output, check_writable, write_json
+from dietnerf_ns.utils.files import atomic_output, check_writable, readable, write_json
 from tests.helpers.full_disk import files_of_at_most
 
 KILLED = """
@@ -30,6 +30,19 @@ with atomic_output(Path(sys.argv[1])) as unfinished:
     sys.addaudithook(killed_before_a_step)
 """
 """Replaces a folder, and is killed before a step of the replacement."""
+
+
+ANOTHER = """
+import sys
+from pathlib import Path
+from dietnerf_ns.utils.files import atomic_output
+
+with atomic_output(Path(sys.argv[1])) as unfinished:
+    unfinished.write_text("another's")
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+"""Writes a file, and completes it at a line of input."""
 
 
 def names_in(folder):
@@ -93,6 +106,41 @@ def test_the_old_stays_if_the_new_cannot_take_its_place(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         replace(output)
     assert names_in(tmp_path) == ["scene"] and names_in(output) == ["old", "older"]
+
+
+def test_two_processes_that_write_one_output_leave_each_others_files_alone(tmp_path):
+    output = tmp_path / "o.gif"
+    command = [sys.executable, "-c", ANOTHER, str(output)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as another:
+        assert another.stdout.readline() == "begun\n"
+        check_writable(output, "--output")
+        with atomic_output(output) as unfinished:
+            unfinished.write_text("ours")
+        assert output.read_text() == "ours" and len(names_in(tmp_path)) == 2, "the other's is still there"
+        another.communicate("go on\n")
+    assert another.returncode == 0 and output.read_text() == "another's"
+    assert names_in(tmp_path) == ["o.gif"]
+
+
+def test_a_file_that_is_gone_is_no_success(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "o.gif") as unfinished:
+        unfinished.touch()
+        unfinished.unlink()
+    assert names_in(tmp_path) == []
+
+
+def test_only_what_killed_processes_left_is_removed(tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    others = [f".unfinished-{ended.pid}-another.gif", f".unfinished-{os.getppid()}-o.gif", ".unfinished-o.gif"]
+    for name in [*others, f".unfinished-{ended.pid}-o.gif"]:
+        (tmp_path / name).touch()
+    check_writable(tmp_path / "o.gif", "--output")
+    assert names_in(tmp_path) == sorted(others)
+
+
+def test_names_that_are_not_utf8_are_readable():
+    assert readable(os.fsdecode(b"caf\xe9 \xc3\xa9")) == "caf\\xe9 é"
 
 
 def test_what_is_mounted_cannot_be_replaced():

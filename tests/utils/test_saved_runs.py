@@ -125,13 +125,14 @@ def test_class_paths_of_version_0_1_are_read(tmp_path):
 def test_settings_of_earlier_versions_are_migrated_as_by_nerfstudio(version, tmp_path):
     config = copy.deepcopy(dietnerf_tiny.config)
     settings = vars(config.pipeline.model)
-    del settings["space_annealing"]
+    del settings["space_annealing"], settings["random_background"]
     settings |= {"scene": "around"} if version == "0.2" else DEFAULTS | {"proposal_plane_resolution": 32}
     file = saved(tmp_path, config)
     assert ("proposal_plane_resolution: 32" in file.read_text()) == (version == "0.1")
     read = read_config(file).pipeline.model
     assert vars(read) == vars(yaml.load(file.read_text(), Loader=yaml.Loader).pipeline.model)
     assert (read.scene, read.near_plane) == ("inside-out" if version == "0.2" else "auto", None)
+    assert read.random_background is False, "a resumed run keeps its loss"
 
 
 def test_a_generic_datamanager_is_read(tmp_path):

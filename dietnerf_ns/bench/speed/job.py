@@ -13,9 +13,8 @@ from dietnerf_ns.bench.cell import CELLS, RESULT
 from dietnerf_ns.bench.cells import plan_cells
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Method, Views
 from dietnerf_ns.bench.runner import LocalEngine, end_of_log, run_missing
-from dietnerf_ns.bench.scenes import SHIPPED, SceneSplit
+from dietnerf_ns.bench.scenes import SceneSplit
 from dietnerf_ns.bench.speed.candidate import Candidate, Data
-from dietnerf_ns.methods import TINY_SCENE
 
 REPORTED = {"psnr": "nerfstudio/psnr", "ssim": "nerfstudio/ssim"}
 
@@ -32,11 +31,11 @@ def whole_job(candidate: Candidate, data: Data, folder: Path) -> dict:
         `seconds` of the process; `training`: seconds, steps and peak memory; `psnr` and `ssim` of the test views.
     """
     shutil.rmtree(folder / CELLS, ignore_errors=True)
-    scene = Path(data.folder)
+    scene = _under_name_of_its_own(Path(data.folder), folder)
     with Image.open(SceneSplit.read(scene, "train").images[0]) as image:
         width = round(data.scale * image.width)
     experiment = Experiment(
-        scenes=(BenchmarkScene(SHIPPED if scene == TINY_SCENE else scene.name),),
+        scenes=(BenchmarkScene(scene.name),),
         methods=(Method(candidate.method, candidate.label, candidate.overrides),),
         views=(Views(protocol=data.protocol),),
         resolution=width,
@@ -49,3 +48,11 @@ def whole_job(candidate: Candidate, data: Data, folder: Path) -> dict:
     result = json.loads((folder / cell.folder / RESULT).read_text())
     scores = {name: result["metrics"][metric] for name, metric in REPORTED.items()}
     return {"label": candidate.label, "seconds": seconds, "training": result["training"]} | scores
+
+
+def _under_name_of_its_own(scene: Path, folder: Path) -> Path:
+    """A link to a scene's folder. The benchmark takes a scene called `tiny` for the shipped one, wherever it is."""
+    link = folder / f"given-{scene.name}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(scene.resolve(), target_is_directory=True)
+    return link

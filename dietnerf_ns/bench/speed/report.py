@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib import pyplot
 
+from dietnerf_ns.bench.speed.roofline import render_parts
 from dietnerf_ns.bench.speed.semantic_step import PARTS
 from dietnerf_ns.bench.tables import NOTHING, format_number, table
 
 matplotlib.use("Agg")
 REPORT, PLOT = "speed.md", "speed.png"
-WAYS = {True: "recomputed", False: "activations kept"}
+SETTING = "checkpoint-render"
 
 
 def write_report(content: dict[str, Any], folder: Path) -> Path:
@@ -107,57 +109,85 @@ def split_section(measured: dict[str, Any]) -> list[str]:
     sections = []
     columns = (("time", "ms", quartiles), ("memory", "MiB above idle", lambda value: format_number(value, 0)))
     for what, unit, formatted in columns:
-        rows = entries(measured, f"semantic step, {what}")
         lines = [
             [
                 str(row["size"]),
-                WAYS[row["recompute"]],
+                str(row["recompute"]),
+                *_rendered(row.get("renders", [])),
                 *(formatted(row.get(part)) for part in PARTS),
                 row.get("reason", NOTHING),
             ]
-            for row in rows
+            for row in entries(measured, f"semantic step, {what}")
         ]
         if lines:
-            header = ["view (pixels)", "render", *(f"{part} ({unit})" for part in PARTS), "reason if not measured"]
+            header = ["view (pixels)", SETTING, "render", "rays", "rays rendered again"]
+            header += [*(f"{part} ({unit})" for part in PARTS), "reason if not measured"]
             sections += [f"## {what.capitalize()} of a semantic step\n", table(header, lines)]
     return sections
+
+
+def _rendered(renders: list[dict]) -> tuple[str, str, str]:
+    """Whether views were rendered again for their gradient, and the medians of the rays, first and again."""
+    if not renders:
+        return NOTHING, NOTHING, NOTHING
+    recomputed = sum(not render["kept"] for render in renders)
+    ways = {0: "activations kept", len(renders): "recomputed"}
+    way = ways.get(recomputed, f"recomputed in {recomputed} of {len(renders)}")
+    rays, again = (f"{np.median([render[name] for render in renders]):.0f}" for name in ("rays", "again"))
+    return way, rays, again
 
 
 def roofline_section(measured: dict[str, Any]) -> list[str]:
     """How close the parts come to the limits of the machine."""
     lines, text = [], ""
     for entry in entries(measured, "floor"):
-        limits, times = entry["limits"], measured_milliseconds(measured, entry["size"])
+        limits, row = entry["limits"], _measured_view(measured, entry["size"])
         text = (
             f"Copies run at {limits['bytes_per_second'] / 1e9:.1f} GB/s, matrix products at "
-            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s. The semantic view has {entry['size']} pixels. The "
-            "bound of its backward pass assumes that every ray hits something; rays that hit nothing are not rendered "
-            "again.\n"
+            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s. {_rays_of_bounds(entry['size'], row)}\n"
         )
-        for part, least in entry["parts"].items():
-            spent = times.get(part)
-            lines.append(
-                [
-                    part,
-                    f"{least['operations'] / 1e9:.2f}",
-                    f"{least['bytes'] / 1e6:.0f}",
-                    f"{least['milliseconds']:.2f}",
-                    format_number(spent, 1),
-                    NOTHING if spent is None else f"{100 * least['milliseconds'] / spent:.0f} %",
-                ]
-            )
+        bounds, spent = entry["parts"], _milliseconds_of_plain_step(measured)
+        if row is not None:
+            bounds = bounds | render_parts(entry, row["renders"])
+            spent |= {part: row[part]["median"] for part in PARTS}
+        known = (part for part in ("plain step", *PARTS) if part in bounds)
+        lines += [_roofline_row(part, bounds[part], spent.get(part)) for part in known]
     header = ["", "GFLOP", "MB", "roofline bound (ms)", "measured (ms)", "bound / measured"]
     return ["## Roofline\n", text, table(header, lines)] if lines else []
 
 
-def measured_milliseconds(measured: dict[str, Any], size: int) -> dict[str, float]:
-    """Median times of the parts that have a roofline bound, for one size of the semantic view."""
-    plain = [row["plain"]["median"] for row in entries(measured, "steps")[1:2]]
-    times = {"plain step": plain[0]} if plain else {}
-    for row in entries(measured, "semantic step, time"):
-        if row["size"] == size and row["recompute"] and "reason" not in row:
-            times |= {part: row[part]["median"] for part in PARTS}
-    return times
+def _roofline_row(part: str, least: dict[str, float], spent: float | None) -> list[str]:
+    return [
+        part,
+        f"{least['operations'] / 1e9:.2f}",
+        f"{least['bytes'] / 1e6:.0f}",
+        f"{least['milliseconds']:.2f}",
+        format_number(spent, 1),
+        NOTHING if spent is None else f"{100 * least['milliseconds'] / spent:.0f} %",
+    ]
+
+
+def _rays_of_bounds(size: int, row: dict | None) -> str:
+    """What the bounds of the render are for."""
+    view = f"The semantic view has {size} pixels along its shorter side."
+    if row is None:
+        return (
+            f"{view} The bounds of its render need the number of rendered rays, which the part `semantic-step` counts "
+            f"if {size} is one of its `--sizes`."
+        )
+    way, rays, again = _rendered(row["renders"])
+    return f"{view} The bounds of its render are those of {rays} rays, {again} of them rendered again ({way})."
+
+
+def _measured_view(measured: dict[str, Any], size: int) -> dict | None:
+    """Times of a semantic step as training takes it, for one size of its view."""
+    rows = entries(measured, "semantic step, time")
+    return next((row for row in rows if row["size"] == size and row["recompute"] and "renders" in row), None)
+
+
+def _milliseconds_of_plain_step(measured: dict[str, Any]) -> dict[str, float]:
+    rows = entries(measured, "steps")
+    return {"plain step": rows[1]["plain"]["median"]} if len(rows) > 1 else {}
 
 
 def job_section(measured: dict[str, Any]) -> list[str]:
@@ -235,11 +265,11 @@ def draw(measured: dict[str, Any], path: Path) -> bool:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
     drawn = False
     for axis, what, total in ((axes[0], "time", _milliseconds), (axes[1], "memory", _peak)):
-        for recompute, way in WAYS.items():
+        for recompute in (True, False):
             rows = [row for row in entries(measured, f"semantic step, {what}") if row["recompute"] is recompute]
             points = [(row["size"], total(row)) for row in rows if "reason" not in row]
             if points:
-                axis.plot(*zip(*points, strict=True), "o-", label=way)
+                axis.plot(*zip(*points, strict=True), "o-", label=f"{SETTING} {recompute}")
                 drawn = True
         axis.set_xlabel("shorter side of the semantic view (pixels)")
         axis.set_ylim(bottom=0)

@@ -3,13 +3,15 @@
 The bound is the slower one of computing the operations and moving the bytes. Operations are the matrix products and
 convolutions of the networks, counted by torch on the torch implementation, whichever kernels are used. Bytes are those
 that fused kernels cannot avoid, moved at the speed of a copy: the features gathered from planes or hash tables (read
-forward; read and written backward), and what Adam reads and writes.
+forward; read and written backward), the encoder's weights, and what Adam reads and writes.
+
+The render of a semantic view is bounded for the rays that were rendered, as `split_semantic_step` counts them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,21 +22,26 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.models.base_model import Model
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dietnerf_ns.bench.speed.candidate import Candidate, Data, semantic_training_of
 from dietnerf_ns.fields.encoded import EncodedField
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes
+from dietnerf_ns.models.base import proposal_updates_kept
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
 from dietnerf_ns.semantic.rendering import evaluation_mode
+from dietnerf_ns.semantic.sample_positions import SamplePositions
 
 FLOAT_BYTES = 4
 PLANE_POINTS, VOXEL_POINTS = 3 * 4, 8
 """Grid points that a feature is interpolated from: four on each of three planes, or the eight corners of a voxel."""
 ADAM_PASSES = 7
 """Adam reads a parameter, its gradient and two moments, and writes the parameter and the moments."""
+RENDER, RENDER_AGAIN, GRADIENT = "render", "render again", "gradient"
+"""What is counted for a ray of a semantic view."""
 COUNTED_RAYS = 64
 COPIED_FLOATS = {"cpu": 2**25, "cuda": 2**28}
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
@@ -70,7 +77,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def roofline(candidate: Candidate, data: Data, folder: Path, *, size: int) -> dict:
-    """Least milliseconds of a plain step and of the parts of a semantic step.
+    """Least milliseconds of a plain step and of the encoder in a semantic step, and the costs of a ray of its view.
 
     Args:
         candidate: a method with the semantic loss and `DietNeRFModel`.
@@ -79,26 +86,47 @@ def roofline(candidate: Candidate, data: Data, folder: Path, *, size: int) -> di
         size: shorter side of the semantic view in pixels.
 
     Returns:
-        `limits` of the device, `size`, and `parts`: `operations`, `bytes` and `milliseconds` of each part.
+        `limits` of the device, `size`, and `parts`: `operations`, `bytes` and `milliseconds` of each part; `per_ray`:
+        `operations` and `bytes`, see `costs_of_a_ray`.
     """
     trainer = candidate.trainer(data, folder)
     semantic, model = semantic_training_of(trainer)
     assert isinstance(model, DietNeRFModel), type(model).__name__
     limits = device_limits(torch.device(trainer.pipeline.device))
-    semantic.reconfigure(resolution=size)
-    counted = {
-        "plain step": plain_step(model, candidate.rays),
-        **semantic_parts(semantic, model),
+    semantic.reconfigure(resolution=size, crop=1.0)
+    counted = {"plain step": plain_step(model, candidate.rays), **encoder_parts(semantic)}
+    per_ray = costs_of_a_ray(model, sample_fraction=semantic.config.sample_fraction)
+    return {
+        "limits": limits,
+        "size": size,
+        "parts": {name: _part(costs, limits) for name, costs in counted.items()},
+        "per_ray": {name: {"operations": costs[0], "bytes": costs[1]} for name, costs in per_ray.items()},
     }
-    parts = {
-        name: {
-            "operations": operations,
-            "bytes": moved,
-            "milliseconds": least_milliseconds(operations, moved, limits),
-        }
-        for name, (operations, moved) in counted.items()
+
+
+def render_parts(floor: dict, renders: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Operations, bytes and least milliseconds of rendering views and of its gradient, as medians over the views.
+
+    Args:
+        floor: what `roofline` returned.
+        renders: the views, as `split_semantic_step` counted their rays.
+    """
+    costs = {name: np.array([cost["operations"], cost["bytes"]]) for name, cost in floor["per_ray"].items()}
+    forward = [render["rays"] * costs[RENDER] for render in renders]
+    backward = [
+        render["again"] * costs[RENDER_AGAIN] + render["rays" if render["kept"] else "again"] * costs[GRADIENT]
+        for render in renders
+    ]
+    return {
+        "render forward": _part(np.median(forward, axis=0).tolist(), floor["limits"]),
+        "render backward": _part(np.median(backward, axis=0).tolist(), floor["limits"]),
     }
-    return {"limits": limits, "size": size, "parts": parts}
+
+
+def _part(costs: Sequence[float], limits: dict[str, float]) -> dict[str, float]:
+    operations, moved = costs
+    milliseconds = least_milliseconds(operations, moved, limits)
+    return {"operations": operations, "bytes": moved, "milliseconds": milliseconds}
 
 
 def least_milliseconds(operations: float, moved: float, limits: dict[str, float]) -> float:
@@ -126,34 +154,54 @@ class OperationCounter(TorchDispatchMode):
 
 
 def plain_step(model: DietNeRFModel, rays: int) -> tuple[float, float]:
-    """Operations and bytes of the photometric loss of a batch of rays, its gradient and Adam's update."""
-    operations = rays * operations_per_ray(torch_twin(model).train(), backward=True)
-    adam = ADAM_PASSES * FLOAT_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return operations, rays * 3 * gathered_per_ray(model) + adam
+    """Operations and bytes of the photometric loss of a batch of rays, its gradient and Adam's update.
 
-
-def semantic_parts(semantic: SemanticConsistency, model: DietNeRFModel) -> dict[str, tuple[float, float]]:
-    """Operations and bytes of the parts of a semantic step.
-
-    The backward pass of the render includes rendering again. It is counted as if every ray hit something.
+    Proposal networks are evaluated at every step. Most steps do not train them, and neither does this one.
     """
-    view, twin = semantic.sample_view(0), torch_twin(model)
-    rays = len(view.rays)
+    twin = torch_twin(model).train()
+    with proposal_updates_kept(twin):
+        operations = rays * operations_per_ray(twin, backward=True)
+    trained = [p for name, p in model.named_parameters() if p.requires_grad and "proposal_networks" not in name]
+    by_field, by_proposals = gathered_per_ray(model)
+    return operations, rays * (3 * by_field + by_proposals) + ADAM_PASSES * _bytes_of(trained)
+
+
+def encoder_parts(semantic: SemanticConsistency) -> dict[str, tuple[float, float]]:
+    """Operations and bytes of the encoder in a semantic step."""
+    view, encoder = semantic.sample_view(0), cast(Any, semantic.encoder)
     image = torch.rand(1, 3, *view.size, device=semantic.device, requires_grad=True)
-    encoder: Any = semantic.encoder
     with OperationCounter() as counter:
         similarity = semantic.similarity(image, view.target_index)
         forward = counter.total
         similarity.sum().backward()
-    weights = FLOAT_BYTES * sum(p.numel() for p in encoder.network.parameters())
-    with evaluation_mode(twin), twin.scaled_samples(semantic.config.sample_fraction):
-        gathered = gathered_per_ray(twin)
+    weights = _bytes_of(encoder.network.parameters())
+    return {"encoder forward": (forward, weights), "encoder backward": (counter.total - forward, weights)}
+
+
+def costs_of_a_ray(model: DietNeRFModel, *, sample_fraction: float) -> dict[str, tuple[float, float]]:
+    """Operations and bytes of a ray of a semantic view.
+
+    Args:
+        model: that renders it.
+        sample_fraction: number of samples along the ray relative to a training ray.
+
+    Returns:
+        Those of rendering it, of rendering it once more for its gradient, and of the gradient itself.
+    """
+    with model.scaled_samples(sample_fraction):
+        by_field, by_proposals = gathered_per_ray(model)
+    twin = torch_twin(model)
+    with evaluation_mode(twin), twin.scaled_samples(sample_fraction):
+        forward = operations_per_ray(twin, backward=False)
         return {
-            "render forward": (rays * operations_per_ray(twin, backward=False), rays * gathered),
-            "encoder forward": (forward, weights),
-            "encoder backward": (counter.total - forward, weights),
-            "render backward": (rays * operations_per_ray(twin, backward=True), rays * 3 * gathered),
+            RENDER: (forward, by_field + by_proposals),
+            RENDER_AGAIN: (operations_per_ray_again(twin), by_field),
+            GRADIENT: (operations_per_ray(twin, backward=True) - forward, 2 * by_field),
         }
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def torch_twin(model: DietNeRFModel) -> DietNeRFModel:
@@ -165,8 +213,22 @@ def torch_twin(model: DietNeRFModel) -> DietNeRFModel:
 
 def operations_per_ray(model: Model, *, backward: bool) -> float:
     """Floating-point operations of the networks for one ray, forward only or with the backward pass."""
+    return _operations(model, _rays_with_samples(), backward=backward)
+
+
+def operations_per_ray_again(model: Model) -> float:
+    """Floating-point operations of the networks for one ray that is rendered a second time, at the same samples."""
+    positions = SamplePositions(model, COUNTED_RAYS)
+    rays = positions.numbered(_rays_with_samples())
+    with torch.no_grad(), positions.noted():
+        model(rays)
+    with positions.used():
+        return _operations(model, rays, backward=False)
+
+
+def _rays_with_samples() -> RayBundle:
     directions = torch.nn.functional.normalize(torch.rand(COUNTED_RAYS, 3), dim=-1)
-    rays = RayBundle(
+    return RayBundle(
         origins=torch.zeros(COUNTED_RAYS, 3),
         directions=directions,
         pixel_area=torch.full((COUNTED_RAYS, 1), 1e-4),
@@ -175,6 +237,9 @@ def operations_per_ray(model: Model, *, backward: bool) -> float:
         nears=torch.ones(COUNTED_RAYS, 1),
         fars=torch.full((COUNTED_RAYS, 1), 2.0),
     )
+
+
+def _operations(model: Model, rays: RayBundle, *, backward: bool) -> float:
     with OperationCounter() as counter, torch.set_grad_enabled(backward):
         outputs = model(rays)
         if backward:
@@ -183,19 +248,26 @@ def operations_per_ray(model: Model, *, backward: bool) -> float:
     return counter.total / COUNTED_RAYS
 
 
-def gathered_per_ray(model: DietNeRFModel) -> float:
-    """Bytes of features that the proposal networks and the field read for one ray."""
+def gathered_per_ray(model: DietNeRFModel) -> tuple[int, int]:
+    """Bytes of features that the field, and that the proposal networks read for one ray."""
     sampler, field, density_fns = model.proposal_sampler, cast(EncodedField, model.field), cast(list, model.density_fns)
-    total = sampler.num_nerf_samples_per_ray * gathered_per_sample(field.encoding)
-    for samples, density in zip(sampler.num_proposal_samples_per_ray, density_fns, strict=True):
-        total += samples * gathered_per_sample(_encoding_of(density.__self__))
-    return total
+    by_proposals = (
+        samples * gathered_per_sample(_encoding_of(density.__self__))
+        for samples, density in zip(sampler.num_proposal_samples_per_ray, density_fns, strict=True)
+    )
+    return sampler.num_nerf_samples_per_ray * gathered_per_sample(field.encoding), sum(by_proposals)
 
 
 def gathered_per_sample(encoding: Encoding | MultiResolutionTriplanes) -> int:
     """Bytes of the features that are read to interpolate at one position."""
     points = PLANE_POINTS if isinstance(encoding, MultiResolutionTriplanes) else VOXEL_POINTS
-    return points * encoding.get_out_dim() * FLOAT_BYTES
+    return points * encoding.get_out_dim() * _feature_bytes(encoding)
+
+
+def _feature_bytes(encoding: Encoding | MultiResolutionTriplanes) -> int:
+    fused = getattr(encoding, "tcnn_encoding", None)
+    # tinycudann keeps its weights in full precision, and reads a copy in the precision that it computes in.
+    return next(encoding.parameters()).element_size() if fused is None else fused.dtype.itemsize
 
 
 def _encoding_of(proposal_network: Any) -> Encoding | MultiResolutionTriplanes:

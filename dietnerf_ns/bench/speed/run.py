@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 from nerfstudio.configs.method_configs import all_methods
 from tqdm import tqdm
 
+from dietnerf_ns.bench.cells import short_hash
 from dietnerf_ns.bench.experiment import check_known
 from dietnerf_ns.bench.machine import describe_machine
 from dietnerf_ns.bench.processes import SECONDS_TO_END, end_processes
-from dietnerf_ns.bench.scenes import SceneSplit, transforms_file
+from dietnerf_ns.bench.scenes import SPLITS, SceneSplit, file_hash, transforms_file
 from dietnerf_ns.bench.speed.candidate import NERFACTO_ON_BLENDER, WITHOUT_LSC, Candidate, Data
 from dietnerf_ns.data.protocols import PROTOCOLS
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
@@ -27,6 +29,9 @@ from dietnerf_ns.utils.errors import READ_ERRORS, UserError, check_limits, flags
 from dietnerf_ns.utils.files import write_json
 
 PROBES, RESULTS = "probes", "speed.json"
+PHOTOS = "photos"
+"""Key in the settings of speed.json: what tells scenes whose folders have one name apart."""
+RAYS = "train_num_rays_per_batch"
 PARTS = ("steps", "memory", "semantic-step", "floor", "job", "target")
 MAX_SECONDS = 3600.0
 """Maximum of training time until the method itself reaches the target PSNR."""
@@ -55,14 +60,12 @@ class SpeedSettings:
         """Reject what cannot be measured.
 
         Raises:
-            UserError: an unknown method or protocol, a method without a semantic loss or without a roofline, a scene or
-                views that do not exist, or impossible numbers.
+            UserError: an unknown method or protocol, a method without a semantic loss, without rays or without a
+                roofline, a scene or views that do not exist, or impossible numbers.
         """
         self._check_data()
         for flag, name in (("method", self.method), ("against", self.against)):
-            check_known("method", name, all_methods)
-            if not isinstance(all_methods[name].pipeline, DietNeRFPipelineConfig):
-                raise UserError(f"--{flag} {name}: has no semantic loss; use a method such as dietnerf.")
+            _check_method(flag, name)
         if "floor" in self.parts and not isinstance(all_methods[self.method].pipeline.model, DietNeRFModelConfig):
             parts = " ".join(part for part in self.parts if part != "floor")
             raise UserError(
@@ -95,6 +98,18 @@ class SpeedSettings:
             )
 
 
+def _check_method(flag: str, name: str) -> None:
+    check_known("method", name, all_methods)
+    pipeline = all_methods[name].pipeline
+    if not isinstance(pipeline, DietNeRFPipelineConfig):
+        raise UserError(f"--{flag} {name}: has no semantic loss; use a method such as dietnerf.")
+    if not hasattr(pipeline.datamanager, RAYS):
+        raise UserError(
+            f"--{flag} {name}: trains on whole images, and methods are compared with the same number of rays; use a "
+            "method that trains on rays, such as dietnerf."
+        )
+
+
 @dataclass(frozen=True)
 class Probe:
     """A measurement in its own process."""
@@ -119,10 +134,11 @@ def run(settings: SpeedSettings, out: Path) -> dict:
         The content of `speed.json`.
 
     Raises:
-        UserError: the folder contains measurements of another machine or with other settings.
+        UserError: the folder contains measurements of another machine, of other photos or with other settings.
     """
     described = json.loads(json.dumps(asdict(settings)))
-    described["data"]["folder"] = Path(settings.data.folder).name
+    scene = Path(settings.data.folder)
+    described["data"] |= {"folder": scene.name, PHOTOS: hash_of_photos(scene)}
     (out / PROBES).mkdir(parents=True, exist_ok=True)
     overrides, notes = encoder_settings(all_methods[settings.method].pipeline.semantic, out)
     content = {"machine": describe_machine(), "settings": described, "notes": notes}
@@ -139,6 +155,19 @@ def run(settings: SpeedSettings, out: Path) -> dict:
     return content
 
 
+def hash_of_photos(scene: Path) -> str:
+    """Eight hexadecimal digits that depend on a scene's cameras and on the sizes of its training and test photos.
+
+    Args:
+        scene: folder of a NeRF-Synthetic scene.
+    """
+    files = {split: transforms_file(scene, split) for split in SPLITS}
+    cameras = {split: file_hash(file) for split, file in files.items() if file.is_file()}
+    used = (split for split in ("train", "test") if split in cameras)
+    photos = [photo for split in used for photo in SceneSplit.read(scene, split).images]
+    return short_hash(cameras, [photo.stat().st_size if photo.is_file() else None for photo in photos])
+
+
 def read_earlier_measurements(out: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Measurements that an earlier run wrote to the folder, by the name of the probe.
 
@@ -147,23 +176,31 @@ def read_earlier_measurements(out: Path, content: dict[str, Any]) -> dict[str, A
         content: `machine`, `settings` and `notes` of this run, as in `speed.json`.
 
     Raises:
-        UserError: they are of another machine or were made with other settings, which one report must not mix, or the
-            file cannot be read.
+        UserError: they are of another machine, of other photos or were made with other settings, which one report must
+            not mix, or the file cannot be read.
     """
     path = out / RESULTS
     if not path.is_file():
         return {}
     try:
         earlier = json.loads(path.read_text())
-        measured, same = earlier["measured"], _decides(earlier) == _decides(content)
+        measured, difference = earlier["measured"], _difference(earlier, content)
     except READ_ERRORS as error:
         raise UserError(f"{path}: cannot be read ({in_one_line(error)}); choose another --out.") from error
-    if not same:
-        raise UserError(
-            f"--out {out}: contains measurements of another machine, or with other settings than now; choose another "
-            "folder."
-        )
+    if difference is not None:
+        raise UserError(f"--out {out}: {difference}; choose another folder.")
     return measured
+
+
+def _difference(earlier: dict[str, Any], content: dict[str, Any]) -> str | None:
+    """Why earlier measurements do not belong in a report with new ones, or None if they do."""
+    if PHOTOS not in earlier["settings"]["data"]:
+        return "contains measurements of an older version of this command"
+    if earlier["settings"]["data"][PHOTOS] != content["settings"]["data"][PHOTOS]:
+        return "contains measurements of other photos than those of --data"
+    if _decides(earlier) != _decides(content):
+        return "contains measurements of another machine, or with other settings than now"
+    return None
 
 
 def _decides(content: dict[str, Any]) -> tuple:
@@ -199,7 +236,7 @@ def encoder_settings(semantic: SemanticConfig, out: Path) -> tuple[dict[str, Any
 
 def rays_of(method: str) -> int:
     """Number of rays in a training batch of the registered method."""
-    return all_methods[method].pipeline.datamanager.train_num_rays_per_batch
+    return getattr(all_methods[method].pipeline.datamanager, RAYS)
 
 
 def plan(settings: SpeedSettings, ours: Candidate) -> list[Probe]:
@@ -274,8 +311,17 @@ def run_probe(probe: Probe, data: Data, folder: Path) -> dict[str, Any]:
         status = process.wait()
     finally:
         end_processes([process], 2 * SECONDS_TO_END)  # it may have a cell of its own to end
-    entries = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
+    entries = read_entries(results) if results.is_file() else []
     if status == 0:
         return {"entries": entries}
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return {"entries": entries, "reason": f"ended with {status}: {' '.join(lines[-LOG_LINES_SHOWN:])}"}
+
+
+def read_entries(results: Path) -> list[dict]:
+    """The entries that a probe wrote, without a last one that it could not write in full, as on a full disk."""
+    lines = results.read_text().splitlines()
+    entries = [json.loads(line) for line in lines[:-1]]
+    with contextlib.suppress(json.JSONDecodeError):
+        entries += [json.loads(line) for line in lines[-1:]]
+    return entries
