@@ -144,9 +144,10 @@ def _why_not_comparable(part: Results, published: list[Published]) -> str:
         return f"published at {published_sizes} pixels, this run is at {our_sizes}."
     if part.experiment["evaluate"] != "test":
         return "published for test frames, this run evaluates the validation split."
-    numbers = {row.training_views for row in part.rows} - {None, len(PROTOCOLS[published[0].protocol].train_indices)}
+    expected = len(PROTOCOLS[published[0].protocol].train_indices)
+    numbers = {row.training_views for row in part.rows if row.training_views not in (None, expected)}
     if numbers:
-        return f"cells of this run were trained on {' and '.join(map(str, sorted(numbers)))} photos."
+        return f"cells of this run were trained on {' and '.join(sorted(map(str, numbers)))} photos."
     evaluated = ([Path(image["name"]) for image in row.result["images"]] for row in part.rows)
     departures = (departure_in_evaluation(images, published[0].protocol) for images in evaluated)
     return next(filter(None, departures), "")

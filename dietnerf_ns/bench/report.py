@@ -139,10 +139,10 @@ def _other_pictures(results: Results) -> list[str]:
 
 def _other_machines(results: Results) -> list[str]:
     """A paragraph on which methods ran on which machines and versions, if not all on the same."""
-    found: dict[str, dict[Any, list[str]]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for row in results.rows:
         for key, value in row.result["machine"].items():
-            found.setdefault(key, {}).setdefault(value, []).append(row.method)
+            found.setdefault(key, {}).setdefault(str(value), []).append(row.method)
     different = [
         f"{key.replace('_', ' ')}: "
         + ", ".join(f"{value} ({'; '.join(dict.fromkeys(methods))})" for value, methods in values.items())
