@@ -12,7 +12,6 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Generator, Tensor
 
@@ -28,7 +27,7 @@ from dietnerf_ns.semantic.rendering import render_image, render_view, view_camer
 from dietnerf_ns.semantic.schedule import SemanticSchedule
 from dietnerf_ns.utils.distributed import draw_number
 from dietnerf_ns.utils.errors import UserError, check_limits
-from dietnerf_ns.utils.gpu_memory import is_out_of_memory
+from dietnerf_ns.utils.gpu_memory import free_unused_memory, is_out_of_memory
 from dietnerf_ns.utils.images import Blend
 from dietnerf_ns.utils.seeding import semantic_generator
 
@@ -292,10 +291,7 @@ class SemanticConsistency:
             )
         self._chunks_were_halved = True
         self.rays_per_chunk //= 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if TCNN_EXISTS:
-            tcnn.free_temporary_memory()
+        free_unused_memory(self.device)
 
     def _keep_gradient(self, gradient: Tensor) -> None:
         if self.last is not None:

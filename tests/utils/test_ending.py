@@ -100,8 +100,8 @@ def test_what_the_system_refuses_is_one_line_with_path_and_reason(monkeypatch):
 
     monkeypatch.setattr(Path, "stat", refuse)
     with pytest.raises(UserError) as error, ends_in_one_line():
-        Path("/root/o.gif").exists()
-    assert str(error.value) == "/root/o.gif: cannot be read or written: Permission denied."
+        Path("/private/o.gif").exists()
+    assert str(error.value) == "/private/o.gif: cannot be read or written: Permission denied."
 
 
 def test_errors_without_a_path_are_named_and_bugs_keep_their_traceback():

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 from nerfstudio.engine.trainer import Trainer
-from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 
 from dietnerf_ns.bench.speed.candidate import NEVER, Candidate, Data, semantic_training_of, train_step, warm_up
 from dietnerf_ns.bench.speed.meters import PeakMeter, Stopwatch, median_and_quartiles
 from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.semantic.loss import semantic_consistency_loss
 from dietnerf_ns.utils.errors import in_one_line
-from dietnerf_ns.utils.gpu_memory import is_out_of_memory
+from dietnerf_ns.utils.gpu_memory import free_unused_memory, is_out_of_memory
 
 PARTS = ("render forward", "encoder forward", "encoder backward", "render backward")
 
@@ -74,15 +73,8 @@ def _unless_out_of_memory(measure: Callable[[], dict], device: torch.device) -> 
         if not is_out_of_memory(error):
             raise
         reason = in_one_line(error)
-    _free_memory(device)  # after the error, whose traceback keeps the activations alive
+    free_unused_memory(device)
     return {"reason": reason}
-
-
-def _free_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    if TCNN_EXISTS:
-        tcnn.free_temporary_memory()
 
 
 def _times(trainer: Trainer, steps: Iterator[int], repetitions: int) -> dict:

@@ -18,6 +18,7 @@ from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.models import empty_space
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.consistency import SemanticConsistency
+from dietnerf_ns.utils import gpu_memory
 
 needs_peaks = pytest.mark.skipif(
     not PeakMeter.works_on(torch.device("cpu")), reason="peaks of the resident set can only be reset on Linux"
@@ -124,9 +125,9 @@ def test_a_view_that_does_not_fit_frees_its_memory_before_the_next(small, data, 
         return render(self, model, view)
 
     monkeypatch.setattr(SemanticConsistency, "render", render_small_views)
-    monkeypatch.setattr(semantic_step, "TCNN_EXISTS", True)
+    monkeypatch.setattr(gpu_memory, "TCNN_EXISTS", True)
     tinycudann = SimpleNamespace(free_temporary_memory=lambda: freed.append(activations[-1]()))
-    monkeypatch.setattr(semantic_step, "tcnn", tinycudann)
+    monkeypatch.setattr(gpu_memory, "tcnn", tinycudann)
     *too_large, fits = itertools.islice(measured(small, data, tmp_path, sizes=[*OUT_OF_MEMORY, 12]), 4)
     reasons = {size: f"{type(error).__name__}: {error}" for size, error in OUT_OF_MEMORY.items()}
     assert {entry["size"]: entry["reason"] for entry in too_large} == reasons
