@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
-from torch.nn.functional import grid_sample, max_pool3d
+from torch.nn.functional import grid_sample, linear, max_pool3d
 
 from dietnerf_ns.fields.object_box import BoxCollider, ObjectBox
 
@@ -41,6 +41,8 @@ class DensityGrid:
     def __init__(self, box: ObjectBox, density: Density, side: int, state: object = None):
         self.box, self.side, self.state = box, side, state
         self._cells = (side - 1) / 2
+        self._axes = box.axes / box.half_sizes[:, None]
+        self._center = self._axes @ box.center
         line = torch.linspace(-1, 1, side, device=box.center.device)
         unit = torch.cartesian_prod(line, line, line)
         with torch.autocast(unit.device.type, enabled=False):  # half precision is too coarse for coordinates
@@ -50,16 +52,24 @@ class DensityGrid:
         grid = densities.view(1, 1, side, side, side)
         self._highest: Float[Tensor, "points"] = max_pool3d(grid, kernel_size=3, stride=1, padding=1).flatten()
         self._visible = self._highest > MAX_OPTICAL_DEPTH / (2 * float(box.half_sizes.norm()))
-        self._density = grid.clamp(max=OPAQUE_CELL * (side - 1) / (2 * float(box.half_sizes.max())))
+        opaque = OPAQUE_CELL * (side - 1) / (2 * float(box.half_sizes.max()))
+        self._density = grid.clamp(max=opaque).permute(0, 1, 4, 3, 2).contiguous()  # as `grid_sample` names the axes
 
     def _unit(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """World positions in the cube [-1, 1]^3 that the box is mapped to."""
-        return self.box.local(positions - self.box.center) / self.box.half_sizes
+        with torch.autocast(positions.device.type, enabled=False):  # half precision is too coarse for coordinates
+            return linear(positions.float(), self._axes, -self._center)
 
     def _point(self, *places: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Number of the nearest grid point to places along the three axes, in units of grid points."""
-        x, y, z = (place.round().clamp_(0, self.side - 1).int() for place in places)
-        return (x * self.side + y) * self.side + z
+        x, y, z = (place.round().clamp_(0, self.side - 1) for place in places)
+        return self._number(x, y, z)
+
+    def _number(
+        self, x: Float[Tensor, "*batch"], y: Float[Tensor, "*batch"], z: Float[Tensor, "*batch"]
+    ) -> Int[Tensor, "*batch"]:
+        """Numbers of grid points from whole numbers along the axes; exact, because there are fewer than 2**24."""
+        return (x * self.side).add_(y).mul_(self.side).add_(z).int()
 
     def is_of(self, side: int, state: object) -> bool:
         """Whether a grid with these arguments would be the same."""
@@ -72,7 +82,7 @@ class DensityGrid:
         A cell is never denser than what lets light through to the next ones, so that samples placed by it surround a
         surface.
         """
-        places = self._unit(positions).flip(-1).view(1, 1, 1, -1, 3)
+        places = self._unit(positions).view(1, 1, 1, -1, 3)
         return grid_sample(self._density, places, padding_mode="border", align_corners=True).view(
             *positions.shape[:-1], 1
         )
@@ -80,7 +90,9 @@ class DensityGrid:
     @torch.no_grad()
     def may_be_seen_at(self, positions: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
         """Whether positions in the box, in the world frame, are beside a point that is seen if all of the box is so."""
-        return self._visible[self._point(*((self._unit(positions) + 1) * self._cells).unbind(-1))]
+        places = ((self._unit(positions) + 1) * self._cells).round_().clamp_(0, self.side - 1)
+        points = self._number(*places.unbind(-1))
+        return self._visible.index_select(0, points.flatten()).view(points.shape)
 
     def hit_by(self, rays: RayBundle) -> Bool[Tensor, "num_rays"]:
         """Whether the optical depth of rays is large enough to be seen. What is beside a grid point counts as dense.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.encodings import Encoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
@@ -17,6 +17,8 @@ from dietnerf_ns.fields.density_grid import DensityGrid
 from dietnerf_ns.fields.level_mask import LevelMask
 
 MIN_WEIGHT = 1e-4
+Places = tuple[Int[Tensor, "chosen"], ...]
+"""Numbers along each axis of some samples. Masks would be searched anew for each tensor that they choose from."""
 
 
 class EncodedField(NerfactoField):
@@ -63,19 +65,16 @@ class EncodedField(NerfactoField):
         """
         if not self.colors_visible_only or compute_normals:
             return super().forward(ray_samples, compute_normals)
-        occupied = at_least_one(self._occupied(ray_samples))
+        occupied = at_least_one(self._occupied(ray_samples)).nonzero(as_tuple=True)
         samples = _chosen(ray_samples, occupied)
         density_of_samples, features = self.get_density(samples)
-        density = density_of_samples.new_zeros(*occupied.shape, 1)
-        density[occupied] = density_of_samples
+        density = _placed(density_of_samples, occupied, ray_samples.shape)
         visible = ray_samples.get_weights(density)[..., 0] >= MIN_WEIGHT
         visible[:, -1] = True
-        seen = at_least_one(visible[occupied])
+        seen = at_least_one(visible[occupied]).nonzero(as_tuple=True)
         outputs = self.get_outputs(_chosen(samples, seen), features[seen])
-        places = occupied.nonzero()[seen].unbind(-1)
-        of_all = {name: value.new_zeros(*occupied.shape, value.shape[-1]) for name, value in outputs.items()}
-        for name, value in outputs.items():
-            of_all[name][places] = value
+        places = tuple(numbers[seen] for numbers in occupied)
+        of_all = {name: _placed(value, places, ray_samples.shape) for name, value in outputs.items()}
         return of_all | {FieldHeadNames.DENSITY: density}
 
     def _occupied(self, samples: RaySamples) -> Bool[Tensor, "num_rays num_samples"]:
@@ -121,9 +120,16 @@ def at_least_one(chosen: Bool[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
     return chosen
 
 
-def _chosen(samples: RaySamples, which: Bool[Tensor, "*batch"]) -> RaySamples:
+def _chosen(samples: RaySamples, places: Places) -> RaySamples:
     """What a field needs of some samples, flat."""
-    if which.all():
+    if len(places[0]) == samples.size:
         return samples.flatten()
     assert samples.camera_indices is not None
-    return RaySamples(samples.frustums[which], camera_indices=samples.camera_indices[which])
+    return RaySamples(samples.frustums[places], camera_indices=samples.camera_indices[places])
+
+
+def _placed(values: Float[Tensor, "chosen channels"], places: Places, shape: tuple[int, ...]) -> Tensor:
+    """Values at some places among samples of a shape, and 0 at all others."""
+    of_all = values.new_zeros(*shape, values.shape[-1])
+    of_all[places] = values
+    return of_all
