@@ -21,12 +21,13 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Settings, Views, as_flags
-from dietnerf_ns.bench.scenes import evenly_spaced, folder_in_one_step, reduced_size
+from dietnerf_ns.bench.scenes import evenly_spaced, reduced_size
 from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.photos import read_photo
 from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import atomic_output
 from dietnerf_ns.utils.images import downscale_by_area
 
 TRANSFORMS = "transforms.json"
@@ -164,7 +165,8 @@ def write_capture_copy(capture: FewShotCapture, target: Path, width: int | None)
     if target.exists():
         return
     names = _names_in_copy(capture, width)
-    with folder_in_one_step(target) as folder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_output(target, replaces=False) as folder:
         for source in capture.files:
             copy = folder / names.get(source, source)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.methods import TINY_SCENE
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import atomic_output
 from dietnerf_ns.utils.images import downscale_by_area
 
 SHIPPED = "tiny"
@@ -175,7 +173,8 @@ def write_few_shot_copy(splits: dict[str, SceneSplit], target: Path, width: int 
     """
     if target.exists():
         return
-    with folder_in_one_step(target) as folder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_output(target, replaces=False) as folder:
         for name, split in splits.items():
             for source in split.images:
                 copy = folder / source.relative_to(split.folder)
@@ -183,16 +182,6 @@ def write_few_shot_copy(splits: dict[str, SceneSplit], target: Path, width: int 
                 Image.fromarray(read_image(source, width)).save(copy)
             content = {"camera_angle_x": split.camera_angle_x, "frames": split.frames}
             transforms_file(folder, name).write_text(json.dumps(content, indent=1))
-
-
-@contextlib.contextmanager
-def folder_in_one_step(target: Path) -> Iterator[Path]:
-    """A new folder to be filled inside. It becomes `target` when it is complete, and never if an error ends it."""
-    unfinished = target.with_name(f"{target.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    unfinished.rename(target)
 
 
 def file_hash(path: Path) -> str:

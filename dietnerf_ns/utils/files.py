@@ -22,11 +22,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def atomic_output(output: Path) -> Iterator[Path]:
+def atomic_output(output: Path, *, replaces: bool = True) -> Iterator[Path]:
     """Give a hidden path beside the output to write to, a file or a folder, which is this process's own.
 
     It replaces the output when the block ends without an error. Otherwise it is removed, and the output is unchanged.
     An older folder is moved aside and removed last; if the process is killed in between, the next call puts it back.
+
+    Args:
+        output: its folder exists.
+        replaces: False for an output that is the same whoever writes it. Then the first one that is complete stays,
+            because others may be reading it.
 
     Raises:
         OSError: nothing was written to the path, or it cannot take the output's place.
@@ -36,9 +41,10 @@ def atomic_output(output: Path) -> Iterator[Path]:
     unfinished, older = _beside(output, os.getpid())
     try:
         yield unfinished
-        if unfinished.is_dir() and output.exists():
-            output.replace(older)
-        unfinished.replace(output)
+        if replaces or not output.exists():
+            if unfinished.is_dir() and output.exists():
+                output.replace(older)
+            unfinished.replace(output)
     finally:
         _tidy(output, unfinished, older)
 

