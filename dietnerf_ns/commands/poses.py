@@ -39,7 +39,8 @@ class Poses:
     With other files in it, it is refused."""
     size: int = 640
     """Pixels along the longer side of the photos in the scene.
-    Copies of a half, a quarter and an eighth of the size are written beside them, as nerfstudio names them."""
+    Copies of a half, a quarter and an eighth of the size are written beside them, as nerfstudio names them, as long as
+    all have at least 64 pixels along the shorter side."""
     frames: int = 24
     """Number of frames that are taken from a video: the sharpest of as many equal parts of it."""
     masks: Path | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +12,21 @@ from typing import TYPE_CHECKING
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import Image
 
 from dietnerf_ns.data.camera_checks import check_cameras
+from dietnerf_ns.data.dataset import FISHEYE_RADIUS
 from dietnerf_ns.data.photos import SUFFIXES
 from dietnerf_ns.data.transforms_file import checked_transforms
 from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
 
-OTHER_FORMATS = {"transforms.json": "nerfstudio-data", "transforms_train.json": "blender-data", "sparse/0": "colmap"}
-"""What says that data is in another format, and the name of its dataparser."""
+OTHER_FORMATS = {
+    "transforms.json": "nerfstudio-data",
+    "transforms_train.json": "blender-data",
+    "colmap/sparse/0": "colmap",
+    "sparse/0": "colmap --colmap-path sparse/0",
+}
+"""What says that data is in another format, and what the command then ends with: its dataparser."""
 LARGEST_SCALE = 1e6
 """Dataparsers divide positions by the largest one. For cameras at one position that is rounding error, or zero."""
 
@@ -42,7 +50,12 @@ def _translated(config: DataParserConfig) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise UserError(_missing(config, error)) from error
-    except READ_ERRORS as error:
+    except EOFError as error:  # nerfstudio asks a question where nobody can answer
+        raise UserError(
+            f"The dataparser asks whether it may reduce the photos of {config.data}, and there is no terminal for an "
+            "answer: end the command with the dataparser's name and --downscale-factor 1."
+        ) from error
+    except (*READ_ERRORS, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"The dataparser cannot read {config.data}: {in_one_line(error)}") from error
 
 
@@ -73,11 +86,18 @@ class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
         """
         with _translated(self.config):
             outputs = self._with_usable_scale(split, **kwargs)
+        self._reduce_fisheye_circle(outputs)
         if split == "train" and outputs.image_filenames:
-            check_cameras(outputs.cameras, [path.name for path in outputs.image_filenames])
+            check_cameras(outputs.cameras, _short_names(outputs.image_filenames))
             if outputs.metadata.get("depth_filenames"):
                 CONSOLE.print("Depth images: these methods do not use them.")
         return outputs
+
+    def _reduce_fisheye_circle(self, outputs: DataparserOutputs) -> None:
+        """nerfstudio reduces the cameras with the photos, but not the radius, which is in pixels, too."""
+        metadata, factor = outputs.cameras.metadata or {}, getattr(self, "downscale_factor", None) or 1
+        if FISHEYE_RADIUS in metadata:
+            outputs.cameras.metadata = metadata | {FISHEYE_RADIUS: metadata[FISHEYE_RADIUS] / factor}
 
     def _with_usable_scale(self, split: str, **kwargs) -> DataparserOutputs:
         if not getattr(self.config, "auto_scale_poses", False):
@@ -95,3 +115,11 @@ class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
         )
         self.config = replace(self.config, auto_scale_poses=False)
         return super().get_dataparser_outputs(split, **kwargs)
+
+
+def _short_names(photos: Sequence[Path]) -> list[str]:
+    """Names of photos for messages; with their folder's if two of them are called alike."""
+    names = [path.name for path in photos]
+    if len(set(names)) == len(set(photos)):
+        return names
+    return [f"{path.parent.name}/{path.name}" for path in photos]

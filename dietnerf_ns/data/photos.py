@@ -214,7 +214,11 @@ def _has_transparency(image: Image.Image) -> bool:
 def _as_rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
     if _is_deep(image):
         gray = _to_8_bit(path, np.asarray(image), is_16_bit=image.format == "PNG" or image.mode.startswith("I;16"))
-        return np.repeat(gray[..., None], 3, axis=-1)
+        rgb = np.repeat(gray[..., None], 3, axis=-1)
+        if not _has_transparency(image):
+            return rgb
+        is_seen = np.asarray(image) != image.info["transparency"]  # a PNG's transparent shade of gray
+        return np.dstack([rgb, is_seen * np.uint8(255)])
     return np.array(image.convert("RGBA" if _has_transparency(image) else "RGB"))
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.data.pixel_samplers import PatchPixelSampler, PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from dietnerf_ns.utils.errors import UserError, check_limits
 
@@ -84,22 +85,7 @@ class PatchSamplerConfig(PatchPixelSamplerConfig):
 
 
 class PatchSampler(PatchPixelSampler, MaskedPixelSampler):
-    """nerfstudio's sampler of patches, for masks of any size and for a single photo."""
-
-    def rejection_sample_mask(self, mask: Tensor, **kwargs) -> Int[Tensor, "num_samples 3"]:
-        """Photo, row and column of each patch's middle, uniform over the places whose patch is inside the masks.
-
-        Args:
-            mask: [photos, 1, height, width], nonzero at these places.
-            kwargs: as in `MaskedPixelSampler.rejection_sample_mask`.
-
-        Raises:
-            UserError: there is no such place.
-        """
-        if not mask.any():
-            side = self.config.patch_size
-            raise UserError(f"--pipeline.datamanager.patch-size {side}: no patch of this size fits into the masks.")
-        return super().rejection_sample_mask(mask.permute(0, 2, 3, 1), **kwargs)
+    """nerfstudio's sampler of patches, uniform over all places: for masks of any size and for a single photo."""
 
     def sample_method(
         self,
@@ -109,11 +95,24 @@ class PatchSampler(PatchPixelSampler, MaskedPixelSampler):
         image_width: int,
         mask: Tensor | None = None,
         device: torch.device | str = "cpu",
-    ) -> Int[Tensor, "batch_size 3"]:
-        """Photo, row and column of each ray, patch by patch; the arguments are nerfstudio's."""
-        if mask is None or self.config.ignore_mask:  # nerfstudio leaves out the last row and the last column
-            image_height, image_width = image_height + 1, image_width + 1
-        return super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
+    ) -> Int[Tensor, "num_rays 3"]:
+        """Photo, row and column of each ray, patch by patch; the arguments are nerfstudio's.
+
+        Raises:
+            UserError: no patch fits into the masks.
+        """
+        side = self.config.patch_size
+        count, rows, columns = batch_size // side**2, image_height - side + 1, image_width - side + 1
+        if mask is None or self.config.ignore_mask:
+            inside = torch.ones(1, 1, 1, 1, device=device).expand(num_images, rows, columns, 1)
+        else:
+            inside = -max_pool2d(-mask.permute(0, 3, 1, 2).float(), side, stride=1).permute(0, 2, 3, 1)
+        if not inside.any():
+            raise UserError(f"--pipeline.datamanager.patch-size {side}: no patch of this size fits into the masks.")
+        corners = self.rejection_sample_mask(inside, count, num_images, rows, columns, device)
+        along = torch.arange(side, device=device)
+        within = torch.cartesian_prod(along[:1], along, along)
+        return (corners[:, None] + within).flatten(0, 1)
 
 
 @dataclass

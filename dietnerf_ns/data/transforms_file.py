@@ -23,9 +23,12 @@ from dietnerf_ns.utils.errors import UserError
 INTRINSICS = ("w", "h", "fl_x", "fl_y", "cx", "cy")
 ANGLES = ("camera_angle_x", "camera_angle_y")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+DISTORTION_LIST = "distortion_params"
+"""The same numbers in this order, or those of a FISHEYE624 lens."""
 POSITIVE = ("w", "h", "fl_x", "fl_y", *ANGLES, "x_fov", "y_fov", "aabb_scale", "applied_scale", "fisheye_crop_radius")
 NUMBERS = (*POSITIVE, "cx", "cy", *DISTORTION)
-IGNORED_BY_BLENDER = ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", *DISTORTION)
+LENS = (*DISTORTION, DISTORTION_LIST, "is_fisheye", "camera_model")
+IGNORED_BY_BLENDER = ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", *LENS)
 SAME_INTRINSICS = 0.01
 """Relative difference of focal lengths and principal points that does not show."""
 SPLITS = ("train_filenames", "val_filenames", "test_filenames")
@@ -128,10 +131,8 @@ def _check_values(entry: dict[str, Any], where: str, folder: Path) -> None:
     for key in PATHS:
         if key in entry:
             entry[key] = _path(entry[key], key, where, folder)
-    if "distortion_params" in entry:
-        entry["distortion_params"] = _numbers(
-            entry["distortion_params"], "distortion_params", where, [(6,), (12,)]
-        ).tolist()
+    if DISTORTION_LIST in entry:
+        entry[DISTORTION_LIST] = _numbers(entry[DISTORTION_LIST], DISTORTION_LIST, where, [(6,), (12,)]).tolist()
     if "applied_transform" in entry:
         matrix = _numbers(entry["applied_transform"], "applied_transform", where, [(3, 4), (4, 4)])
         entry["applied_transform"] = matrix[:3].tolist()
@@ -263,8 +264,11 @@ def _set_camera_model(meta: dict[str, Any], path: Path) -> None:
 
 
 def _complete_ngp(meta: dict[str, Any], path: Path) -> None:
-    """instant-ngp-data: one set of intrinsics for all photos; its dataparser takes fl_y only beside both other keys."""
-    keys = (*INTRINSICS, *DISTORTION)
+    """instant-ngp-data: one set of intrinsics for all photos; its dataparser takes fl_y only beside both other keys.
+
+    What only nerfstudio-data reads is written as instant-ngp-data reads it.
+    """
+    keys = (*INTRINSICS, *DISTORTION, DISTORTION_LIST)
     differ = any(key in frame and frame[key] != meta.get(key) for frame in meta["frames"] for key in keys)
     if differ or not any(key in meta for key in ("fl_x", "x_fov", "camera_angle_x")):
         raise UserError(
@@ -273,6 +277,15 @@ def _complete_ngp(meta: dict[str, Any], path: Path) -> None:
         )
     if "fl_y" in meta:
         meta |= {key: meta.get(key) for key in ("camera_angle_y", "y_fov")}
+    model, lens = meta.get("camera_model", "PINHOLE"), meta.get(DISTORTION_LIST, [])
+    kind = CAMERA_MODEL_TO_TYPE[model]
+    if kind not in (CameraType.PERSPECTIVE, CameraType.FISHEYE) or len(lens) > len(DISTORTION):
+        raise UserError(f"{path}: instant-ngp-data has no camera_model {model}; end with nerfstudio-data.")
+    meta |= dict(zip(DISTORTION, lens, strict=False)) | ({"is_fisheye": True} if kind is CameraType.FISHEYE else {})
+    with_mask = ["mask_path" in frame for frame in meta["frames"]]
+    if any(with_mask) and not all(with_mask):
+        without = meta["frames"][with_mask.index(False)]["file_path"]
+        raise UserError(f"{path}: frame {without} has no mask_path, and others do; give all frames one, or none.")
 
 
 def _check_first_photo(meta: dict[str, Any], path: Path) -> None:
@@ -315,12 +328,21 @@ def _complete_intrinsics(meta: dict[str, Any], path: Path) -> None:
 
 def _prefer_frames(meta: dict[str, Any]) -> None:
     """Move what frames have of their own out of the top of the file, which nerfstudio-data would take for all."""
-    for group in (*((key,) for key in INTRINSICS), DISTORTION, ("distortion_params",)):
+    for group in (*((key,) for key in INTRINSICS), (*DISTORTION, DISTORTION_LIST)):
         common = {key: meta[key] for key in group if key in meta}
         if any(key in frame and frame[key] != meta.get(key) for frame in meta["frames"] for key in group):
-            meta["frames"] = [common | frame for frame in meta["frames"]]
+            meta["frames"] = [_in_spelling_of(frame, common) | frame for frame in meta["frames"]]
             for key in common:
                 del meta[key]
+
+
+def _in_spelling_of(frame: Frame, common: dict[str, Any]) -> dict[str, Any]:
+    """What a frame takes from the top of the file: no list of distortion beside single numbers, nor the reverse."""
+    if DISTORTION_LIST in frame:
+        return {key: value for key, value in common.items() if key not in DISTORTION}
+    if any(key in frame for key in DISTORTION):
+        return {key: value for key, value in common.items() if key != DISTORTION_LIST}
+    return common
 
 
 def _complete_focal_lengths(known: dict[str, Any], where: str) -> None:
@@ -347,6 +369,8 @@ def _check_blender(meta: dict[str, Any], path: Path) -> None:
             raise UserError(f"{path}: {name}: blender-data needs the suffix .png in small letters. Rename the photos.")
         if name.suffix.lower() in SUFFIXES and name.suffix != ".png":
             raise UserError(f"{path}: {name} is no PNG file, which blender-data needs. Convert the photos to PNG.")
+        if ".." in name.parts:  # the dataparser would take "./" out of it
+            name = (path.parent / name).resolve()
         frame["file_path"] = name.with_suffix("").as_posix() if name.suffix == ".png" else name.as_posix()
     ignored = [key for key in IGNORED_BY_BLENDER if any(_differs(key, meta, frame) for frame in meta["frames"])]
     if ignored:
@@ -362,8 +386,10 @@ def _differs(key: str, meta: dict[str, Any], frame: dict[str, Any]) -> bool:
     """Whether a value that blender-data ignores says something else than what it takes in its place."""
     known = meta | frame
     value, width, height = known.get(key), known.get("w"), known.get("h")
-    if value is None or key in DISTORTION:
-        return bool(value)
+    if key == "camera_model":
+        return CAMERA_MODEL_TO_TYPE[value or "PINHOLE"] is not CameraType.PERSPECTIVE
+    if value is None or key in LENS:
+        return any(value) if isinstance(value, list) else bool(value)
     if key == "camera_angle_x":
         taken = meta[key]
     elif key in ("cx", "cy"):

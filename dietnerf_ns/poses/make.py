@@ -35,6 +35,8 @@ LONGEST_SIDE = 1600
 PICTURE, NUMBERS = "poses.png", "poses.json"
 SCENE_NAME = re.compile(r"(images|masks)(_\d+)?|transforms\.json|sparse_pc\.ply|poses\.(png|json)")
 """What is at the top of a scene."""
+OF_FILE_MANAGERS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
+"""Files that come into a folder when somebody looks at it."""
 BYTES_PER_PHOTO = 5 * 2**20
 """Of features, and matches with twenty other photos, in the temporary folder, at most. COLMAP aborts the program if it
 cannot write them."""
@@ -112,7 +114,7 @@ def _check_output(output: Path, source: Path, masks: Path | None) -> None:
     for kind, path in (("photos", source), ("masks", masks)):
         if path is not None and path.resolve().is_relative_to(output.resolve()):
             raise UserError(f"--output {output}: holds the {kind}; name a new folder.")
-    names = sorted(path.name for path in output.glob("*"))
+    names = sorted(path.name for path in output.glob("*") if path.name not in OF_FILE_MANAGERS)
     others = [name for name in names if NUMBERS not in names or not SCENE_NAME.fullmatch(name)]
     if others:
         raise UserError(f"--output {output}: holds other files, such as {others[0]}; name a new or empty folder.")

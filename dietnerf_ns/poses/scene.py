@@ -111,6 +111,9 @@ def write_scene(
         cut_out: whether photos become transparent where their mask is False; otherwise masks are written as files.
     """
     images = {image.name: image for image in posed.model.images.values()}
+    cameras = [images[name].camera for name in posed.names]
+    shortest = min(min(size_within((camera.width, camera.height), longest)) for camera in cameras)
+    factors = [1, *(factor for factor in DOWNSCALES if shortest // factor >= SHORTEST_SIDE)]
     frames = []
     for name, pose in zip(posed.names, posed.camera_to_worlds, strict=True):
         pixels = read_photo(photos / name)
@@ -121,9 +124,9 @@ def write_scene(
                 pixels = np.dstack([pixels[..., :3], masks[name] * np.uint8(255)])
             else:
                 mask = _reduced(masks[name], size)
-                frame["mask_path"] = _write_copies(folder, "masks", f"{Path(name).stem}.png", mask)
+                frame["mask_path"] = _write_copies(folder, "masks", f"{Path(name).stem}.png", mask, factors)
         copy = name if pixels.shape[-1] == 3 else f"{Path(name).stem}.png"
-        frame["file_path"] = _write_copies(folder, "images", copy, _reduced(pixels, size))
+        frame["file_path"] = _write_copies(folder, "images", copy, _reduced(pixels, size), factors)
         frames.append(frame | intrinsics(images[name].camera, size))
     posed.model.export_PLY(folder / POINTS_FILE)
     write_json(folder / "transforms.json", _transforms(frames))
@@ -154,13 +157,11 @@ def _reduced(pixels: np.ndarray, size: Size) -> np.ndarray:
     return downscale_by_area(pixels, size)
 
 
-def _write_copies(folder: Path, kind: str, name: str, pixels: np.ndarray) -> str:
-    """Write an image and smaller copies under nerfstudio's names; returns the path of the largest in the folder."""
+def _write_copies(folder: Path, kind: str, name: str, pixels: np.ndarray, factors: Sequence[int]) -> str:
+    """Write copies of an image under nerfstudio's names; returns the path of the first, the largest, in the folder."""
     height, width = pixels.shape[:2]
-    for factor in (1, *DOWNSCALES):
+    for factor in factors:
         size = width // factor, height // factor
-        if factor > 1 and min(size) < SHORTEST_SIDE:
-            break
         target = folder / (kind if factor == 1 else f"{kind}_{factor}") / name
         target.parent.mkdir(exist_ok=True)
         # nerfstudio divides intrinsics by the factor itself: what is left over of an odd size is cut off.

@@ -196,13 +196,28 @@ def test_patches_can_be_asked_for(tiny_pipeline_config):
     assert isinstance(datamanager.config.pixel_sampler, ForegroundPixelSamplerConfig), "as it was asked for"
 
 
-def test_patches_reach_every_pixel_without_and_with_masks():
-    sampler = PatchSamplerConfig(patch_size=3).setup(num_rays_per_batch=9)
+@pytest.mark.parametrize("side", [3, 4, 5])
+def test_patches_reach_every_pixel_without_and_with_masks(side):
+    sampler = PatchSamplerConfig(patch_size=side).setup(num_rays_per_batch=side**2)
     for mask in (None, torch.ones(2, 5, 6, 1)):
-        rows_and_columns = sampler.sample_method(9 * 500, 2, 5, 6, mask=mask)
+        rows_and_columns = sampler.sample_method(side**2 * 500, 2, 5, 6, mask=mask)
+        patch = rows_and_columns.view(500, side, side, 3)
+        assert (patch[:, 1:, :, 1] - patch[:, :-1, :, 1] == 1).all() and (
+            patch[:, :, 1:, 1] == patch[:, :, :-1, 1]
+        ).all()
+        assert (patch[:, :, 1:, 2] - patch[:, :, :-1, 2] == 1).all() and (patch[:, :1, :1, 0] == patch[..., 0]).all()
         assert {tuple(pixel) for pixel in rows_and_columns.tolist()} == {
             (photo, row, column) for photo in range(2) for row in range(5) for column in range(6)
         }
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_the_only_patch_that_fits_into_a_mask_is_found(side):
+    mask = torch.zeros(1, 9, 9, 1)
+    mask[:, 2 : 2 + side, 4 : 4 + side] = 1
+    sampler = PatchSamplerConfig(patch_size=side).setup(num_rays_per_batch=side**2)
+    rays = sampler.sample_method(side**2, 1, 9, 9, mask=mask)
+    assert [tuple(ray) for ray in rays.tolist()] == [(0, 2 + i // side, 4 + i % side) for i in range(side**2)]
 
 
 def test_masks_in_which_no_patch_fits_are_refused():

@@ -408,3 +408,11 @@ def difference_from_base_by_name(manager, name: str) -> float:
     return float(
         np.abs(manager.train_dataset.get_image_float32(index).numpy() - on_white(base_photos()[0]) / 255).mean()
     )
+
+
+def test_the_transparent_shade_of_a_16_bit_gray_png_is_transparent(tmp_path):
+    values = np.array([[1000, 30000], [30001, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "gray.png", transparency=30000)
+    photo = read_photo(tmp_path / "gray.png")
+    assert photo[..., 3].tolist() == [[255, 0], [255, 255]]
+    assert photo[..., 0].tolist() == [[4, 117], [117, 255]]

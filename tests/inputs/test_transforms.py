@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
 
 from dietnerf_ns.geometry.cameras import surround_one_object
 from dietnerf_ns.methods import TINY_SCENE
@@ -323,6 +326,7 @@ BLENDER = {
     "with ./": each(lambda frame: frame.update(file_path="./" + frame["file_path"].removeprefix("./"))),
     "backslashes": each(lambda frame: frame.update(file_path=frame["file_path"].replace("/", "\\"))),
     "3x4": poses(lambda pose: pose[:3].tolist()),
+    "beside the folder": each(lambda frame: frame.update(file_path=f"train/../{frame['file_path']}")),
 }
 
 
@@ -333,6 +337,10 @@ BLENDER = {
         ({"w": 100, "h": 100, "cx": 40.0, "cy": 50.0}, "cx"),
         ({"w": 100, "fl_x": 70.0, "fl_y": 90.0}, "fl_x, fl_y"),
         ({"w": 100, "h": 100, "cx": 50.2, "cy": 50.0, "k1": 0.0}, ""),
+        ({"distortion_params": [0.1, 0, 0, 0, 0, 0]}, "distortion_params"),
+        ({"camera_model": "OPENCV_FISHEYE"}, "camera_model"),
+        ({"is_fisheye": True}, "is_fisheye"),
+        ({"camera_model": "OPENCV", "is_fisheye": False, "distortion_params": [0] * 6}, ""),
     ],
 )
 def test_blender_data_with_intrinsics_that_it_ignores(tmp_path, intrinsics, ignored, capsys):
@@ -409,6 +417,100 @@ def test_what_a_frame_has_of_its_own_counts(tmp_path):
     assert np.allclose(cameras.fx[:, 0], [focal, 200, focal, focal, focal])
     assert cameras.cx[:, 0].tolist() == [50, 40, 50, 50, 50] and np.allclose(cameras.fy, focal)
     assert np.allclose(cameras.distortion_params[:, :2], [[0.03 if i == 1 else 0.01, 0.02] for i in range(5)])
+
+
+LIST = [0.03, 0.02, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("top", "frame", "others"),
+    [
+        ({"k1": 0.01, "k2": 0.0}, {"distortion_params": LIST}, [0.01, 0]),
+        ({"distortion_params": [0.01, 0, 0, 0, 0, 0]}, {"k1": 0.03, "k2": 0.02}, [0.01, 0]),
+        ({}, {"distortion_params": LIST}, [0, 0]),
+    ],
+)
+def test_a_frame_s_own_distortion_counts_in_both_spellings(tmp_path, top, frame, others):
+    meta = base_meta() | top
+    meta["frames"][1] |= frame
+    cameras = datamanager(write_capture(tmp_path, meta=meta)).train_dataset.cameras
+    assert np.allclose(cameras.distortion_params[:, :2], [[0.03, 0.02] if i == 1 else others for i in range(5)])
+
+
+def test_instant_ngp_data_has_the_lens_that_nerfstudio_data_has(tmp_path):
+    lens = {"camera_model": "OPENCV_FISHEYE", "distortion_params": [0.01, 0.02, 0, 0, 0.003, 0]}
+    capture = write_capture(tmp_path, meta=base_meta() | lens)
+    taken, expected = (
+        datamanager(capture, parser).train_dataset.cameras
+        for parser in (InstantNGPDataParserConfig(), NerfstudioDataParserConfig())
+    )
+    assert taken.camera_type[0] == expected.camera_type[0] == CameraType.FISHEYE.value
+    assert torch.equal(taken.distortion_params[0], expected.distortion_params[0])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda m: m.update(camera_model="EQUIRECTANGULAR"),
+            "has no camera_model EQUIRECTANGULAR; end with nerfstudio",
+        ),
+        (lambda m: m["frames"][0].update(mask_path="images/0.png"), "1.png has no mask_path, and others do"),
+    ],
+)
+def test_instant_ngp_data_that_cannot_be(tmp_path, edit, message):
+    meta = base_meta()
+    edit(meta)
+    with pytest.raises(UserError, match=message):
+        datamanager(write_capture(tmp_path, meta=meta), InstantNGPDataParserConfig())
+
+
+def test_a_fisheye_s_circle_is_reduced_by_the_dataparser_s_factor(tmp_path):
+    meta = base_meta() | {"camera_model": "OPENCV_FISHEYE", "fisheye_crop_radius": 48.0}
+    folder = write_capture(tmp_path, meta=meta)
+    for photo in (folder / "images").iterdir():
+        (folder / "images_4").mkdir(exist_ok=True)
+        Image.open(photo).resize((25, 25)).save(folder / "images_4" / photo.name)
+    cameras = datamanager(folder, NerfstudioDataParserConfig(downscale_factor=4)).train_dataset.cameras
+    assert int(cameras.width[0]) == 25 and cameras.metadata["fisheye_crop_radius"] == 12.0
+
+
+def test_photos_of_one_name_in_different_folders_have_different_poses(tmp_path, capsys):
+    meta = base_meta()
+    folder = write_capture(tmp_path, meta=meta)
+    (folder / "right").mkdir()
+    (folder / meta["frames"][1]["file_path"]).rename(folder / "right" / "0.png")
+    meta["frames"][1] |= {"file_path": "right/0.png", "transform_matrix": meta["frames"][0]["transform_matrix"]}
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    datamanager(folder)
+    assert "2 photos have the same pose (images/0.png, right/0.png)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("place", "ending"), [("colmap/sparse/0", "colmap"), ("sparse/0", "colmap --colmap-path sparse/0")]
+)
+def test_a_colmap_model_is_named_with_its_place(tmp_path, place, ending):
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(UserError) as error:
+        datamanager(tmp_path, NerfstudioDataParserConfig())
+    assert str(error.value).endswith(f"There is {tmp_path / place}: give --data {tmp_path} and end with {ending}.")
+
+
+def test_a_colmap_model_that_was_cut_off_is_refused_in_one_line(tmp_path):
+    (tmp_path / "sparse").mkdir()
+    for name in ("cameras", "images", "points3D"):
+        (tmp_path / "sparse" / f"{name}.bin").write_bytes(b"\1\0\0")
+    with pytest.raises(UserError, match="The dataparser cannot read"):
+        datamanager(tmp_path, ColmapDataParserConfig(colmap_path=Path("sparse")))
+
+
+def test_a_dataparser_that_asks_without_a_terminal_is_ended_in_one_line(tmp_path, monkeypatch):
+    def ask(self, split, **kwargs):
+        raise EOFError
+
+    monkeypatch.setattr(NerfstudioDataParserConfig()._target, "_generate_dataparser_outputs", ask)
+    with pytest.raises(UserError, match="--downscale-factor 1"):
+        datamanager(write_capture(tmp_path))
 
 
 def test_instant_ngp_data_refuses_intrinsics_of_single_frames(tmp_path):

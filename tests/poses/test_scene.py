@@ -9,10 +9,12 @@ import torch
 from nerfstudio.data.utils.data_utils import get_image_mask_tensor_from_path
 from PIL import Image
 
+from dietnerf_ns.poses import make
 from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.photos import Lens, Photo
 from dietnerf_ns.poses.report import advice, draw_report
 from dietnerf_ns.poses.scene import PosedPhotos, _write_copies, camera_to_world, in_world_frame, write_scene
+from dietnerf_ns.utils.errors import UserError
 from tests.helpers.cameras import arc_of_poses, ring_of_poses
 
 
@@ -98,7 +100,7 @@ def test_nerfstudio_reads_masks_at_every_size_and_without_grey_edges(tmp_path):
 def test_smaller_copies_have_exactly_the_scale_that_nerfstudio_gives_their_intrinsics(tmp_path):
     pixels = np.repeat(np.arange(427, dtype=np.float32)[:, None] / 2, 640, axis=1)
     photo = np.repeat(pixels[..., None], 3, axis=-1).round().astype(np.uint8)
-    _write_copies(tmp_path, "images", "a.png", photo)
+    _write_copies(tmp_path, "images", "a.png", photo, [1, 2, 4])
     for factor in (1, 2, 4):
         copy = np.asarray(Image.open(tmp_path / (f"images_{factor}" if factor > 1 else "images") / "a.png"))
         rows = 427 // factor
@@ -114,3 +116,25 @@ def test_names_with_dollar_signs_are_drawn(tmp_path):
     matches = Matches(tmp_path / "none.db", photos, np.zeros((3, 3), dtype=int))
     draw_report(tmp_path / "poses.png", PosedPhotos(names, posed.camera_to_worlds, posed.model), matches)
     assert (tmp_path / "poses.png").is_file()
+
+
+def test_all_photos_have_the_same_smaller_copies(tmp_path):
+    posed = in_world_frame(model_with(ring_of_poses(3)))
+    for name in posed.names:
+        Image.new("RGB", (1024, 768)).save(tmp_path / name, format="PNG")
+    narrow = next(image for image in posed.model.images.values() if image.name == posed.names[1]).camera
+    narrow.width, narrow.height = 1024, 300
+    Image.new("RGB", (1024, 300)).save(tmp_path / posed.names[1], format="PNG")
+    scene = tmp_path / "scene"
+    scene.mkdir()
+    write_scene(scene, posed, tmp_path, longest=1024, masks={}, cut_out=False)
+    copies = {path.name: sorted(file.name for file in path.iterdir()) for path in scene.glob("images*")}
+    assert copies == {f"images{end}": posed.names for end in ("", "_2", "_4")}
+
+
+def test_what_a_file_manager_leaves_keeps_no_scene_from_being_written_again(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    make._check_output(tmp_path, tmp_path.parent / "photos", None)
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(UserError, match=r"holds other files, such as \.git"):
+        make._check_output(tmp_path, tmp_path.parent / "photos", None)
