@@ -23,6 +23,7 @@ from torchmetrics import Metric
 
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.few_shot import HOW_TO_NAME_EVAL_IMAGES, FewShotViews, FewShotViewsConfig
+from dietnerf_ns.data.pixel_samplers import SinglePhotoPixelSampler
 from dietnerf_ns.models.base import SemanticModel, proposal_updates_kept
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.rasterized import RasterizedModel
@@ -134,6 +135,7 @@ class DietNeRFPipeline(VanillaPipeline):
         self.bad_steps = BadSteps()
         self._total_steps: int | None = None
         self._switched_off: str | None = None
+        self._switched_off_with: str | None = None
         self._fit_to_photos: dict[str, Tensor] = {}
         self._seed = 0
         self._grad_scaler = grad_scaler
@@ -157,7 +159,7 @@ class DietNeRFPipeline(VanillaPipeline):
         self._say_if_schedules_differ(trainer)
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer), mixed_precision=trainer.mixed_precision)
-            self.semantic.switched_off = self._switched_off
+            self.semantic.switched_off = self._still_switched_off(mixed_precision=trainer.mixed_precision)
         if self.model.needs_background_rays:
             self.datamanager.mark_background()
         if self.config.max_restarts > 0 and self.model.can_restart:
@@ -192,6 +194,18 @@ class DietNeRFPipeline(VanillaPipeline):
                 half_precision=mixed_precision and self.device.type == "cuda",
             )
 
+    def _still_switched_off(self, *, mixed_precision: bool) -> str | None:
+        """Why the loss of a resumed run stays off, with a line; None if it was on, or with other settings than then."""
+        before, self._switched_off_with = self._switched_off_with, f"{self.config.semantic}, {mixed_precision}"
+        if self._switched_off is None or before not in (None, self._switched_off_with):
+            return None
+        CONSOLE.print(
+            f"[yellow]The semantic loss stays switched off, because {self._switched_off} in the run that is resumed. "
+            "With other settings of it, or with --mixed-precision False, it is tried again.[/yellow]",
+            soft_wrap=True,
+        )
+        return self._switched_off
+
     def _rays_per_batch(self) -> int:
         return self.datamanager.get_train_rays_per_batch()
 
@@ -201,6 +215,7 @@ class DietNeRFPipeline(VanillaPipeline):
             "optimizers": trainer.optimizers,
             "total_steps": steps_of_run(trainer),
             "photo_variance": photo_variance(photos, self.model.blend_background, sampler),
+            "other_rays": sampler.config.centre_steps if isinstance(sampler, SinglePhotoPixelSampler) else 0,
         }
         return TrainingCallback(AFTER_STEP, self._restart_if_collapsed, 1, kwargs=arguments)
 
@@ -223,16 +238,14 @@ class DietNeRFPipeline(VanillaPipeline):
     def _update_panel(self, folder: SemanticFolder, step: int) -> None:
         folder.after_step(step, mse=self._fit_to_photos["mse"])
 
-    def _restart_if_collapsed(
-        self, step: int, *, optimizers: Optimizers, total_steps: int, photo_variance: float
-    ) -> None:
+    def _restart_if_collapsed(self, step: int, *, optimizers: Optimizers, total_steps: int, **variance: Any) -> None:
         if self.bad_steps.photometric_left_out:
             return
         detector, limit = self.collapse_detector, self.config.max_restarts
-        collapse = detector.update(step, **self._fit_to_photos, total_steps=total_steps, photo_variance=photo_variance)
+        collapse = detector.update(step, **self._fit_to_photos, total_steps=total_steps, **variance)
         if collapse is None:
             return
-        if detector.restarts == limit:
+        if detector.restarts >= limit:
             CONSOLE.print(
                 f"[bold red]Training collapsed again at step {step}: {collapse}. Continuing without another restart."
             )
@@ -259,6 +272,7 @@ class DietNeRFPipeline(VanillaPipeline):
             "total_steps": self._total_steps,
             "cameras": self._camera_fingerprint(),
             "semantic_switched_off": None if self.semantic is None else self.semantic.switched_off,
+            "semantic_switched_off_with": self._switched_off_with,
         }
         return self.collapse_detector.state() | run
 
@@ -266,6 +280,7 @@ class DietNeRFPipeline(VanillaPipeline):
         """Restore what `get_extra_state` saved; until version 0.2 it was the collapse detector's alone."""
         self._total_steps = state.get("total_steps")
         self._switched_off = state.get("semantic_switched_off")
+        self._switched_off_with = state.get("semantic_switched_off_with")
         names = {field.name for field in fields(CollapseDetector)}
         self.collapse_detector = CollapseDetector(**{name: state[name] for name in names & state.keys()})
         self.model.begin_attempt(self.collapse_detector.first_step)

@@ -11,6 +11,8 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models import splatfacto
 from nerfstudio.plugins.types import MethodSpecification
+from nerfstudio.viewer.utils import parse_object
+from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from dietnerf_ns.data.datamanager import FewShotImageDataManager
 from dietnerf_ns.models.metrics import LazyLPIPS
@@ -89,6 +91,13 @@ def test_it_trains_with_the_semantic_loss_and_grows_gaussians(make):
     assert not torch.equal(model.means[: len(before)], before)
     assert isinstance(model.lpips, LazyLPIPS), "nothing is downloaded before an image is evaluated"
     assert pipeline.semantic.last.gradient.abs().max() > 0
+
+
+def test_the_viewer_finds_its_elements(make):
+    """nerfstudio's viewer reads every attribute of the pipeline and of its modules."""
+    pipeline, _, _ = make()
+    assert parse_object(pipeline, ViewerElement, "Custom Elements")
+    assert torch.equal(pipeline.model.background, pipeline.model._background)
 
 
 def test_the_semantic_loss_changes_the_gradient_of_its_steps_alone_and_never_the_densification(make):

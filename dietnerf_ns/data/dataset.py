@@ -13,7 +13,6 @@ from jaxtyping import Bool, Shaped, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from torch import Tensor
 
 from dietnerf_ns.data.photos import Size, has_transparency, read_mask, read_photo
 from dietnerf_ns.utils.compat import complete_cameras
@@ -67,7 +66,7 @@ class AreaDownscaledDataset(InputDataset):
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width channels"]:
         """The image at `scale_factor` of its size: [height, width, 3 or 4], 0 to 255, straight alpha; not to be
-        changed.
+        changed. Outside its mask it has the dataparser's `mask_color`, if one is set.
 
         Raises:
             UserError: the file cannot be read, or does not have its camera's size.
@@ -75,6 +74,9 @@ class AreaDownscaledDataset(InputDataset):
         if image_idx in self._kept:
             return self._kept[image_idx]
         image = self._decode(image_idx)
+        if self.mask_color and self._dataparser_outputs.mask_filenames:
+            colour = np.rint(OPAQUE * np.array([*self.mask_color, 1.0])).astype(np.uint8)  # opaque
+            image = np.where(self._mask(image_idx)[..., None], image, colour[: image.shape[-1]])
         if self._kept_bytes + image.nbytes <= KEPT_BYTES:
             self._kept[image_idx] = image
             self._kept_bytes += image.nbytes
@@ -89,11 +91,7 @@ class AreaDownscaledDataset(InputDataset):
         image = self.get_image_float32(image_idx) if image_type == "float32" else self.get_image_uint8(image_idx)
         data = {"image_idx": image_idx, "image": image}
         if self._dataparser_outputs.mask_filenames:
-            data["mask"] = self._mask(image_idx)
-            if self.mask_color:
-                colour = torch.tensor([*self.mask_color, 1.0])[: image.shape[-1]]  # opaque
-                highest = 1 if image_type == "float32" else OPAQUE
-                data["image"] = torch.where(data["mask"], image, (highest * colour).to(image.dtype))
+            data["mask"] = torch.from_numpy(self._mask(image_idx))[..., None]
         return data | self.get_metadata(data)
 
     @cached_property
@@ -110,14 +108,14 @@ class AreaDownscaledDataset(InputDataset):
         size = self._size_of(self.cameras, index)
         return downscale_by_area(image, size) if self.scale_factor < 1 else enlarge(image, size)
 
-    def _mask(self, index: int) -> Bool[Tensor, "height width 1"]:
+    def _mask(self, index: int) -> Bool[np.ndarray, "height width"]:
         """A pixel of the reduced size counts if all of its area is inside the mask."""
         path = (self._dataparser_outputs.mask_filenames or [])[index]
         mask = self._fitted(index, path, read_mask(path, self._camera_size(index)))
         if self.scale_factor != 1.0:
             size = self._size_of(self.cameras, index)
             mask = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) == 255
-        return torch.from_numpy(mask)[..., None]
+        return mask
 
     def _fitted(self, index: int, path: Path, image: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """The image, or the mask, at exactly its camera's size."""

@@ -35,6 +35,11 @@ class RasterizedModel(SemanticModel):
         super().populate_modules()
         self._background = cast(Tensor, self.background_color)
 
+    @property
+    def background(self) -> Float[Tensor, "3"]:
+        """RGB in [0, 1] of pixels that no Gaussian reaches, in evaluation."""
+        return self._background
+
     @contextlib.contextmanager
     def rendering_unseen_view(self) -> Iterator[None]:
         """Inside, a render does not show what the viewer has set, and training goes on with its own last render."""

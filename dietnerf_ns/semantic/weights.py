@@ -44,10 +44,12 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     Raises:
         SettingError: unknown name or tag, activations that do not match the weights, no network, broken file.
     """
+    if not _is_on_hub(model_name):
+        model_name = model_name.replace("/", "-")  # CLIP's own spelling, ViT-B/32
     _check_open_clip_pair(model_name, pretrained)
     try:
         model = _create(model_name, pretrained)
-    except torch.OutOfMemoryError:
+    except (SettingError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # downloads and checkpoint readers fail in many ways, all with the same ways out
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -68,8 +70,27 @@ def _create(model_name: str, pretrained: str) -> Any:
         weights = None if _is_on_hub(model_name) and not Path(pretrained).is_file() else pretrained
         return open_clip.create_model_from_pretrained(model_name, weights, return_transform=False)
     model: Any = open_clip.load_openai_model(pretrained, precision="fp32", device="cpu")  # OpenAI's own ViT-B-32.pt
+    _check_archive(model_name, pretrained, model.visual)
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
     return model
+
+
+def _check_archive(model_name: str, file: str, visual: Any) -> None:
+    """Refuse an archive of another architecture: open-clip-torch would take it from the archive without a word."""
+    import open_clip
+
+    architecture = open_clip.get_model_config(model_name)
+    if architecture is None:  # a model of the hub
+        return
+    expected, size = architecture["vision_cfg"], visual.image_size
+    found = {"image_size": size[0] if isinstance(size, tuple) else size}
+    if hasattr(visual, "transformer"):
+        found |= {"patch_size": visual.conv1.kernel_size[0], "layers": visual.transformer.layers}
+    else:
+        found |= {"layers": [len(getattr(visual, f"layer{number}")) for number in range(1, 5)]}
+    differ = [f"{name} {value}, not {expected[name]}" for name, value in found.items() if value != expected[name]]
+    if differ:
+        raise SettingError("clip_model", model_name, f"the archive {file} is of another model: {', '.join(differ)}.")
 
 
 def _is_on_hub(model_name: str) -> bool:
@@ -89,7 +110,7 @@ def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
 
     if _is_on_hub(model_name):
         return  # brings its own configuration
-    architecture = open_clip.get_model_config(model_name.replace("/", "-"))
+    architecture = open_clip.get_model_config(model_name)
     if architecture is None:
         similar = difflib.get_close_matches(model_name, open_clip.list_models(), n=5, cutoff=0.3)
         raise SettingError(

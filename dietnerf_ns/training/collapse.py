@@ -28,14 +28,17 @@ def photo_variance(dataset: InputDataset, blend: Blend, sampler: PixelSampler | 
     Args:
         dataset: the training views; one photo is in memory at a time.
         blend: composes an RGBA photo with the background that the model renders; leaves RGB as it is.
-        sampler: chooses the pixels of training rays.
+        sampler: chooses the pixels of training rays, those inside the dataset's masks if it does not ignore them.
     """
     total, mean, square = 0.0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for index in range(len(dataset)):
-        pixels = blend(dataset.get_image_float32(index)).reshape(-1, 3).double()
+        data = dataset.get_data(index, image_type="float32")
+        pixels = blend(data["image"]).reshape(-1, 3).double()
         weights = torch.ones(len(pixels), dtype=torch.float64)
         if isinstance(sampler, ForegroundPixelSampler):
             weights = sampler.pixel_probabilities(index, len(dataset), len(pixels)).double()
+        if "mask" in data and sampler is not None and not sampler.config.ignore_mask:
+            weights = weights * data["mask"].flatten()
         total += float(weights.sum())
         mean += weights @ pixels
         square += weights @ pixels.square()
@@ -67,6 +70,8 @@ class CollapseDetector:
     """Sum of the steps' mean squared errors in the current window."""
     opacity: float | Float[Tensor, ""] = 0.0
     """Sum of the steps' mean opacities in the current window."""
+    windows: int = 0
+    """Windows of the present attempt that are complete."""
     last_psnr: float = 0.0
     """PSNR of the training rays over the previous window, in dB."""
 
@@ -82,6 +87,7 @@ class CollapseDetector:
         opacity: Float[Tensor, ""],
         total_steps: int,
         photo_variance: float,
+        other_rays: int = 0,
     ) -> str | None:
         """Take in a step.
 
@@ -91,6 +97,8 @@ class CollapseDetector:
             opacity: mean accumulation of these rays, in [0, 1].
             total_steps: number of steps of the run.
             photo_variance: see `photo_variance`.
+            other_rays: number of an attempt's first steps whose rays have another variance. No window with one of them
+                is judged.
 
         Returns:
             At the end of a window in which training has collapsed a description, otherwise None.
@@ -103,10 +111,10 @@ class CollapseDetector:
         if self.steps < window:
             return None
         psnr, mean_opacity = _psnr(float(self.squared_error) / window), float(self.opacity) / window
-        self.squared_error, self.opacity, self.steps = 0.0, 0.0, 0
+        self.squared_error, self.opacity, self.steps, self.windows = 0.0, 0.0, 0, self.windows + 1
         one_colour, before, self.last_psnr = _psnr(photo_variance), self.last_psnr, psnr
         needed = max(one_colour + MIN_GAIN_DB, min(one_colour + CLEAR_GAIN_DB, before + MIN_PROGRESS_DB))
-        if attempt_steps < window or psnr >= needed:
+        if self.windows == 1 or attempt_steps - window + 1 < other_rays or psnr >= needed:
             return None
         state = (
             "empty" if mean_opacity < 0.01 else "opaque" if mean_opacity > 0.99 else f"of opacity {mean_opacity:.2f}"
@@ -120,7 +128,7 @@ class CollapseDetector:
     def restart(self, step: int) -> None:
         """Begin a new attempt at a step."""
         self.restarts += 1
-        self.first_step = step
+        self.first_step, self.windows = step, 0
 
 
 def _psnr(mse: float) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecayScheduler, ExponentialDecaySchedulerConfig
 
+from dietnerf_ns.utils.errors import check_limits, flags_under
+
 
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
@@ -33,11 +35,43 @@ def fitted_to_run(optimizers: Mapping[str, Any], total_steps: int) -> dict[str, 
     Args:
         optimizers: `optimizer` and `scheduler` configurations by parameter group, as in nerfstudio's `TrainerConfig`.
         total_steps: step at which the run ends.
+
+    Raises:
+        UserError: a learning rate that such a schedule cannot have.
     """
-    return {
+    fitted = {
         name: {kind: _fitted(config, total_steps) for kind, config in group.items()}
         for name, group in optimizers.items()
     }
+    check_schedules(fitted)
+    return fitted
+
+
+def check_schedules(optimizers: Mapping[str, Any]) -> None:
+    """Refuse exponential schedules whose learning rates are no numbers.
+
+    Args:
+        optimizers: see `fitted_to_run`.
+
+    Raises:
+        UserError: for the first one.
+    """
+    for name, group in optimizers.items():
+        schedule = group.get("scheduler")
+        if not isinstance(schedule, ExponentialDecaySchedulerConfig):
+            continue
+        flags = f"--optimizers.{name.replace('_', '-')}."
+        with flags_under(f"{flags}optimizer."):
+            optimizer = group["optimizer"]
+            check_limits(optimizer, {"lr": (optimizer.lr > 0, "above 0, because its schedule is exponential")})
+        last, warmup = schedule.max_steps, schedule.warmup_steps
+        with flags_under(f"{flags}scheduler."):
+            limits = {
+                "lr_final": (schedule.lr_final is None or schedule.lr_final > 0, "above 0"),
+                "max_steps": (last is None or last >= 1, "at least 1"),
+                "warmup_steps": (last is None or 0 <= warmup < last, f"at least 0 and below max-steps, {last}"),
+            }
+            check_limits(schedule, limits)
 
 
 def _fitted(config: Any, total_steps: int) -> Any:

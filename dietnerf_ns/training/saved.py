@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from nerfstudio.utils import comms
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
@@ -48,6 +50,28 @@ def remove_unfinished(folder: Path) -> None:
         (folder / UNFINISHED).unlink(missing_ok=True)
     except OSError as error:
         CONSOLE.print(f"[yellow]{escape(str(folder / UNFINISHED))} cannot be removed: {reason_of(error)}.[/yellow]")
+
+
+def next_config(run: Path) -> Path:
+    """Where a run that is resumed in its own folder has its settings until they are known to fit."""
+    return run / ".config-of-resumed-run.yml"
+
+
+@contextlib.contextmanager
+def config_replaced_at_end(run: Path) -> Iterator[None]:
+    """Inside, the model of a run's folder is loaded. Then `next_config`, if there is one, takes config.yml's place.
+
+    After an error the earlier config.yml stays, which the earlier model needs. With several processes, the main one
+    does this.
+    """
+    following = next_config(run)
+    try:
+        yield
+        if comms.is_main_process() and following.exists():
+            following.replace(run / "config.yml")
+    finally:
+        if comms.is_main_process():
+            following.unlink(missing_ok=True)
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -26,7 +26,7 @@ from dietnerf_ns.training import atomic, saved
 from dietnerf_ns.training.checkpoints import keep_kernels, order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
 from dietnerf_ns.training.nonfinite import BadSteps, all_finite, leave_out_bad_steps
-from dietnerf_ns.training.optimizers import fitted_to_run
+from dietnerf_ns.training.optimizers import check_schedules, fitted_to_run
 from dietnerf_ns.utils.compat import replaced, steps_of_run
 from dietnerf_ns.utils.distributed import (
     average_scalars,
@@ -36,9 +36,12 @@ from dietnerf_ns.utils.distributed import (
     maximum,
 )
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under, in_one_line, make_folder
+from dietnerf_ns.utils.files import atomic_output
 
 STEPS_PER_PIXEL = 12
 FEWEST_STEPS, MOST_STEPS = 1200, 6000
+SEEDS = 2**32
+"""Number of seeds that NumPy takes, from 0. Each process of a run has the next one."""
 
 
 @dataclass
@@ -67,6 +70,7 @@ class SafeTrainerConfig(TrainerConfig):
             steps = self.max_num_iterations
             check_limits(self, {"max_num_iterations": (steps is None or steps >= 1, "at least 1")})
         _check_machine(self.machine)
+        check_schedules(self.optimizers)
         if self.load_dir is not None:
             saved.check_resumable(self.load_dir, self.load_step)
         elif self.load_checkpoint is not None:
@@ -90,12 +94,19 @@ class SafeTrainerConfig(TrainerConfig):
     def save_config(self) -> None:
         """Write config.yml into the run's folder, completely or not at all.
 
+        That of a folder with a model is kept until `SafeTrainer.setup` knows that the model fits the settings.
+
         Raises:
             UserError: the folder cannot be made or written to.
         """
         make_folder(self.get_base_dir(), "--output-dir")
+        has_model = bool(saved.steps_in(super().get_checkpoint_dir()))
+
+        def write_text(path: Path, text: str, encoding: str | None = None) -> None:
+            atomic.write_text(saved.next_config(path.parent) if has_model else path, text, encoding)
+
         try:
-            with replaced(Path, "write_text", atomic.write_text):
+            with replaced(Path, "write_text", write_text):
                 super().save_config()
         except OSError as error:
             folder = self.get_base_dir()
@@ -117,12 +128,14 @@ class SafeTrainerConfig(TrainerConfig):
 
 
 def _check_machine(machine: MachineConfig) -> None:
+    processes = max(1, machine.num_devices * machine.num_machines)
     with flags_under("--machine."):
         check_limits(
             machine,
             {
                 "num_devices": (machine.num_devices >= 1, "at least 1"),
                 "num_machines": (machine.num_machines >= 1, "at least 1"),
+                "seed": (0 <= machine.seed <= SEEDS - processes, f"at least 0 and at most {SEEDS - processes}"),
                 "machine_rank": (
                     0 <= machine.machine_rank < machine.num_machines,
                     "at least 0 and below --machine.num-machines",
@@ -188,6 +201,8 @@ class SafeTrainer(Trainer):
         self.unsaved: str | None = None
         """Why the last checkpoint could not be saved; None if it was."""
         self._last_step: int | None = None
+        self._saved_step: int | None = None
+        """Step of the last checkpoint that this run has saved. Its folder may have later ones of an earlier run."""
         saved.remove_unfinished(self.checkpoint_dir)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
@@ -197,8 +212,19 @@ class SafeTrainer(Trainer):
             UserError: the checkpoint does not fit, or an event writer cannot be started.
         """
         start_writers = replaced(writer, "setup_event_writer", self._start_event_writers)
-        with errors_in_one_line(), self.interruption, start_writers:
+        with errors_in_one_line(), self.interruption, start_writers, saved.config_replaced_at_end(self.base_dir):
             super().setup(test_mode)
+        self._say_if_later_checkpoints_stay()
+
+    def _say_if_later_checkpoints_stay(self) -> None:
+        later = [step for step in saved.steps_in(self.checkpoint_dir) if step >= self._start_step]
+        if later and not self.config.save_only_latest_checkpoint:
+            CONSOLE.print(
+                f"[yellow]{escape(str(self.checkpoint_dir))} has checkpoints of later steps, up to {later[0]}. Other "
+                "commands take the latest one until this run has passed it: delete them, or give another --timestamp."
+                "[/yellow]",
+                soft_wrap=True,
+            )
 
     def _start_event_writers(self, *arguments: Any, **settings: Any) -> None:
         try:
@@ -307,8 +333,10 @@ class SafeTrainer(Trainer):
         self._last_step = step
         self._stop_together()
         if (part := self.bad_steps.at_limit) is not None:
-            newest = saved.steps_in(self.checkpoint_dir)
-            kept = f"{saved.checkpoint_of(self.checkpoint_dir, newest[0])} is kept" if newest else "none was saved yet"
+            newest = self._newest_step()
+            kept = "none was saved yet"
+            if newest is not None:
+                kept = f"{saved.checkpoint_of(self.checkpoint_dir, newest)} is kept"
             raise UserError(
                 f"Training stopped at step {step}: the {part} loss or its gradient was not finite "
                 f"{self.bad_steps.LIMIT} times in a row. The last checkpoint: {kept}. Check the photos and the poses, "
@@ -329,7 +357,7 @@ class SafeTrainer(Trainer):
         try:
             with replaced(torch, "save", saved.write):
                 super().save_checkpoint(step)
-            self.unsaved = None
+            self.unsaved, self._saved_step = None, step
         except (OSError, saved.NotWritten) as error:
             self.unsaved = saved.reason_of(error) if isinstance(error, OSError) else str(error)
             CONSOLE.print(
@@ -359,7 +387,10 @@ class SafeTrainer(Trainer):
 
     def _stop(self) -> None:
         """A signal arrived. Processes that train together get it at different steps and stop at the same one."""
-        self.stop_training = not is_one_of_several()
+        if is_one_of_several():
+            self.training_state = "training"  # a paused one takes one more step, in which all agree
+        else:
+            self.stop_training = True
 
     def _stop_together(self) -> None:
         if (number := maximum(self.interruption.number or 0, self.device)) != 0:
@@ -367,18 +398,23 @@ class SafeTrainer(Trainer):
             self.stop_training = True
 
     def _say_how_to_resume(self) -> None:
-        steps = saved.steps_in(self.checkpoint_dir)
-        if not steps:
+        newest = self._newest_step()
+        if newest is None:
             CONSOLE.print("Interrupted; no checkpoint was saved.")
             return
-        left = steps_of_run(self) - steps[0] - 1
+        left = steps_of_run(self) - newest - 1
         if left <= 0:
             CONSOLE.print("Interrupted at the end of training; nothing is left to train.")
             return
         command = command_to_resume(
             sys.argv, method=str(self.config.method_name), checkpoints=self.checkpoint_dir, steps_left=left
         )
-        CONSOLE.print(f"Interrupted after step {steps[0]}. Go on with: {escape(command)}", soft_wrap=True)
+        CONSOLE.print(f"Interrupted after step {newest}. Go on with: {escape(command)}", soft_wrap=True)
+
+    def _newest_step(self) -> int | None:
+        if self._saved_step is not None:
+            return self._saved_step
+        return next(iter(saved.steps_in(self.checkpoint_dir)), None)
 
 
 def steps_for(cameras: Cameras) -> int:
@@ -398,9 +434,8 @@ def _transform_written_at_once() -> Iterator[None]:
     write = DataparserOutputs.save_dataparser_transform
 
     def write_at_once(outputs: DataparserOutputs, path: Path) -> None:
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        write(outputs, unfinished)
-        unfinished.replace(path)
+        with atomic_output(path) as unfinished:  # all processes write it
+            write(outputs, unfinished)
 
     with replaced(DataparserOutputs, "save_dataparser_transform", write_at_once):
         yield

@@ -50,7 +50,8 @@ def load_pipeline(
         prepare: may change the configuration before the pipeline is built.
 
     Returns:
-        The pipeline in evaluation mode with the weights of the last checkpoint, or of the configuration's `load_step`.
+        The pipeline in evaluation mode with the weights of the last checkpoint that can be read; of other packages'
+        methods, that of the configuration's `load_step`, if there is one.
 
     Raises:
         UserError: the file is refused (see `read_config`), its method is not installed, or there is no checkpoint that

@@ -70,6 +70,10 @@ def test_openais_own_archive_format_loads(tmp_path, photo):
     inputs = encoder.preprocess(as_tensor(photo))
     with torch.no_grad():
         assert torch.allclose(encoder.embed(inputs), model.encode_image(inputs, normalize=True), atol=1e-3)
+    with pytest.raises(
+        UserError, match="clip-model ViT-L-14: .* another model: patch_size 32, not 14, layers 12, not 24"
+    ):
+        load_open_clip("ViT-L-14", str(tmp_path / "openai.pt"), "cpu")
 
 
 def test_preprocessing_is_open_clips_own(clip_encoder, photo):
@@ -148,6 +152,7 @@ def test_embedded_encoder_tells_the_object_from_noise(embedded_encoder, tiny_sce
         ("ViT-B-99", "openai", "no such model"),
         ("ViT-B-32-quickgelu", "no-such-tag", "neither a file nor a tag"),
         ("ViT-B-32", "openai", "use ViT-B-32-quickgelu"),
+        ("ViT-B/32", "openai", "use ViT-B-32-quickgelu"),
         ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "neither a file nor a tag"),
     ],
 )

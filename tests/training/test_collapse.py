@@ -17,21 +17,23 @@ from tests.helpers.commands import in_this_process
 class FakePhotos(InputDataset):
     """Not a dataset: two photos of 2 x 1 pixels."""
 
-    def __init__(self):
+    def __init__(self, *masks):
+        self.masks = masks
         self.images = [torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]), torch.tensor([[[1.0, 0, 0], [1, 1, 0]]])]
 
     def __len__(self):
         return len(self.images)
 
-    def get_image_float32(self, image_idx):
-        return self.images[image_idx]
+    def get_data(self, image_idx, image_type="uint8"):
+        assert image_type == "float32"
+        return {"image": self.images[image_idx]} | ({"mask": self.masks[image_idx]} if self.masks else {})
 
 
-def watch(detector, steps, *, psnr, opacity, first=0):
+def watch(detector, steps, *, psnr, opacity, first=0, **arguments):
     """The first message with its step, or None; one colour everywhere would have 10 dB."""
     seen = {"mse": torch.tensor(10 ** (-psnr / 10)), "opacity": torch.tensor(float(opacity))}
     for step in range(first, first + steps):
-        message = detector.update(step, **seen, total_steps=4000, photo_variance=0.1)
+        message = detector.update(step, **seen, total_steps=4000, photo_variance=0.1, **arguments)
         if message:
             return step, message
     return None
@@ -48,6 +50,31 @@ def test_photo_variance_is_that_of_the_rays_that_are_taken():
     sampler.set_foreground([torch.tensor([[False, True]]), torch.tensor([[True, True]])])
     red, green, blue = 0.9 * 0.1, 0.6 * 0.4, 0.3 * 0.7  # pixel_probabilities 0.1, 0.3, 0.3, 0.3
     assert photo_variance(FakePhotos(), lambda image: image, sampler) == pytest.approx((red + green + blue) / 3)
+
+
+def test_photo_variance_is_that_of_the_pixels_inside_masks_unless_these_are_ignored():
+    masks = [torch.tensor([[[True], [False]]]), torch.tensor([[[True], [True]]])]
+    colours = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0]])
+    inside = float((colours - colours.mean(dim=0)).square().mean())
+    sampler = PixelSamplerConfig().setup(num_rays_per_batch=1)
+    assert photo_variance(FakePhotos(*masks), lambda image: image, sampler) == pytest.approx(inside)
+    sampler.config.ignore_mask = True
+    everywhere = photo_variance(FakePhotos(*masks), lambda image: image, sampler)
+    assert everywhere == pytest.approx((3 / 16 + 1 / 4 + 3 / 16) / 3)
+
+
+def test_windows_with_other_rays_are_not_judged():
+    assert watch(CollapseDetector(), 4000, psnr=5, opacity=0, other_rays=500)[0] == 599
+    assert watch(CollapseDetector(), 4000, psnr=5, opacity=0, other_rays=501)[0] == 699
+    detector = CollapseDetector()
+    detector.restart(1000)
+    assert watch(detector, 4000, psnr=5, opacity=0, first=1000, other_rays=500)[0] == 1599
+
+
+def test_the_first_window_is_not_judged_also_if_a_step_of_it_was_left_out():
+    detector = CollapseDetector()
+    assert watch(detector, 50, psnr=5, opacity=0) is None
+    assert watch(detector, 4000, psnr=5, opacity=0, first=51)[0] == 200
 
 
 def test_a_field_no_better_than_one_colour_has_collapsed():

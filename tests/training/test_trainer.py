@@ -187,7 +187,12 @@ def test_a_semantic_part_that_is_not_finite_leaves_the_photometric_part(tmp_path
     assert "the semantic part of 2 were left out" in said
     folder = tmp_path / "outputs/e/dietnerf-tiny/off/nerfstudio_models"
     resumed = train(tmp_path, "--timestamp", "resumed", "--load-dir", folder, semantic=True, steps=4).stdout
-    assert "not finite" not in resumed and "switched off" not in resumed
+    said = " ".join(resumed.split())
+    assert said.count("The semantic loss stays switched off, because its gradient was not finite 2 times in a row") == 1
+    assert "is not finite" not in said, "it is not computed"
+    other = ("--pipeline.semantic.max-gradient-ratio", 0.02)
+    again = train(tmp_path, "--timestamp", "again", "--load-dir", folder, *other, semantic=True, steps=4).stdout
+    assert "stays switched off" not in again and "the semantic loss is not finite" in again
 
 
 def test_parameters_that_a_method_has_replaced_are_kept_from_what_is_not_finite(tmp_path, monkeypatch):
@@ -343,3 +348,41 @@ def test_a_model_whose_parameters_were_replaced_is_not_resumed():
     of_model["encodings"] = [new]
     with pytest.raises(UserError, match="dietnerf-tensorf cannot be resumed"):
         SafeTrainer._check_optimizers_have_the_parameters(resumed)
+
+
+def test_a_resume_in_place_that_does_not_fit_leaves_the_settings_of_the_model(tmp_path):
+    train(tmp_path)
+    run, before = tmp_path / RUN, (tmp_path / RUN / "config.yml").read_text()
+    resume = ("--load-dir", run / "nerfstudio_models")
+    refused = train(tmp_path, *resume, "--pipeline.model.hidden-dim", 24, check=False)
+    assert refused.returncode == 1 and "the settings of the first run" in " ".join(refused.stdout.split())
+    assert (run / "config.yml").read_text() == before
+    train(tmp_path, *resume, "--pipeline.model.eval-num-rays-per-chunk", 123)
+    assert "eval_num_rays_per_chunk: 123" in (run / "config.yml").read_text()
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_run_resumed_from_an_earlier_step_names_what_is_newer(tmp_path):
+    each_step = ("--save-only-latest-checkpoint", "False", "--steps-per-save", 2)
+    train(tmp_path, *each_step)
+    resume = ("--load-dir", tmp_path / RUN / "nerfstudio_models", "--load-step", 2)
+    said = " ".join(train(tmp_path, *each_step, *resume, steps=2).stdout.split())
+    assert checkpoints(tmp_path)[0] == 5 and "has checkpoints of later steps, up to 5." in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--optimizers.fields.scheduler.lr-final", 0], "fields.scheduler.lr-final 0.0: must be above 0."),
+        (["--optimizers.fields.optimizer.lr", 0], "fields.optimizer.lr 0.0: must be above 0, because its schedule"),
+        (["--optimizers.proposal-networks.scheduler.max-steps", 0], "scheduler.max-steps 0: must be"),
+        (
+            ["--optimizers.fields.scheduler.warmup-steps", 6],
+            "warmup-steps 6: must be at least 0 and below max-steps, 6",
+        ),
+        (["--machine.seed", -1], "--machine.seed -1: must be at least 0 and at most 4294967295."),
+    ],
+)
+def test_numbers_that_would_end_in_nan_or_in_a_traceback_are_refused(tmp_path, flags, words):
+    result = train(tmp_path, *flags, check=False)
+    assert result.returncode == 1 and words in " ".join(result.stdout.split())
