@@ -370,7 +370,7 @@ def _check_blender(meta: dict[str, Any], path: Path) -> None:
         if name.suffix.lower() in SUFFIXES and name.suffix != ".png":
             raise UserError(f"{path}: {name} is no PNG file, which blender-data needs. Convert the photos to PNG.")
         if ".." in name.parts:  # the dataparser would take "./" out of it
-            name = (path.parent / name).resolve()
+            name = (path.parent / name).parent.resolve() / name.name
         frame["file_path"] = name.with_suffix("").as_posix() if name.suffix == ".png" else name.as_posix()
     ignored = [key for key in IGNORED_BY_BLENDER if any(_differs(key, meta, frame) for frame in meta["frames"])]
     if ignored:
@@ -387,7 +387,7 @@ def _differs(key: str, meta: dict[str, Any], frame: dict[str, Any]) -> bool:
     known = meta | frame
     value, width, height = known.get(key), known.get("w"), known.get("h")
     if key == "camera_model":
-        return CAMERA_MODEL_TO_TYPE[value or "PINHOLE"] is not CameraType.PERSPECTIVE
+        return CAMERA_MODEL_TO_TYPE[meta.get(key, "PINHOLE")] is not CameraType.PERSPECTIVE
     if value is None or key in LENS:
         return any(value) if isinstance(value, list) else bool(value)
     if key == "camera_angle_x":

@@ -88,7 +88,9 @@ def _check_archive(model_name: str, file: str, visual: Any) -> None:
         found |= {"patch_size": visual.conv1.kernel_size[0], "layers": visual.transformer.layers}
     else:
         found |= {"layers": [len(getattr(visual, f"layer{number}")) for number in range(1, 5)]}
-    differ = [f"{name} {value}, not {expected[name]}" for name, value in found.items() if value != expected[name]]
+    differ = [
+        f"{name} {value}, not {expected.get(name)}" for name, value in found.items() if value != expected.get(name)
+    ]
     if differ:
         raise SettingError("clip_model", model_name, f"the archive {file} is of another model: {', '.join(differ)}.")
 

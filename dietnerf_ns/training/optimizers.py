@@ -69,7 +69,7 @@ def check_schedules(optimizers: Mapping[str, Any]) -> None:
             limits = {
                 "lr_final": (schedule.lr_final is None or schedule.lr_final > 0, "above 0"),
                 "max_steps": (last is None or last >= 1, "at least 1"),
-                "warmup_steps": (last is None or 0 <= warmup < last, f"at least 0 and below max-steps, {last}"),
+                "warmup_steps": (warmup >= 0 and warmup != last, f"at least 0 and not max-steps, {last}"),
             }
             check_limits(schedule, limits)
 

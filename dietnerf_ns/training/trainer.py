@@ -434,8 +434,9 @@ def _transform_written_at_once() -> Iterator[None]:
     write = DataparserOutputs.save_dataparser_transform
 
     def write_at_once(outputs: DataparserOutputs, path: Path) -> None:
-        with atomic_output(path) as unfinished:  # all processes write it
-            write(outputs, unfinished)
+        if comms.is_main_process():
+            with atomic_output(path) as unfinished:
+                write(outputs, unfinished)
 
     with replaced(DataparserOutputs, "save_dataparser_transform", write_at_once):
         yield

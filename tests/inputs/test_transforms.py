@@ -326,6 +326,7 @@ BLENDER = {
     "with ./": each(lambda frame: frame.update(file_path="./" + frame["file_path"].removeprefix("./"))),
     "backslashes": each(lambda frame: frame.update(file_path=frame["file_path"].replace("/", "\\"))),
     "3x4": poses(lambda pose: pose[:3].tolist()),
+    "model of each frame": each(lambda frame: frame.update(camera_model="opencv")),
     "beside the folder": each(lambda frame: frame.update(file_path=f"train/../{frame['file_path']}")),
 }
 

@@ -378,7 +378,7 @@ def test_a_run_resumed_from_an_earlier_step_names_what_is_newer(tmp_path):
         (["--optimizers.proposal-networks.scheduler.max-steps", 0], "scheduler.max-steps 0: must be"),
         (
             ["--optimizers.fields.scheduler.warmup-steps", 6],
-            "warmup-steps 6: must be at least 0 and below max-steps, 6",
+            "warmup-steps 6: must be at least 0 and not max-steps, 6",
         ),
         (["--machine.seed", -1], "--machine.seed -1: must be at least 0 and at most 4294967295."),
     ],
