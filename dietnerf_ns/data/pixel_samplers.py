@@ -107,8 +107,8 @@ class PatchSampler(PatchPixelSampler, MaskedPixelSampler):
             inside = torch.ones(1, 1, 1, 1, device=device).expand(num_images, rows, columns, 1)
         else:
             inside = -max_pool2d(-mask.permute(0, 3, 1, 2).float(), side, stride=1).permute(0, 2, 3, 1)
-        if not inside.any():
-            raise UserError(f"--pipeline.datamanager.patch-size {side}: no patch of this size fits into the masks.")
+            if not inside.any():
+                raise UserError(f"--pipeline.datamanager.patch-size {side}: no patch of this size fits into the masks.")
         corners = self.rejection_sample_mask(inside, count, num_images, rows, columns, device)
         along = torch.arange(side, device=device)
         within = torch.cartesian_prod(along[:1], along, along)

@@ -341,7 +341,8 @@ def _in_spelling_of(frame: Frame, common: dict[str, Any]) -> dict[str, Any]:
     if DISTORTION_LIST in frame:
         return {key: value for key, value in common.items() if key not in DISTORTION}
     if any(key in frame for key in DISTORTION):
-        return {key: value for key, value in common.items() if key != DISTORTION_LIST}
+        of_list = dict(zip(DISTORTION, common.get(DISTORTION_LIST, []), strict=False))
+        return of_list | {key: value for key, value in common.items() if key != DISTORTION_LIST}
     return common
 
 

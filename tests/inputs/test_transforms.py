@@ -427,7 +427,7 @@ LIST = [0.03, 0.02, 0, 0, 0, 0]
     ("top", "frame", "others"),
     [
         ({"k1": 0.01, "k2": 0.0}, {"distortion_params": LIST}, [0.01, 0]),
-        ({"distortion_params": [0.01, 0, 0, 0, 0, 0]}, {"k1": 0.03, "k2": 0.02}, [0.01, 0]),
+        ({"distortion_params": [0.01, 0.02, 0, 0, 0, 0]}, {"k1": 0.03}, [0.01, 0.02]),
         ({}, {"distortion_params": LIST}, [0, 0]),
     ],
 )
