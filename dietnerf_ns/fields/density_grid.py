@@ -41,11 +41,11 @@ class DensityGrid:
     def __init__(self, box: ObjectBox, density: Density, side: int, state: object = None):
         self.box, self.side, self.state = box, side, state
         self._cells = (side - 1) / 2
-        self._axes = box.axes / box.half_sizes[:, None]
-        self._center = self._axes @ box.center
         line = torch.linspace(-1, 1, side, device=box.center.device)
         unit = torch.cartesian_prod(line, line, line)
         with torch.autocast(unit.device.type, enabled=False):  # half precision is too coarse for coordinates
+            self._axes = box.axes / box.half_sizes[:, None]
+            self._center = self._axes @ box.center
             points = box.center + (unit * box.half_sizes) @ box.axes
         with torch.no_grad():
             densities = torch.cat([density(chunk)[:, 0].float() for chunk in points.split(POINTS_PER_CHUNK)])

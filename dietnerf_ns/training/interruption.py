@@ -80,17 +80,22 @@ def _say(message: str) -> None:
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{message}\n".encode())
 
 
-def command_to_resume(arguments: Sequence[str], *, method: str, checkpoints: Path, steps_left: int) -> str:
+def command_to_resume(
+    arguments: Sequence[str], *, method: str, checkpoints: Path, load_step: int | None = None, steps_left: int
+) -> str:
     """The command that trains the rest of an interrupted run.
 
     Args:
         arguments: of the program, its name first.
         method: name of the method.
         checkpoints: folder to load from.
+        load_step: of the checkpoint to load, if it is not the newest one in the folder.
         steps_left: number of steps that are left.
     """
     program, *given = arguments
     resuming = ["--load-dir", str(checkpoints), "--max-num-iterations", str(steps_left)]
+    if load_step is not None:
+        resuming += ["--load-step", str(load_step)]
     reads_file = any(argument.partition("=")[0].replace("_", "-") == "--load-config" for argument in given)
     # After --load-config nerfstudio ignores all other flags.
     if not Path(program).name.startswith("ns-train") or method not in given or reads_file:

@@ -99,17 +99,18 @@ class SafeTrainerConfig(TrainerConfig):
         Raises:
             UserError: the folder cannot be made or written to.
         """
-        make_folder(self.get_base_dir(), "--output-dir")
+        folder = self.get_base_dir()
+        make_folder(folder, "--output-dir")
         has_model = bool(saved.steps_in(super().get_checkpoint_dir()))
 
         def write_text(path: Path, text: str, encoding: str | None = None) -> None:
             atomic.write_text(saved.next_config(path.parent) if has_model else path, text, encoding)
 
         try:
+            saved.next_config(folder).unlink(missing_ok=True)  # of a run that was killed while it started
             with replaced(Path, "write_text", write_text):
                 super().save_config()
         except OSError as error:
-            folder = self.get_base_dir()
             raise UserError(f"--output-dir {folder}: cannot be written: {saved.reason_of(error)}.") from error
 
     def get_checkpoint_dir(self) -> Path:
@@ -333,7 +334,7 @@ class SafeTrainer(Trainer):
         self._last_step = step
         self._stop_together()
         if (part := self.bad_steps.at_limit) is not None:
-            newest = self._newest_step()
+            newest = self._last_saved_step()
             kept = "none was saved yet"
             if newest is not None:
                 kept = f"{saved.checkpoint_of(self.checkpoint_dir, newest)} is kept"
@@ -398,7 +399,7 @@ class SafeTrainer(Trainer):
             self.stop_training = True
 
     def _say_how_to_resume(self) -> None:
-        newest = self._newest_step()
+        newest = self._last_saved_step()
         if newest is None:
             CONSOLE.print("Interrupted; no checkpoint was saved.")
             return
@@ -407,14 +408,20 @@ class SafeTrainer(Trainer):
             CONSOLE.print("Interrupted at the end of training; nothing is left to train.")
             return
         command = command_to_resume(
-            sys.argv, method=str(self.config.method_name), checkpoints=self.checkpoint_dir, steps_left=left
+            sys.argv,
+            method=str(self.config.method_name),
+            checkpoints=self.checkpoint_dir,
+            load_step=newest if newest < saved.steps_in(self.checkpoint_dir)[0] else None,
+            steps_left=left,
         )
         CONSOLE.print(f"Interrupted after step {newest}. Go on with: {escape(command)}", soft_wrap=True)
 
-    def _newest_step(self) -> int | None:
+    def _last_saved_step(self) -> int | None:
+        """Step of the last checkpoint of this run in its folder, which is the loaded one until another is saved."""
         if self._saved_step is not None:
             return self._saved_step
-        return next(iter(saved.steps_in(self.checkpoint_dir)), None)
+        loaded = self._start_step - 1
+        return loaded if loaded in saved.steps_in(self.checkpoint_dir) else None
 
 
 def steps_for(cameras: Cameras) -> int:

@@ -30,7 +30,7 @@ def atomic_output(output: Path, *, replaces: bool = True) -> Iterator[Path]:
 
     Args:
         output: its folder exists.
-        replaces: False for an output that is the same whoever writes it. Then the first one that is complete stays,
+        replaces: False for a folder that is the same whoever writes it. Then the first one that is complete stays,
             because others may be reading it.
 
     Raises:
@@ -41,10 +41,13 @@ def atomic_output(output: Path, *, replaces: bool = True) -> Iterator[Path]:
     unfinished, older = _beside(output, os.getpid())
     try:
         yield unfinished
-        if replaces or not output.exists():
-            if unfinished.is_dir() and output.exists():
-                output.replace(older)
+        if replaces and unfinished.is_dir() and output.exists():
+            output.replace(older)
+        try:
             unfinished.replace(output)
+        except OSError:
+            if replaces or not output.exists():
+                raise
     finally:
         _tidy(output, unfinished, older)
 

@@ -74,8 +74,8 @@ def test_a_signal_that_is_ignored_stays_ignored(interruption):
 
 
 def test_the_command_to_go_on_has_the_settings_of_this_one():
-    def command(*arguments):
-        return command_to_resume(arguments, method="dietnerf-tiny", checkpoints=Path("out/a b"), steps_left=7)
+    def command(*arguments, **which):
+        return command_to_resume(arguments, method="dietnerf-tiny", checkpoints=Path("out/a b"), steps_left=7, **which)
 
     given = ["/bin/ns-train", "dietnerf-tiny", "--vis", "tensorboard", "--max_num_iterations=9", "--load-dir", "old"]
     assert command(*given, "--machine.seed", "3", "blender-data", "--data", "x y") == (
@@ -85,4 +85,5 @@ def test_the_command_to_go_on_has_the_settings_of_this_one():
     assert command(*given, "--load-config", "x.yml") == (
         "ns-train dietnerf-tiny --load-dir 'out/a b' --max-num-iterations 7 and the settings of this run"
     ), "the file would replace all flags"
+    assert "--max-num-iterations 7 --load-step 2 --vis" in command(*given, "--load-step", "1", load_step=2)
     assert command("python").endswith("--max-num-iterations 7 and the settings of this run")

@@ -55,6 +55,17 @@ def failing_writes(monkeypatch, *steps):
     monkeypatch.setattr(saved, "write", write_or_fail)
 
 
+def signalling(iteration, at, number=signal.SIGINT):
+    """An iteration of training that sends this process a signal at one step."""
+
+    def interrupted(self, step):
+        if step == at:
+            os.kill(os.getpid(), number)
+        return iteration(self, step)
+
+    return interrupted
+
+
 def learning_rates(monkeypatch):
     """Learning rates of the field at the steps that are trained, by step."""
     rates, iterate = {}, Trainer.train_iteration
@@ -118,13 +129,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_the_finished_step(number, status, tmp_path, monkeypatch):
     iteration, ends = Trainer.train_iteration, []
-
-    def interrupted(self, step):
-        if step == 3:
-            os.kill(os.getpid(), number)
-        return iteration(self, step)
-
-    monkeypatch.setattr(Trainer, "train_iteration", interrupted)
+    monkeypatch.setattr(Trainer, "train_iteration", signalling(iteration, 3, number))
     monkeypatch.setattr(trainer, "status_of", lambda number: ends.append(128 + number) or 128 + number)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler), signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -354,6 +359,7 @@ def test_a_resume_in_place_that_does_not_fit_leaves_the_settings_of_the_model(tm
     train(tmp_path)
     run, before = tmp_path / RUN, (tmp_path / RUN / "config.yml").read_text()
     resume = ("--load-dir", run / "nerfstudio_models")
+    (run / ".config-of-resumed-run.yml").write_text("left by a run that was killed")
     refused = train(tmp_path, *resume, "--pipeline.model.hidden-dim", 24, check=False)
     assert refused.returncode == 1 and "the settings of the first run" in " ".join(refused.stdout.split())
     assert (run / "config.yml").read_text() == before
@@ -368,6 +374,21 @@ def test_a_run_resumed_from_an_earlier_step_names_what_is_newer(tmp_path):
     resume = ("--load-dir", tmp_path / RUN / "nerfstudio_models", "--load-step", 2)
     said = " ".join(train(tmp_path, *each_step, *resume, steps=2).stdout.split())
     assert checkpoints(tmp_path)[0] == 5 and "has checkpoints of later steps, up to 5." in said
+
+
+def test_a_run_resumed_from_an_earlier_step_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
+    keeps = ("--save-only-latest-checkpoint", "False", "--steps-per-save", 2)
+    train(tmp_path, *keeps)
+    resume = ("--load-dir", f"{RUN}/nerfstudio_models", "--load-step", 2)
+    monkeypatch.setattr(Trainer, "train_iteration", signalling(Trainer.train_iteration, 3))
+    monkeypatch.setattr(trainer, "status_of", lambda number: 128 + number)
+    said = train(tmp_path, *keeps, *resume, steps=3, check=False).stdout
+    assert checkpoints(tmp_path)[:2] == [5, 4], said
+    assert f"Interrupted after step 3. Go on with: ns-train dietnerf-tiny --load-dir {RUN}/nerfstudio_models " in said
+    assert "--max-num-iterations 2 --load-step 3 " in said
+    failing_writes(monkeypatch, 3)
+    said = train(tmp_path, *keeps, *resume, steps=3, check=False).stdout
+    assert "Interrupted after step 2." in said and "--max-num-iterations 3 --load-step 2 " in said
 
 
 @pytest.mark.parametrize(
