@@ -25,6 +25,7 @@ from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.few_shot import HOW_TO_NAME_EVAL_IMAGES, FewShotViews, FewShotViewsConfig
 from dietnerf_ns.data.pixel_samplers import SinglePhotoPixelSampler
 from dietnerf_ns.models.base import SemanticModel, proposal_updates_kept
+from dietnerf_ns.models.metrics import without_means_of_missing
 from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
 from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.models.trainable import trainable_with_semantic_loss
@@ -197,7 +198,7 @@ class DietNeRFPipeline(VanillaPipeline):
     def _still_switched_off(self, *, mixed_precision: bool) -> str | None:
         """Why the loss of a resumed run stays off, with a line; None if it was on, or with other settings than then."""
         before, self._switched_off_with = self._switched_off_with, f"{self.config.semantic}, {mixed_precision}"
-        if self._switched_off is None or before not in (None, self._switched_off_with):
+        if self._switched_off is None or before != self._switched_off_with:
             return None
         CONSOLE.print(
             f"[yellow]The semantic loss stays switched off, because {self._switched_off} in the run that is resumed. "
@@ -211,11 +212,14 @@ class DietNeRFPipeline(VanillaPipeline):
 
     def _callback_to_restart(self, trainer: Trainer) -> TrainingCallback:
         photos, sampler = self.datamanager.train_dataset, self.datamanager.train_pixel_sampler
+        other_rays = 0
+        if isinstance(sampler, SinglePhotoPixelSampler) and not photos.has_masks:
+            other_rays = sampler.config.centre_steps
         arguments = {
             "optimizers": trainer.optimizers,
             "total_steps": steps_of_run(trainer),
             "photo_variance": photo_variance(photos, self.model.blend_background, sampler),
-            "other_rays": sampler.config.centre_steps if isinstance(sampler, SinglePhotoPixelSampler) else 0,
+            "other_rays": other_rays,
         }
         return TrainingCallback(AFTER_STEP, self._restart_if_collapsed, 1, kwargs=arguments)
 
@@ -384,7 +388,8 @@ class DietNeRFPipeline(VanillaPipeline):
             raise UserError(
                 f"There are no evaluation images because every photo is trained on. {HOW_TO_NAME_EVAL_IMAGES}"
             )
-        metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        means = super().get_average_eval_image_metrics(step, output_path, get_std)
+        metrics = without_means_of_missing(means, self.model)
         if step is not None:  # during training the metrics go to writers that accept numbers only
             return metrics
         missing = self.model.missing_metrics()

@@ -74,7 +74,7 @@ class AreaDownscaledDataset(InputDataset):
         if image_idx in self._kept:
             return self._kept[image_idx]
         image = self._decode(image_idx)
-        if self.mask_color and self._dataparser_outputs.mask_filenames:
+        if self.mask_color and self.has_masks:
             colour = np.rint(OPAQUE * np.array([*self.mask_color, 1.0])).astype(np.uint8)  # opaque
             image = np.where(self._mask(image_idx)[..., None], image, colour[: image.shape[-1]])
         if self._kept_bytes + image.nbytes <= KEPT_BYTES:
@@ -90,9 +90,14 @@ class AreaDownscaledDataset(InputDataset):
         """
         image = self.get_image_float32(image_idx) if image_type == "float32" else self.get_image_uint8(image_idx)
         data = {"image_idx": image_idx, "image": image}
-        if self._dataparser_outputs.mask_filenames:
+        if self.has_masks:
             data["mask"] = torch.from_numpy(self._mask(image_idx))[..., None]
         return data | self.get_metadata(data)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each photo has a mask."""
+        return bool(self._dataparser_outputs.mask_filenames)
 
     @cached_property
     def _some_are_transparent(self) -> bool:

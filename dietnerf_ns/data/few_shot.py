@@ -278,7 +278,7 @@ def mask_shares(dataset: AreaDownscaledDataset) -> list[float]:
     Raises:
         UserError: a file cannot be read, or photo and mask do not fit together.
     """
-    if not dataset._dataparser_outputs.mask_filenames:
+    if not dataset.has_masks:
         return []
     masks = (dataset.get_data(index, "uint8")["mask"] for index in range(len(dataset)))
     return [float(mask.double().mean()) for mask in masks]

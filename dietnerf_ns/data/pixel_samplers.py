@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from nerfstudio.data.pixel_samplers import PatchPixelSampler, PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -144,7 +144,6 @@ class ForegroundPixelSampler(MaskedPixelSampler):
         check_limits(config, {"subject_share": (0 <= config.subject_share <= 1, "at least 0 and at most 1")})
         super().__init__(config, **kwargs)
         self._masks: Sequence[Bool[Tensor, "_height _width"]] = ()
-        self._num_foreground_pixels = 0
         self._photos: Tensor | None = None
         self._foreground_pixels = torch.empty(0, dtype=torch.int32)
 
@@ -156,7 +155,11 @@ class ForegroundPixelSampler(MaskedPixelSampler):
         """
         if len({mask.shape for mask in masks}) == 1 and self.config.subject_share > 0:
             self._masks = masks
-            self._num_foreground_pixels = sum(int(self.foreground(photo).sum()) for photo in range(len(masks)))
+
+    @property
+    def foreground_share(self) -> float:
+        """Part of the rays that pass through `foreground` if any of it is inside the dataset's masks."""
+        return self.config.subject_share if len(self._masks) > 0 else 0.0
 
     def foreground(self, photo: int) -> Bool[Tensor, "height width"]:
         """The foreground of a photo with its margin.
@@ -168,20 +171,6 @@ class ForegroundPixelSampler(MaskedPixelSampler):
         width = 2 * round(FOREGROUND_MARGIN * min(mask.shape)) + 1
         kernel = np.ones((width, width), dtype=np.uint8)
         return torch.from_numpy(cv2.dilate(mask.byte().numpy(), kernel)).bool()
-
-    def pixel_probabilities(self, photo: int, num_photos: int, num_pixels: int) -> Float[Tensor, "num_pixels"]:
-        """Probability of each pixel of a photo, row by row, to be a ray's pixel; masks of the dataset are ignored.
-
-        Args:
-            photo: index of the photo.
-            num_photos: number of photos in the dataset; the probabilities of all their pixels sum to 1.
-            num_pixels: pixels of a photo.
-        """
-        uniform = 1 / (num_photos * num_pixels)
-        if self._num_foreground_pixels == 0:
-            return torch.full((num_pixels,), uniform)
-        share, foreground = self.config.subject_share, self.foreground(photo).flatten()
-        return (1 - share) * uniform + share * foreground / self._num_foreground_pixels
 
     def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
         """The pixels of a step; the foreground pixels are listed again when the batch has new photos."""

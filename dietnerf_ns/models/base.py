@@ -32,7 +32,7 @@ from torch import Tensor
 from dietnerf_ns.models.implementation import draw_tcnn_parameters
 from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
 from dietnerf_ns.utils.compat import interrupted_in_nerfstudio_only, lpips_replaced_by, replaced
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 
 Render = tuple[Float[Tensor, "*pixels 3"], Float[Tensor, "*pixels 1"]]
 """RGB in [0, 1] and accumulation in [0, 1] of a ray bundle, or of an image."""
@@ -63,7 +63,14 @@ class SemanticModel(Model):
     """Step at which the present initialisation started to train; see `begin_attempt`."""
 
     def populate_modules(self) -> None:
-        """Build the model. LPIPS, whose backbone is a download, is loaded when an image is first evaluated."""
+        """Build the model. LPIPS, whose backbone is a download, is loaded when an image is first evaluated.
+
+        Raises:
+            UserError: images would be rendered in chunks of no rays.
+        """
+        with flags_under("--pipeline.model."):
+            rays = self.config.eval_num_rays_per_chunk
+            check_limits(self.config, {"eval_num_rays_per_chunk": (rays >= 1, "at least 1")})
         with lpips_replaced_by(LazyLPIPS):
             super().populate_modules()
         draw_tcnn_parameters(self)

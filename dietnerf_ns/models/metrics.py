@@ -27,12 +27,16 @@ class LazyLPIPS:
         self._settings = settings
         self._network = None
         self.missing_because: str | None = None
+        self.was_computed = False
+        """Whether it has been computed for an image."""
 
     def __call__(self, target: Tensor, prediction: Tensor) -> Tensor:
         """LPIPS of two image batches [B, 3, H, W]; NaN if it cannot be computed."""
         if self.missing_because is None:
             try:
-                return self._loaded(target.device)(target, prediction)
+                distance = self._loaded(target.device)(target, prediction)
+                self.was_computed = True
+                return distance
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # no network, images too small for AlexNet: a metric is no reason to stop
@@ -74,9 +78,19 @@ def psnr_inside(mask: Bool[Tensor, "height width 1"], metrics: dict[str, Any]) -
 
 
 def without_missing(metrics: dict[str, float], model: nn.Module) -> dict[str, float]:
-    """The metrics without those that the model could not compute."""
-    missing = tuple(missing_metrics(model))
+    """The metrics without those that the model could not compute.
+
+    One that failed after it was computed for an earlier image stays, as NaN: nerfstudio wants the same ones for all
+    images. `without_means_of_missing` leaves it out of their means.
+    """
+    missing = tuple(name for name in missing_metrics(model) if not getattr(model, name).was_computed)
     return {name: value for name, value in metrics.items() if not name.endswith(missing)}
+
+
+def without_means_of_missing(means: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Means over images, and their standard deviations, without those of metrics that failed for an image."""
+    missing = tuple(name + suffix for name in missing_metrics(model) for suffix in ("", "_std"))
+    return {name: value for name, value in means.items() if not name.endswith(missing)}
 
 
 def missing_metrics(model: nn.Module) -> dict[str, str]:

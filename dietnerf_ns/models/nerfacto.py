@@ -40,10 +40,15 @@ from dietnerf_ns.utils.saved_runs import MigratedConfig
 
 FLAGS = "--pipeline.model."
 MAX_PLANE_RESOLUTION = 512
+"""When none is given."""
+LARGEST_PLANE_RESOLUTION = 4096
+"""Planes of 16 channels take 13 GB with their gradient and Adam's moments."""
 PROPOSAL_PLANE_RESOLUTION = 32
 MIN_SIDE_OF_TWO_MEMBERS = 200
 COARSE_TO_FINE_ON_PLANES = 1 / 3
 NOT_GIVEN = (None, "auto")
+OF_PLANES = ("plane_resolution", "plane_levels", "plane_channels", "plane_initial_scale", "plane_smoothness")
+OF_HASH_GRID = ("num_levels", "base_res", "max_res", "log2_hashmap_size", "features_per_level")
 DEFAULTS = {
     "near_plane": 0.05,
     "far_plane": 1000.0,
@@ -85,8 +90,8 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     needed, otherwise 1."""
     members: int | Literal["auto"] = 1
     """Number of independently initialised fields that are trained together and whose renders are averaged. Two take
-    about one and a half times as long as one. auto: 2 for photos with at least 200 pixels along the shorter side,
-    otherwise 1."""
+    about one and a half times as long as one. auto: 2 for photos with at least 200 pixels along the shorter side if the
+    camera optimizer is off, otherwise 1."""
     scene: Literal["auto", "object", "around", "front-facing", "inside-out"] = "auto"
     """What the cameras see. object: one object without surroundings; a box is fitted to the cameras and to the
     silhouettes in the photos, and the background is that of the photos. around: an object with its surroundings; a cube
@@ -183,10 +188,14 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
 
     def _populate_modules(self) -> None:
         _check(self.config)
+        _say_what_is_ignored(self.config)
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
         self._given_config = replace(self.config, implementation=implementation)
         scene = self._scene_setup()
         self.config = self._in_agreement(self._given_config.completed(scene), scene)
+        _check_planes(self.config)
+        if self.config.use_same_proposal_network:  # nerfacto asserts that there is one
+            self.config.proposal_net_args_list = self.config.proposal_net_args_list[:1]
         super().populate_modules()
         # nerfacto samples from 0 when it evaluates; few photos leave the space in front of the near plane untrained.
         self.collider.reset_near_plane = False
@@ -360,6 +369,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         callbacks = super().get_training_callbacks(training_callback_attributes)
         for callback in callbacks:
             callback.func = self._counting_from_first_step(callback.func)
+        self._complete_what_has_no_schedule()
         trainer, planes = training_callback_attributes.trainer, self._planes()
         if trainer is not None:
             schedules = ((self._coarse_to_fine(), self._enable_levels), (self._space_annealing(), self._grow_space))
@@ -376,6 +386,13 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             after_step = [TrainingCallbackLocation.AFTER_TRAIN_ITERATION]
             callbacks.append(TrainingCallback(after_step, lambda step: planes.end_step(), 1))
         return callbacks
+
+    def _complete_what_has_no_schedule(self) -> None:
+        """Those of a checkpoint may be half finished."""
+        if self._coarse_to_fine() == 0:
+            self.field.level_mask.weights.fill_(1.0)
+        if self._space_annealing() == 0 and isinstance(self.collider, GrowingSphereCollider):
+            self.collider.grow(1.0)
 
     def _counting_from_first_step(self, func: Callable[..., None]) -> Callable[..., None]:
         """Call nerfacto's schedules of the proposal networks with the steps since the present initialisation."""
@@ -505,20 +522,35 @@ class DietNeRFModel(AveragedMembers, DietNeRFMember):
         """
         super().populate_modules()
         self.add_members(self._number_of_members())
+        if len(self.other_members) > 0 and self._optimizes_cameras:
+            CONSOLE.print(
+                f"[yellow]{FLAGS}members {self.config.members}: each member has camera poses of its own, so that the "
+                "mean of their images is blurred. Without the camera optimizer they share one pose.[/yellow]",
+                soft_wrap=True,
+            )
+
+    @property
+    def _optimizes_cameras(self) -> bool:
+        return self.config.camera_optimizer.mode != "off"
 
     def _number_of_members(self) -> int:
         if self.config.members != "auto":
             return self.config.members
+        if self._optimizes_cameras:
+            return 1
         is_large = self.capture is not None and self.capture.shorter_side >= MIN_SIDE_OF_TWO_MEMBERS
         return 2 if is_large else 1
 
 
 def _check(config: DietNeRFModelConfig) -> None:
-    at_least_two = "at least 2 grid points"
-    limits = {
+    of_planes, counts = f"at least 2 and at most {LARGEST_PLANE_RESOLUTION}", ("num_nerf_samples_per_ray", "hidden_dim")
+    counts += ("hidden_dim_color", "proposal_weights_anneal_max_num_iters", "num_levels", "features_per_level")
+    counts += ("base_res", "log2_hashmap_size")
+    resolution, density = config.plane_resolution, config.average_init_density
+    limits = {name: (getattr(config, name) >= 1, "at least 1") for name in counts} | {
         "image_sample_factor": (config.image_sample_factor is None or config.image_sample_factor > 0, "above 0"),
         "members": (config.members == "auto" or config.members >= 1, "at least 1"),
-        "plane_resolution": (config.plane_resolution is None or config.plane_resolution >= 2, at_least_two),
+        "plane_resolution": (resolution is None or 2 <= resolution <= LARGEST_PLANE_RESOLUTION, of_planes),
         "plane_levels": (config.plane_levels >= 1, "at least 1"),
         "plane_channels": (config.plane_channels >= 1, "at least 1"),
         "plane_initial_scale": (config.plane_initial_scale >= 0, "at least 0"),
@@ -527,8 +559,29 @@ def _check(config: DietNeRFModelConfig) -> None:
         "space_annealing": (config.space_annealing >= 0, "at least 0"),
         "num_proposal_iterations": (config.num_proposal_iterations >= 1, "at least 1"),
         "num_proposal_samples_per_ray": (
-            len(config.num_proposal_samples_per_ray) >= config.num_proposal_iterations,
-            "one number for each of the proposal iterations",
+            len(config.num_proposal_samples_per_ray) >= config.num_proposal_iterations
+            and min(config.num_proposal_samples_per_ray) >= 1,
+            "one number for each of the proposal iterations, at least 1",
         ),
+        "max_res": (config.max_res >= config.base_res, f"at least base-res, {config.base_res}"),
+        "average_init_density": (density is None or density > 0, "above 0"),
     }
     check_limits(config, limits)
+
+
+def _check_planes(config: DietNeRFModelConfig) -> None:
+    """Refuse planes between which there is nothing. One of them may be a default."""
+    near, far = cast(Planes, (config.near_plane, config.far_plane))
+    limits = {
+        "near_plane": (near >= 0, "at least 0"),
+        "far_plane": (far > near, f"behind the near plane, {near:g}"),
+    }
+    check_limits(config, limits)
+
+
+def _say_what_is_ignored(config: DietNeRFModelConfig) -> None:
+    unused = OF_PLANES if config.field == "hash" else OF_HASH_GRID
+    ignored = [field for field in dataclasses.fields(config) if field.name in unused]
+    flags = [f"{FLAGS}{f.name.replace('_', '-')}" for f in ignored if getattr(config, f.name) != f.default]
+    if flags:
+        CONSOLE.print(f"[yellow]Ignored with {FLAGS}field {config.field}: {', '.join(flags)}.[/yellow]", soft_wrap=True)

@@ -40,6 +40,8 @@ BLENDER_PLANES = (BLENDER_PRESET["near_plane"], BLENDER_PRESET["far_plane"])
 BLENDER_HALF_SIZE = 1.5
 """Half a side of the box of nerfstudio's blender-data, in scene units."""
 
+USUAL_DISTANCES = (0.2, 20.0)
+"""Distances of the cameras from what they look at, in scene units, for which nerfacto's near and far planes are."""
 SIMILAR_SIZE = (0.5, 1.1)
 """Size of what the cameras see relative to the dataparser's box, between which that box is kept."""
 LARGEST_OFFSET = 0.5
@@ -163,7 +165,7 @@ def _object(capture: Capture, hull: VisualHull | None, background: Float[Tensor,
     return SceneSetup(
         box,
         partial(BoxCollider, box),
-        settings=_preset(cube),
+        settings=_preset(cube) | _planes_for(capture.cameras, cube),
         background=background,
         object_box=box,
         has_silhouettes=box is not cube,
@@ -174,11 +176,11 @@ def _object(capture: Capture, hull: VisualHull | None, background: Float[Tensor,
 def _around(capture: Capture, *_) -> SceneSetup:
     cube = ObjectBox.seen_by(capture.cameras, scene="around")
     space = CubeContraction(cube)
-    distances = (capture.cameras.camera_to_worlds[:, :, 3].cpu() - cube.center).norm(dim=-1)
     settings = {name: value for name, value in _preset(cube).items() if name != "proposal_initial_sampler"}
+    settings |= _planes_for(capture.cameras, cube)
     if capture.photos_opened:
         _report_around(capture, cube)
-    reach = float(distances.median() + space.half_size)
+    reach = _distance(capture.cameras, cube) + float(space.half_size)
     return SceneSetup(space, partial(GrowingSphereCollider, space), reach, settings, object_box=cube)
 
 
@@ -207,6 +209,25 @@ def _preset(cube: ObjectBox) -> dict[str, Any]:
     """Settings of a scene that has an object in its middle; the initial density is per length of the cube."""
     density = OBJECT_PRESET["average_init_density"] * BLENDER_HALF_SIZE / float(cube.half_sizes.max())
     return OBJECT_PRESET | {"average_init_density": density}
+
+
+def _planes_for(cameras: Cameras, cube: ObjectBox) -> dict[str, float]:
+    """nerfacto's planes in the scene's unit of length; nothing if that is a usual one."""
+    distance = _distance(cameras, cube)
+    if USUAL_DISTANCES[0] <= distance <= USUAL_DISTANCES[1]:
+        return {}
+    planes = {"near_plane": 0.05 * distance, "far_plane": 1000.0 * distance}
+    CONSOLE.print(
+        f"The cameras are {distance:.3g} from what they look at. Without planes that are set, the near plane is "
+        f"{planes['near_plane']:.3g} and the far plane {planes['far_plane']:.3g}.",
+        soft_wrap=True,
+    )
+    return planes
+
+
+def _distance(cameras: Cameras, cube: ObjectBox) -> float:
+    """Median distance of the cameras from the middle of what they look at."""
+    return float((cameras.camera_to_worlds[:, :, 3].cpu() - cube.center).norm(dim=-1).median())
 
 
 def _fitted(box: ObjectBox, hull: VisualHull | None) -> ObjectBox:

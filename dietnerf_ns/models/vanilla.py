@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
@@ -27,7 +28,7 @@ from dietnerf_ns.models.agreement import (
 from dietnerf_ns.models.base import Render, SemanticModel
 from dietnerf_ns.models.scene import object_seen_by
 from dietnerf_ns.utils.compat import replaced
-from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
+from dietnerf_ns.utils.errors import SettingError, UserError, check_limits, flags_under
 
 PLANE_FLAGS = "--pipeline.model.collider-params near_plane {:g} far_plane {:g}"
 
@@ -80,15 +81,22 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         """Build nerfstudio's vanilla NeRF with the paper's encoding; the near plane also holds in evaluation.
 
         Raises:
-            SettingError: networks without layers or channels, or no near and far planes.
+            UserError: settings that cannot work.
         """
         with flags_under("--pipeline.model."):
             limits = {
                 "network_layers": (self.config.network_layers >= 2, "at least 2"),
                 "network_width": (self.config.network_width >= 2, "at least 2"),
                 "enable_collider": (self.config.enable_collider, "True: rays need near and far planes"),
+                "num_coarse_samples": (self.config.num_coarse_samples >= 1, "at least 1"),
+                "num_importance_samples": (self.config.num_importance_samples >= 1, "at least 1"),
+                "loss_coefficients": (
+                    all(weight > 0 for weight in self.config.loss_coefficients.values()),
+                    "numbers above 0",
+                ),
             }
             check_limits(self.config, limits)
+            self._check_collider_params()
         layers, width = self.config.network_layers, self.config.network_width
         network = partial(
             NeRFField,
@@ -104,6 +112,24 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         for network in (self.field_coarse, self.field_fine):
             network.position_encoding = positional_encoding(10)
             network.direction_encoding = positional_encoding(4)
+
+    def _check_collider_params(self) -> None:
+        planes = self.config.collider_params or {}
+        near, far = (float(planes.get(name, math.nan)) for name in ("near_plane", "far_plane"))
+        if not 0 <= near < far:
+            raise SettingError(
+                "collider_params",
+                f"near_plane {near:g} far_plane {far:g}",
+                "the near plane must be at least 0, and the far plane behind it.",
+            )
+
+    def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Mean squared error of the fine render of the last step's training rays, RGB in [0, 1].
+
+        Args:
+            losses: what `get_loss_dict` returned, weighted by `loss_coefficients`.
+        """
+        return losses["rgb_loss_fine"] / self.config.loss_coefficients.get("rgb_loss_fine", 1.0)
 
     def _check_against_photos(self) -> None:
         capture = Capture.in_metadata(self.kwargs["metadata"])

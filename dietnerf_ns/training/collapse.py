@@ -15,6 +15,7 @@ from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler
 from dietnerf_ns.utils.images import Blend
 
 CHECKED_PART_OF_RUN = 1 / 3
+FEWEST_WINDOWS = 4
 WINDOWS_PER_RUN = 40
 MIN_WINDOW_STEPS = 50
 MIN_GAIN_DB = 0.5
@@ -30,24 +31,26 @@ def photo_variance(dataset: InputDataset, blend: Blend, sampler: PixelSampler | 
         blend: composes an RGBA photo with the background that the model renders; leaves RGB as it is.
         sampler: chooses the pixels of training rays, those inside the dataset's masks if it does not ignore them.
     """
-    total, mean, square = 0.0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    share = sampler.foreground_share if isinstance(sampler, ForegroundPixelSampler) else 0.0
+    everywhere, foreground = torch.zeros(2, 1 + 2 * 3, dtype=torch.float64)
     for index in range(len(dataset)):
         data = dataset.get_data(index, image_type="float32")
-        pixels = blend(data["image"]).reshape(-1, 3).double()
-        weights = torch.ones(len(pixels), dtype=torch.float64)
-        if isinstance(sampler, ForegroundPixelSampler):
-            weights = sampler.pixel_probabilities(index, len(dataset), len(pixels)).double()
+        colours = blend(data["image"]).double()
+        terms = torch.cat([torch.ones_like(colours[..., :1]), colours, colours.square()], dim=-1)
         if "mask" in data and sampler is not None and not sampler.config.ignore_mask:
-            weights = weights * data["mask"].flatten()
-        total += float(weights.sum())
-        mean += weights @ pixels
-        square += weights @ pixels.square()
-    return float((square / total - (mean / total).square()).mean())
+            terms = terms * data["mask"]
+        everywhere += terms.sum(dim=(0, 1))
+        if share > 0 and isinstance(sampler, ForegroundPixelSampler):
+            foreground += terms[sampler.foreground(index)].sum(dim=0)
+    mixed = everywhere / everywhere[0]
+    if foreground[0] > 0:
+        mixed = (1 - share) * mixed + share * foreground / foreground[0]
+    return float((mixed[4:] - mixed[1:4].square()).mean())
 
 
 @dataclass
 class CollapseDetector:
-    """Watches the first third of a run in windows of a fortieth of it, at least 50 steps each.
+    """Watches the first third of a run, at least four windows. A window is a fortieth of the run, at least 50 steps.
 
     A collapsed field shows one colour everywhere: opacity is 0 or 1 on all rays and no gradient leads out of this
     state. The best that one colour can reach is the photos' mean colour, whose squared error is the photos' variance.
@@ -65,7 +68,9 @@ class CollapseDetector:
     first_step: int = 0
     """Step at which the present attempt started."""
     steps: int = 0
-    """Steps in the current window."""
+    """Steps in the current window; steps that were left out are not counted."""
+    window_start: int = 0
+    """First step of the current window."""
     squared_error: float | Float[Tensor, ""] = 0.0
     """Sum of the steps' mean squared errors in the current window."""
     opacity: float | Float[Tensor, ""] = 0.0
@@ -103,9 +108,12 @@ class CollapseDetector:
         Returns:
             At the end of a window in which training has collapsed a description, otherwise None.
         """
-        attempt_steps, window = step - self.first_step, max(MIN_WINDOW_STEPS, total_steps // WINDOWS_PER_RUN)
-        if self.given_up or attempt_steps >= max(2 * window, total_steps * CHECKED_PART_OF_RUN):
+        window = max(MIN_WINDOW_STEPS, total_steps // WINDOWS_PER_RUN)
+        last = max(FEWEST_WINDOWS * window, total_steps * CHECKED_PART_OF_RUN, other_rays + 2 * window)
+        if self.given_up or step - self.first_step >= last:
             return None
+        if self.steps == 0:
+            self.window_start = step
         # Sums stay tensors until the window ends: reading them would make a GPU wait at every step.
         self.squared_error, self.opacity, self.steps = self.squared_error + mse, self.opacity + opacity, self.steps + 1
         if self.steps < window:
@@ -114,7 +122,7 @@ class CollapseDetector:
         self.squared_error, self.opacity, self.steps, self.windows = 0.0, 0.0, 0, self.windows + 1
         one_colour, before, self.last_psnr = _psnr(photo_variance), self.last_psnr, psnr
         needed = max(one_colour + MIN_GAIN_DB, min(one_colour + CLEAR_GAIN_DB, before + MIN_PROGRESS_DB))
-        if self.windows == 1 or attempt_steps - window + 1 < other_rays or psnr >= needed:
+        if self.windows == 1 or self.window_start - self.first_step < other_rays or psnr >= needed:
             return None
         state = (
             "empty" if mean_opacity < 0.01 else "opaque" if mean_opacity > 0.99 else f"of opacity {mean_opacity:.2f}"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 
 from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.models.nerfacto import DietNeRFModel
@@ -126,6 +127,16 @@ def test_auto_depends_on_the_photos_size(side, members, monkeypatch):
     monkeypatch.setattr(DietNeRFModel, "capture", capture)
     model = tiny_model(plane_resolution=4, members="auto")
     assert 1 + len(model.other_members) == members
+
+
+def test_members_are_not_mixed_with_the_camera_optimizer(monkeypatch, capsys):
+    """Each would have poses of its own."""
+    monkeypatch.setattr(DietNeRFModel, "capture", Capture(pinhole_cameras(ring_of_poses(2), width=400, height=400)))
+    moves = CameraOptimizerConfig(mode="SO3xR3")
+    assert len(tiny_model(members="auto", camera_optimizer=moves).other_members) == 0
+    assert "poses of its own" not in capsys.readouterr().out
+    assert len(tiny_model(members=2, camera_optimizer=moves).other_members) == 1
+    assert "members 2: each member has camera poses of its own" in capsys.readouterr().out
 
 
 def test_a_member_that_explains_the_photos_badly_is_left_out_of_images_and_of_semantic_views():

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from dietnerf_ns.models.metrics import LazyLPIPS, black_outside, missing_metrics, psnr_inside, without_missing
+from dietnerf_ns.models.metrics import (
+    LazyLPIPS,
+    black_outside,
+    missing_metrics,
+    psnr_inside,
+    without_means_of_missing,
+    without_missing,
+)
 
 
 def model_with(lpips):
@@ -33,6 +40,28 @@ def test_lpips_that_does_not_fit_into_memory_once_is_not_given_up(monkeypatch):
     with pytest.raises(torch.OutOfMemoryError):
         lpips(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     assert lpips.missing_because is None
+
+
+def test_lpips_that_fails_at_a_later_image_is_left_out_of_the_means(monkeypatch):
+    class Network:  # stands in for torchmetrics' class, whose backbone is a download
+        def __init__(self, **settings):
+            pass
+
+        def to(self, device):
+            return self
+
+        def __call__(self, target, prediction):
+            assert target.shape[-1] > 8, "too small"
+            return torch.tensor(0.25)
+
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", Network)
+    lpips, images = LazyLPIPS(normalize=True), (torch.rand(1, 3, 16, 16), torch.rand(1, 3, 8, 8))
+    model = model_with(lpips)
+    of_images = [without_missing({"psnr": 20.0, "lpips": float(lpips(image, image))}, model) for image in images]
+    assert [list(metrics) for metrics in of_images] == [["psnr", "lpips"]] * 2 and math.isnan(of_images[1]["lpips"])
+    means = {"psnr": 20.0, "psnr_std": 0.0, "lpips": math.nan, "lpips_std": math.nan, "fine_lpips": math.nan}
+    assert without_means_of_missing(means, model) == {"psnr": 20.0, "psnr_std": 0.0}
+    assert "too small" in missing_metrics(model)["lpips"]
 
 
 def test_lpips_is_computed_where_its_backbone_is_there(monkeypatch):

@@ -187,7 +187,10 @@ def test_the_sampled_space_grows_over_a_part_of_the_run_and_again_after_a_restar
     model.begin_attempt(60)
     assert radius_at(60) == first
     whole = unbounded_model(pinhole_cameras(ring_of_poses(5)), space_annealing=0.0)
-    assert radius_schedule(whole)(0) == float("inf")
+    whole.collider.grow(0.5)  # as in the checkpoint of a run that was stopped half-way
+    whole.field.level_mask.weights.zero_()
+    whole.config.coarse_to_fine = 0.0
+    assert radius_schedule(whole)(0) == float("inf") and (whole.field.level_mask.weights == 1).all()
 
 
 def test_cameras_that_look_at_no_common_place_cannot_be_around_an_object():
@@ -382,6 +385,12 @@ def test_camera_poses_are_corrected_by_the_photos(field):
         {"plane_smoothness": -1.0},
         {"coarse_to_fine": -0.1},
         {"num_proposal_iterations": 0},
+        {"num_nerf_samples_per_ray": 0},
+        {"proposal_weights_anneal_max_num_iters": 0},
+        {"eval_num_rays_per_chunk": 0},
+        {"near_plane": -1.0},
+        {"max_res": 8},
+        {"plane_resolution": 100_000},
     ],
 )
 def test_impossible_settings_are_refused(setting):
@@ -390,7 +399,54 @@ def test_impossible_settings_are_refused(setting):
         tiny_model(**setting)
 
 
+@pytest.mark.parametrize("setting", [{"near_plane": 7.0}, {"far_plane": 1.0}])
+def test_a_far_plane_in_front_of_the_near_one_is_refused(setting):
+    with pytest.raises(UserError, match="--pipeline.model.far-plane .*: must be behind the near plane, "):
+        tiny_model(**setting)
+
+
+def test_an_initial_density_of_nothing_is_refused():
+    with pytest.raises(UserError, match="average-init-density 0.0: must be above 0"):
+        tiny_model(average_init_density=0.0)
+
+
+def test_settings_of_another_field_are_ignored_with_a_line(capsys):
+    tiny_model(max_res=100, num_levels=2)
+    line = "Ignored with --pipeline.model.field free-planes: --pipeline.model.num-levels, --pipeline.model.max-res."
+    assert line in capsys.readouterr().out
+    tiny_model(field="hash", log2_hashmap_size=4)
+    assert "Ignored with --pipeline.model.field hash: --pipeline.model.plane-resolution" in capsys.readouterr().out
+    DietNeRFModelConfig(field="hash", log2_hashmap_size=4, implementation="torch").setup(
+        scene_box=BOX, num_train_data=3, metadata={}, device="cpu"
+    )
+    assert "Ignored" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("field", ["free-planes", "hash"])
+def test_both_proposal_iterations_may_share_a_network(field):
+    two = {"num_proposal_iterations": 2, "num_proposal_samples_per_ray": (8, 4), "log2_hashmap_size": 4}
+    model = tiny_model(field=field, use_same_proposal_network=True, **two)
+    assert len(model.proposal_networks) == 1 and len(model.density_fns) == 2
+    rays, _ = rays_of_a_view()
+    assert model.train()(rays)["rgb"].isfinite().all()
+
+
+def test_planes_that_nobody_gave_follow_the_unit_of_length(capsys):
+    def planes(scale, **settings):
+        poses = ring_of_poses(8, radius=3.0 * scale)
+        config = unbounded_model(pinhole_cameras(poses), **settings).config
+        return config.near_plane, config.far_plane
+
+    assert planes(1) == planes(0.1) == (0.05, 1000.0)
+    assert planes(1000) == planes(1000, background=GREY, is_transparent=True) == pytest.approx((150.0, 3e6))
+    assert planes(0.01) == pytest.approx((0.0015, 30.0))
+    assert "The cameras are 0.03 from what they look at." in capsys.readouterr().out
+    assert planes(1000, near_plane=1.0, far_plane=1e4) == (1.0, 1e4)
+
+
 def test_each_proposal_iteration_needs_its_number_of_samples():
+    with pytest.raises(UserError, match=r"num-proposal-samples-per-ray \(0,\): must be one number for each of"):
+        tiny_model(num_proposal_samples_per_ray=(0,))
     with pytest.raises(UserError, match=r"num-proposal-samples-per-ray \(8,\): must be one number for each of"):
         tiny_model(num_proposal_iterations=2)
 

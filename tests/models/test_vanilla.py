@@ -44,6 +44,29 @@ def test_rays_need_near_and_far_planes():
         vanilla(enable_collider=False)
 
 
+@pytest.mark.parametrize(("near", "far"), [(-1.0, 6.0), (6.0, 2.0), (2.0, 2.0)])
+def test_a_far_plane_in_front_of_the_near_one_is_refused(near, far):
+    line = f"--pipeline.model.collider-params near_plane {near:g} far_plane {far:g}: the near plane must be at least 0"
+    with pytest.raises(UserError, match=line):
+        vanilla(collider_params={"near_plane": near, "far_plane": far})
+
+
+def test_collapses_are_told_by_errors_without_their_weights():
+    model = vanilla(loss_coefficients={"rgb_loss_coarse": 0.1, "rgb_loss_fine": 0.01}).train()
+    outputs = model(rays_of_a_view(8)[0])
+    batch = {"image": torch.rand(len(outputs["rgb"]), 3)}
+    mse = float(model.photometric_mse(model.get_loss_dict(outputs, batch)))
+    assert mse == pytest.approx(float((outputs["rgb_fine"] - batch["image"]).square().mean()), rel=1e-4)
+    with pytest.raises(UserError, match="loss-coefficients .*: must be numbers above 0"):
+        vanilla(loss_coefficients={"rgb_loss_fine": 0.0})
+
+
+@pytest.mark.parametrize("setting", ["num_coarse_samples", "num_importance_samples"])
+def test_rays_need_samples(setting):
+    with pytest.raises(UserError, match=f"{setting.replace('_', '-')} 0: must be at least 1"):
+        vanilla(**{setting: 0})
+
+
 def test_positions_and_directions_are_encoded_as_in_the_papers_code():
     position = torch.tensor([[0.3, -1.2, 3.0]])
     for encoding, frequencies in (

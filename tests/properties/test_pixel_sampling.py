@@ -71,20 +71,6 @@ def test_foreground_rays_come_first_and_lie_in_the_widened_foreground(shape, cou
         assert widened[tuple(indices[: round(share * count)].T)].all()
 
 
-@given(shapes, floats(0, 1), st.data())
-def test_pixel_probabilities_are_a_distribution(shape, share, data):
-    """The probabilities of all pixels of all photos are at least 0 and sum to 1; no pixel of the foreground has less
-    than any other pixel."""
-    foreground = data.draw(masks(shape))
-    sampler = ForegroundPixelSamplerConfig(subject_share=share).setup(num_rays_per_batch=4)
-    sampler.set_foreground(list(foreground))
-    pixels = [sampler.pixel_probabilities(photo, shape[0], shape[1] * shape[2]) for photo in range(shape[0])]
-    probabilities = torch.stack(pixels).reshape(shape)
-    assert (probabilities >= 0).all() and float(probabilities.sum()) == pytest.approx(1, abs=1e-4)
-    if foreground.any() and not foreground.all():
-        assert probabilities[foreground].min() >= probabilities[~foreground].max() - 1e-6
-
-
 @given(shapes, counts, seeds, st.none() | st.integers(0, 20))
 def test_rays_of_one_photo(shape, count, seed, step):
     """All rays of a step go through one photo, in the first steps through the middle half of its sides."""

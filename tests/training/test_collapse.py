@@ -29,11 +29,11 @@ class FakePhotos(InputDataset):
         return {"image": self.images[image_idx]} | ({"mask": self.masks[image_idx]} if self.masks else {})
 
 
-def watch(detector, steps, *, psnr, opacity, first=0, **arguments):
+def watch(detector, steps, *, psnr, opacity, first=0, total_steps=4000, **arguments):
     """The first message with its step, or None; one colour everywhere would have 10 dB."""
     seen = {"mse": torch.tensor(10 ** (-psnr / 10)), "opacity": torch.tensor(float(opacity))}
     for step in range(first, first + steps):
-        message = detector.update(step, **seen, total_steps=4000, photo_variance=0.1, **arguments)
+        message = detector.update(step, **seen, total_steps=total_steps, photo_variance=0.1, **arguments)
         if message:
             return step, message
     return None
@@ -48,7 +48,7 @@ def test_photo_variance_by_hand():
 def test_photo_variance_is_that_of_the_rays_that_are_taken():
     sampler = ForegroundPixelSamplerConfig(subject_share=0.6).setup(num_rays_per_batch=1)
     sampler.set_foreground([torch.tensor([[False, True]]), torch.tensor([[True, True]])])
-    red, green, blue = 0.9 * 0.1, 0.6 * 0.4, 0.3 * 0.7  # pixel_probabilities 0.1, 0.3, 0.3, 0.3
+    red, green, blue = 0.9 * 0.1, 0.6 * 0.4, 0.3 * 0.7  # the pixels' probabilities are 0.1, 0.3, 0.3, 0.3
     assert photo_variance(FakePhotos(), lambda image: image, sampler) == pytest.approx((red + green + blue) / 3)
 
 
@@ -63,12 +63,35 @@ def test_photo_variance_is_that_of_the_pixels_inside_masks_unless_these_are_igno
     assert everywhere == pytest.approx((3 / 16 + 1 / 4 + 3 / 16) / 3)
 
 
+@pytest.mark.parametrize("ignore_mask", [False, True])
+@pytest.mark.parametrize("seen", [True, False])
+def test_photo_variance_is_that_of_sampled_rays(seen, ignore_mask):
+    """With masks and a foreground, of which something is inside the masks or nothing."""
+    torch.manual_seed(0)
+    inside, foreground = torch.zeros(2, 2, 20, 30, dtype=torch.bool)
+    inside[:, :, :20] = True
+    inside[1, 10:] = False
+    foreground[0, 3:9, 4:12] = foreground[1, :, 16:29] = seen
+    photos = FakePhotos(*inside[..., None])
+    photos.images = list(torch.rand(2, 20, 30, 3) ** 3 * (1 - 0.8 * foreground[..., None]))
+    sampler = ForegroundPixelSamplerConfig(subject_share=0.7, ignore_mask=ignore_mask).setup(num_rays_per_batch=200_000)
+    sampler.set_foreground(list(foreground))
+    batch = {"image": torch.stack(photos.images), "image_idx": torch.arange(2), "mask": inside[..., None]}
+    colours = sampler.sample(batch if not ignore_mask else {key: batch[key] for key in ("image", "image_idx")})["image"]
+    expected = float((colours - colours.mean(dim=0)).square().mean())
+    assert photo_variance(photos, lambda image: image, sampler) == pytest.approx(expected, rel=0.02)
+
+
 def test_windows_with_other_rays_are_not_judged():
     assert watch(CollapseDetector(), 4000, psnr=5, opacity=0, other_rays=500)[0] == 599
     assert watch(CollapseDetector(), 4000, psnr=5, opacity=0, other_rays=501)[0] == 699
     detector = CollapseDetector()
     detector.restart(1000)
     assert watch(detector, 4000, psnr=5, opacity=0, first=1000, other_rays=500)[0] == 1599
+    with_a_step_left_out = CollapseDetector()
+    assert watch(with_a_step_left_out, 490, psnr=5, opacity=0, other_rays=500) is None
+    assert watch(with_a_step_left_out, 4000, psnr=5, opacity=0, first=495, other_rays=500)[0] == 604
+    assert watch(CollapseDetector(), 900, psnr=5, opacity=0, other_rays=500, total_steps=900) == (549, ANY), "late"
 
 
 def test_the_first_window_is_not_judged_also_if_a_step_of_it_was_left_out():
@@ -105,6 +128,15 @@ def test_only_the_first_third_is_watched():
     detector = CollapseDetector()
     assert watch(detector, 1400, psnr=20, opacity=0.5) is None
     assert watch(detector, 2600, psnr=5, opacity=0, first=1400) is None
+
+
+def test_of_a_short_run_four_windows_are_watched():
+    detector = CollapseDetector()
+    assert watch(detector, 150, psnr=20, opacity=1, total_steps=300) is None
+    assert watch(detector, 50, psnr=5, opacity=1, first=150, total_steps=300) == (199, ANY)
+    detector = CollapseDetector()
+    assert watch(detector, 200, psnr=20, opacity=1, total_steps=300) is None
+    assert watch(detector, 100, psnr=5, opacity=1, first=200, total_steps=300) is None
 
 
 def test_a_perfect_fit_is_no_error():

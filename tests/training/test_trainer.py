@@ -111,6 +111,15 @@ def test_a_schedule_that_is_given_is_kept(tmp_path, monkeypatch):
     assert rates[3] == pytest.approx(1.2e-3) and rates[1] == pytest.approx(0.04 * (1.2e-3 / 0.04) ** 0.5)
 
 
+@pytest.mark.parametrize(("several", "state", "stops"), [(False, "paused", True), (True, "training", False)])
+def test_a_signal_ends_a_pause_of_the_viewer(several, state, stops, monkeypatch):
+    """Processes that train together take one more step, in which all agree to stop."""
+    monkeypatch.setattr(trainer, "is_one_of_several", lambda: several)
+    paused = SimpleNamespace(training_state="paused", stop_training=False)
+    SafeTrainer._stop(paused)
+    assert (paused.training_state, paused.stop_training) == (state, stops)
+
+
 def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, monkeypatch):
     failing_writes(monkeypatch, 4)
     result = train(tmp_path, "--steps-per-save", 2)
