@@ -34,6 +34,7 @@ from dietnerf_ns.semantic.gradient_limit import Gradients, add_gradients, gradie
 from dietnerf_ns.training.checkpoints import (
     OWN_EXTRA_STATE,
     check_complete,
+    check_members,
     model_for,
     sizes_checked,
     taken_over_sizes_said,
@@ -242,17 +243,26 @@ class DietNeRFPipeline(VanillaPipeline):
     def _update_panel(self, folder: SemanticFolder, step: int) -> None:
         folder.after_step(step, mse=self._fit_to_photos["mse"])
 
-    def _restart_if_collapsed(self, step: int, *, optimizers: Optimizers, total_steps: int, **variance: Any) -> None:
+    def _restart_if_collapsed(
+        self, step: int, *, optimizers: Optimizers, total_steps: int, photo_variance: float, other_rays: int
+    ) -> None:
         if self.bad_steps.photometric_left_out:
             return
         detector, limit = self.collapse_detector, self.config.max_restarts
-        collapse = detector.update(step, **self._fit_to_photos, total_steps=total_steps, **variance)
+        collapse = detector.update(
+            step,
+            **self._fit_to_photos,
+            total_steps=total_steps,
+            photo_variance=photo_variance,
+            other_rays=other_rays,
+        )
         if collapse is None:
             return
-        if detector.restarts >= limit:
-            CONSOLE.print(
-                f"[bold red]Training collapsed again at step {step}: {collapse}. Continuing without another restart."
-            )
+        if not detector.can_restart(step, limit=limit, total_steps=total_steps, other_rays=other_rays):
+            again, reason = "", "too few steps are left for a restart"
+            if detector.restarts > 0:
+                again, reason = " again", "continuing without another restart"
+            CONSOLE.print(f"[bold red]Training collapsed{again} at step {step}: {collapse}; {reason}.")
             detector.give_up()
             return
         detector.restart(step + 1)
@@ -408,6 +418,7 @@ class DietNeRFPipeline(VanillaPipeline):
             model = model_for(loaded_state, self.model, opens_photos=self.test_mode != "inference")
             if model is not self.model:
                 self._model = model.to(self.device).train(self.training)
+        check_members(loaded_state, self.model)
         loaded_state = dict(with_current_planes(loaded_state, self.model))
         check_complete(loaded_state, self.state_dict())
         resumes = self.test_mode == "val"

@@ -249,9 +249,9 @@ class SemanticModel(Model):
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The model's own metrics and images of an evaluation view; pixels outside the photo's mask do not count.
 
-        LPIPS is left out where it cannot be computed. With a mask, PSNR is taken over its pixels. For all other
-        metrics, photo and render are black outside it. The images are whole. The model computes both together and
-        therefore runs twice, which is quick next to rendering.
+        LPIPS is left out where it cannot be computed, and NaN if it could be computed for an earlier image. With a
+        mask, PSNR is taken over its pixels. For all other metrics, photo and render are black outside it. The images
+        are whole. The model computes both together and therefore runs twice, which is quick next to rendering.
 
         Args:
             outputs: of a camera's pixels: renders [height, width, 3] in [0, 1] under names that begin with `rgb`, and

@@ -33,22 +33,18 @@ from dietnerf_ns.models.base import SemanticModel
 from dietnerf_ns.models.empty_space import EmptySpaceSkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.members import AveragedMembers
+from dietnerf_ns.models.nerfacto_settings import FLAGS, check_planes_in_order, check_settings, say_what_is_ignored
 from dietnerf_ns.models.scene import BLENDER_PRESET, SceneSetup, bounded_scene, recognised_scene
 from dietnerf_ns.utils.compat import replaced, steps_of_run
-from dietnerf_ns.utils.errors import SettingError, check_limits, flags_under
+from dietnerf_ns.utils.errors import SettingError, flags_under
 from dietnerf_ns.utils.saved_runs import MigratedConfig
 
-FLAGS = "--pipeline.model."
 MAX_PLANE_RESOLUTION = 512
 """When none is given."""
-LARGEST_PLANE_RESOLUTION = 4096
-"""Planes of 16 channels take 13 GB with their gradient and Adam's moments."""
 PROPOSAL_PLANE_RESOLUTION = 32
 MIN_SIDE_OF_TWO_MEMBERS = 200
 COARSE_TO_FINE_ON_PLANES = 1 / 3
 NOT_GIVEN = (None, "auto")
-OF_PLANES = ("plane_resolution", "plane_levels", "plane_channels", "plane_initial_scale", "plane_smoothness")
-OF_HASH_GRID = ("num_levels", "base_res", "max_res", "log2_hashmap_size", "features_per_level")
 DEFAULTS = {
     "near_plane": 0.05,
     "far_plane": 1000.0,
@@ -115,7 +111,7 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     near_plane: float | None = None  # type: ignore[assignment]
     """How far along the ray to start sampling. When not given: 0.05, or what the kind of data or scene needs."""
     far_plane: float | None = None  # type: ignore[assignment]
-    """How far along the ray to stop sampling. When not given: 1000, or what the kind of data needs."""
+    """How far along the ray to stop sampling. When not given: 1000, or what the kind of data or scene needs."""
     background_color: Literal["auto", "random", "last_sample", "black", "white"] = "auto"  # type: ignore[assignment]
     """Colour behind the scene, and of transparent pixels. auto: that of the photos if it is uniform, white with
     blender-data, otherwise last_sample."""
@@ -187,13 +183,14 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             self._populate_modules()
 
     def _populate_modules(self) -> None:
-        _check(self.config)
-        _say_what_is_ignored(self.config)
+        check_settings(self.config)
+        say_what_is_ignored(self.config)
         implementation = usable_implementation(self.config.implementation, self.kwargs.get("device", "cpu"))
         self._given_config = replace(self.config, implementation=implementation)
         scene = self._scene_setup()
         self.config = self._in_agreement(self._given_config.completed(scene), scene)
-        _check_planes(self.config)
+        check_planes_in_order(self.config)
+        self._say_planes_of_unit(scene)
         if self.config.use_same_proposal_network:  # nerfacto asserts that there is one
             self.config.proposal_net_args_list = self.config.proposal_net_args_list[:1]
         super().populate_modules()
@@ -256,6 +253,15 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         if density == BLENDER_PRESET["average_init_density"]:
             density = density * given[1] / planes[1]  # per unit of length
         return replace(config, near_plane=planes[0], far_plane=planes[1], average_init_density=density)
+
+    def _say_planes_of_unit(self, scene: SceneSetup) -> None:
+        known = self.capture is not None and self.capture.photos_opened
+        if known and "far_plane" in scene.settings and self._given_config.far_plane in NOT_GIVEN:
+            CONSOLE.print(
+                f"Near plane {self.config.near_plane:.3g} and far plane {self.config.far_plane:.3g}, from the distance "
+                "of the cameras: the scene has another unit of length.",
+                soft_wrap=True,
+            )
 
     def _has_own_planes(self) -> bool:
         given = self._given_config
@@ -388,7 +394,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         return callbacks
 
     def _complete_what_has_no_schedule(self) -> None:
-        """Those of a checkpoint may be half finished."""
+        """Enable all levels and all of space where no schedule does; a checkpoint may be from the middle of one."""
         if self._coarse_to_fine() == 0:
             self.field.level_mask.weights.fill_(1.0)
         if self._space_annealing() == 0 and isinstance(self.collider, GrowingSphereCollider):
@@ -494,10 +500,11 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         """Restore what `get_extra_state` saved."""
         self.proposal_sampler._steps_since_update = state["steps_since_proposal_update"]
         self.proposal_sampler._step = state["step"]
-        if self.capture is not None and self.capture.photos_opened:
-            return
-        if "planes" in state:  # what the photos determined; versions up to 0.2 lack it
+        opened = self.capture is not None and self.capture.photos_opened
+        if "planes" in state and not (opened and self._has_own_planes()):  # versions up to 0.2 lack them
             self.collider.near_plane, self.collider.far_plane = state["planes"]
+        if opened:
+            return
         if isinstance(self.collider, BoxCollider):
             self.collider.planes_cut_images = state.get("planes_cut_images", True)
         if "average_init_density" in state:
@@ -540,48 +547,3 @@ class DietNeRFModel(AveragedMembers, DietNeRFMember):
             return 1
         is_large = self.capture is not None and self.capture.shorter_side >= MIN_SIDE_OF_TWO_MEMBERS
         return 2 if is_large else 1
-
-
-def _check(config: DietNeRFModelConfig) -> None:
-    of_planes, counts = f"at least 2 and at most {LARGEST_PLANE_RESOLUTION}", ("num_nerf_samples_per_ray", "hidden_dim")
-    counts += ("hidden_dim_color", "proposal_weights_anneal_max_num_iters", "num_levels", "features_per_level")
-    counts += ("base_res", "log2_hashmap_size")
-    resolution, density = config.plane_resolution, config.average_init_density
-    limits = {name: (getattr(config, name) >= 1, "at least 1") for name in counts} | {
-        "image_sample_factor": (config.image_sample_factor is None or config.image_sample_factor > 0, "above 0"),
-        "members": (config.members == "auto" or config.members >= 1, "at least 1"),
-        "plane_resolution": (resolution is None or 2 <= resolution <= LARGEST_PLANE_RESOLUTION, of_planes),
-        "plane_levels": (config.plane_levels >= 1, "at least 1"),
-        "plane_channels": (config.plane_channels >= 1, "at least 1"),
-        "plane_initial_scale": (config.plane_initial_scale >= 0, "at least 0"),
-        "plane_smoothness": (config.plane_smoothness >= 0, "at least 0"),
-        "coarse_to_fine": (config.coarse_to_fine is None or config.coarse_to_fine >= 0, "at least 0"),
-        "space_annealing": (config.space_annealing >= 0, "at least 0"),
-        "num_proposal_iterations": (config.num_proposal_iterations >= 1, "at least 1"),
-        "num_proposal_samples_per_ray": (
-            len(config.num_proposal_samples_per_ray) >= config.num_proposal_iterations
-            and min(config.num_proposal_samples_per_ray) >= 1,
-            "one number for each of the proposal iterations, at least 1",
-        ),
-        "max_res": (config.max_res >= config.base_res, f"at least base-res, {config.base_res}"),
-        "average_init_density": (density is None or density > 0, "above 0"),
-    }
-    check_limits(config, limits)
-
-
-def _check_planes(config: DietNeRFModelConfig) -> None:
-    """Refuse planes between which there is nothing. One of them may be a default."""
-    near, far = cast(Planes, (config.near_plane, config.far_plane))
-    limits = {
-        "near_plane": (near >= 0, "at least 0"),
-        "far_plane": (far > near, f"behind the near plane, {near:g}"),
-    }
-    check_limits(config, limits)
-
-
-def _say_what_is_ignored(config: DietNeRFModelConfig) -> None:
-    unused = OF_PLANES if config.field == "hash" else OF_HASH_GRID
-    ignored = [field for field in dataclasses.fields(config) if field.name in unused]
-    flags = [f"{FLAGS}{f.name.replace('_', '-')}" for f in ignored if getattr(config, f.name) != f.default]
-    if flags:
-        CONSOLE.print(f"[yellow]Ignored with {FLAGS}field {config.field}: {', '.join(flags)}.[/yellow]", soft_wrap=True)

@@ -84,15 +84,26 @@ def bounded_scene(
         hull: of the foreground.
         fit_box: whether rays are limited to the box.
     """
+    settings = {}
+    if capture is not None and surround_one_object(capture.cameras):
+        settings = _planes_for(capture.cameras, ObjectBox.seen_by(capture.cameras, has_hull=hull is not None))
     if not fit_box:
-        return SceneSetup(object_box=None if capture is None else object_seen_by(capture), is_bounded=True)
+        seen = None if capture is None else object_seen_by(capture)
+        return SceneSetup(settings=settings, object_box=seen, is_bounded=True)
     outer = ObjectBox.of(aabb)
     if capture is not None and capture.photos_opened:  # otherwise the trained box comes with the checkpoint
         outer = _outer_box(aabb, capture.cameras, hull)
     box = _fitted(outer, hull)
     if box is not outer:
         CONSOLE.print(f"Box: {_sides(box)}, from the silhouettes.")
-    return SceneSetup(box, partial(BoxCollider, box), object_box=box, has_silhouettes=box is not outer, is_bounded=True)
+    return SceneSetup(
+        box,
+        partial(BoxCollider, box),
+        settings=settings,
+        object_box=box,
+        has_silhouettes=box is not outer,
+        is_bounded=True,
+    )
 
 
 def object_seen_by(capture: Capture) -> ObjectBox | None:
@@ -196,7 +207,10 @@ def _report_around(capture: Capture, cube: ObjectBox) -> None:
 def _front_facing(capture: Capture, *_) -> SceneSetup:
     contraction = FrontFacingContraction(capture.cameras)
     CONSOLE.print(f"Scene: front-facing, near plane {contraction.near:.2f}.")
-    return SceneSetup(contraction, settings={"near_plane": float(contraction.near)})
+    planes = {"near_plane": float(contraction.near)}
+    if contraction.near > USUAL_DISTANCES[1]:
+        planes["far_plane"] = 1000.0 * float(contraction.near)
+    return SceneSetup(contraction, settings=planes)
 
 
 def _inside_out(capture: Capture, *_) -> SceneSetup:
@@ -216,13 +230,7 @@ def _planes_for(cameras: Cameras, cube: ObjectBox) -> dict[str, float]:
     distance = _distance(cameras, cube)
     if USUAL_DISTANCES[0] <= distance <= USUAL_DISTANCES[1]:
         return {}
-    planes = {"near_plane": 0.05 * distance, "far_plane": 1000.0 * distance}
-    CONSOLE.print(
-        f"The cameras are {distance:.3g} from what they look at. Without planes that are set, the near plane is "
-        f"{planes['near_plane']:.3g} and the far plane {planes['far_plane']:.3g}.",
-        soft_wrap=True,
-    )
-    return planes
+    return {"near_plane": 0.05 * distance, "far_plane": 1000.0 * distance}
 
 
 def _distance(cameras: Cameras, cube: ObjectBox) -> float:

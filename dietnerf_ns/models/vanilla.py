@@ -89,11 +89,8 @@ class DietVanillaModel(SemanticModel, NeRFModel):
                 "network_width": (self.config.network_width >= 2, "at least 2"),
                 "enable_collider": (self.config.enable_collider, "True: rays need near and far planes"),
                 "num_coarse_samples": (self.config.num_coarse_samples >= 1, "at least 1"),
-                "num_importance_samples": (self.config.num_importance_samples >= 1, "at least 1"),
-                "loss_coefficients": (
-                    all(weight > 0 for weight in self.config.loss_coefficients.values()),
-                    "numbers above 0",
-                ),
+                "num_importance_samples": (self.config.num_importance_samples >= 0, "at least 0"),
+                "loss_coefficients": (self._weight_of_fine_loss() > 0, "above 0 for rgb_loss_fine"),
             }
             check_limits(self.config, limits)
             self._check_collider_params()
@@ -115,13 +112,12 @@ class DietVanillaModel(SemanticModel, NeRFModel):
 
     def _check_collider_params(self) -> None:
         planes = self.config.collider_params or {}
-        near, far = (float(planes.get(name, math.nan)) for name in ("near_plane", "far_plane"))
-        if not 0 <= near < far:
-            raise SettingError(
-                "collider_params",
-                f"near_plane {near:g} far_plane {far:g}",
-                "the near plane must be at least 0, and the far plane behind it.",
-            )
+        typed = " ".join(f"{name} {value:g}" for name, value in planes.items())
+        if planes.keys() != {"near_plane", "far_plane"}:
+            raise SettingError("collider_params", typed, "must be near_plane and far_plane, each with a distance.")
+        if not 0 <= planes["near_plane"] < planes["far_plane"]:
+            reason = "the near plane must be at least 0, and the far plane behind it."
+            raise SettingError("collider_params", typed, reason)
 
     def photometric_mse(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Mean squared error of the fine render of the last step's training rays, RGB in [0, 1].
@@ -129,7 +125,10 @@ class DietVanillaModel(SemanticModel, NeRFModel):
         Args:
             losses: what `get_loss_dict` returned, weighted by `loss_coefficients`.
         """
-        return losses["rgb_loss_fine"] / self.config.loss_coefficients.get("rgb_loss_fine", 1.0)
+        return losses["rgb_loss_fine"] / self._weight_of_fine_loss()
+
+    def _weight_of_fine_loss(self) -> float:
+        return self.config.loss_coefficients.get("rgb_loss_fine", 1.0)
 
     def _check_against_photos(self) -> None:
         capture = Capture.in_metadata(self.kwargs["metadata"])

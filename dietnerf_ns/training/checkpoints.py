@@ -88,6 +88,23 @@ def members_in(checkpoint: Mapping[str, Any]) -> int:
     return 1 + max((int(match[1]) + 1 for match in numbers if match), default=0)
 
 
+def check_members(checkpoint: Mapping[str, Any], model: SemanticModel) -> None:
+    """Refuse a checkpoint of a model with another number of members, of which nerfstudio would load some.
+
+    Args:
+        checkpoint: the pipeline's state.
+        model: into which it is to be loaded.
+
+    Raises:
+        UserError: the number differs.
+    """
+    if isinstance(model, DietNeRFModel) and (members := members_in(checkpoint)) != 1 + len(model.other_members):
+        raise UserError(
+            f"Members: the checkpoint has {members}, this run {1 + len(model.other_members)}. Resume it with "
+            f"--pipeline.model.members {members}."
+        )
+
+
 def with_current_planes(checkpoint: Mapping[str, Any], model: SemanticModel) -> Mapping[str, Any]:
     """A pipeline's state with feature planes as they are kept now. Versions up to 0.2 had the channels first.
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSampler
 from torch import Tensor
@@ -35,22 +35,30 @@ def photo_variance(dataset: InputDataset, blend: Blend, sampler: PixelSampler | 
     everywhere, foreground = torch.zeros(2, 1 + 2 * 3, dtype=torch.float64)
     for index in range(len(dataset)):
         data = dataset.get_data(index, image_type="float32")
-        colours = blend(data["image"]).double()
-        terms = torch.cat([torch.ones_like(colours[..., :1]), colours, colours.square()], dim=-1)
+        colours = blend(data["image"])
+        taken = torch.ones(colours.shape[:2], dtype=torch.bool)
         if "mask" in data and sampler is not None and not sampler.config.ignore_mask:
-            terms = terms * data["mask"]
-        everywhere += terms.sum(dim=(0, 1))
+            taken = data["mask"][..., 0]
+        everywhere += _sums(colours, taken)
         if share > 0 and isinstance(sampler, ForegroundPixelSampler):
-            foreground += terms[sampler.foreground(index)].sum(dim=0)
+            foreground += _sums(colours, taken & sampler.foreground(index))
     mixed = everywhere / everywhere[0]
     if foreground[0] > 0:
         mixed = (1 - share) * mixed + share * foreground / foreground[0]
     return float((mixed[4:] - mixed[1:4].square()).mean())
 
 
+def _sums(colours: Float[Tensor, "height width 3"], taken: Bool[Tensor, "height width"]) -> Float[Tensor, "7"]:
+    """Number of the pixels that are taken, and the sums of their colours and of these squared."""
+    pixels = colours[taken].double()
+    return torch.cat([torch.tensor([float(len(pixels))]), pixels.sum(dim=0), pixels.square_().sum(dim=0)])
+
+
 @dataclass
 class CollapseDetector:
     """Watches the first third of a run, at least four windows. A window is a fortieth of the run, at least 50 steps.
+
+    Steps whose rays have another variance are not judged, and two windows after them are watched in any case.
 
     A collapsed field shows one colour everywhere: opacity is 0 or 1 on all rays and no gradient leads out of this
     state. The best that one colour can reach is the photos' mean colour, whose squared error is the photos' variance.
@@ -108,7 +116,7 @@ class CollapseDetector:
         Returns:
             At the end of a window in which training has collapsed a description, otherwise None.
         """
-        window = max(MIN_WINDOW_STEPS, total_steps // WINDOWS_PER_RUN)
+        window = _window(total_steps)
         last = max(FEWEST_WINDOWS * window, total_steps * CHECKED_PART_OF_RUN, other_rays + 2 * window)
         if self.given_up or step - self.first_step >= last:
             return None
@@ -129,6 +137,18 @@ class CollapseDetector:
         )
         return f"the scene is {state}; training rays have PSNR {psnr:.1f} dB, a single colour {one_colour:.1f} dB"
 
+    def can_restart(self, step: int, *, limit: int, total_steps: int, other_rays: int = 0) -> bool:
+        """Whether another attempt could be judged before the run ends, and is allowed.
+
+        Args:
+            step: after which it would start.
+            limit: number of restarts that are allowed.
+            total_steps: number of steps of the run.
+            other_rays: see `update`.
+        """
+        needed = other_rays + 2 * _window(total_steps)
+        return self.restarts < limit and total_steps - step - 1 >= needed
+
     def give_up(self) -> None:
         """Watch nothing any more."""
         self.given_up = True
@@ -137,6 +157,11 @@ class CollapseDetector:
         """Begin a new attempt at a step."""
         self.restarts += 1
         self.first_step, self.windows = step, 0
+
+
+def _window(total_steps: int) -> int:
+    """Number of steps that are judged together."""
+    return max(MIN_WINDOW_STEPS, total_steps // WINDOWS_PER_RUN)
 
 
 def _psnr(mse: float) -> float:

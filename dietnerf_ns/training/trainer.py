@@ -403,6 +403,7 @@ class SafeTrainer(Trainer):
         if newest is None:
             CONSOLE.print("Interrupted; no checkpoint was saved.")
             return
+        newer = [step for step in saved.steps_in(self.checkpoint_dir) if step > newest]
         left = steps_of_run(self) - newest - 1
         if left <= 0:
             CONSOLE.print("Interrupted at the end of training; nothing is left to train.")
@@ -411,7 +412,7 @@ class SafeTrainer(Trainer):
             sys.argv,
             method=str(self.config.method_name),
             checkpoints=self.checkpoint_dir,
-            load_step=newest if newest < saved.steps_in(self.checkpoint_dir)[0] else None,
+            load_step=newest if newer else None,
             steps_left=left,
         )
         CONSOLE.print(f"Interrupted after step {newest}. Go on with: {escape(command)}", soft_wrap=True)

@@ -57,6 +57,7 @@ def record() -> None:
             seen["parameters"] = {name: value.detach() for name, value in self.pipeline.named_parameters()}
             torch.save(seen | {"restarts": self.pipeline.collapse_detector.restarts}, f"process-{comms.get_rank()}.pt")
 
+    CollapseDetector.can_restart = lambda *_, **__: True  # the tests' runs are short
     FewShotDataManager.next_train, CollapseDetector.update, SafeTrainer._train = note_pixels, note_fit, note_end
 
 

@@ -219,10 +219,13 @@ def test_grid_points_are_exact_in_mixed_precision():
         seen.append(points)
         return torch.ones(len(points), 1)
 
+    grids = []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.float16, enabled=enabled):
-            DensityGrid(box, density, side=16)
+            grids.append(DensityGrid(box, density, side=16))
     assert torch.equal(seen[0], seen[1])
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert torch.equal(grids[0]._unit(seen[0]), grids[1]._unit(seen[0]))
 
 
 def samples_per_ray(model, width=8):

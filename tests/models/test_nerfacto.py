@@ -389,12 +389,12 @@ def test_camera_poses_are_corrected_by_the_photos(field):
         {"proposal_weights_anneal_max_num_iters": 0},
         {"eval_num_rays_per_chunk": 0},
         {"near_plane": -1.0},
-        {"max_res": 8},
+        {"max_res": 8, "field": "hash"},
         {"plane_resolution": 100_000},
     ],
 )
 def test_impossible_settings_are_refused(setting):
-    ((name, value),) = setting.items()
+    name, value = next(iter(setting.items()))
     with pytest.raises(UserError, match=f"--pipeline.model.{name.replace('_', '-')} {value}: must be at least"):
         tiny_model(**setting)
 
@@ -416,6 +416,8 @@ def test_settings_of_another_field_are_ignored_with_a_line(capsys):
     assert line in capsys.readouterr().out
     tiny_model(field="hash", log2_hashmap_size=4)
     assert "Ignored with --pipeline.model.field hash: --pipeline.model.plane-resolution" in capsys.readouterr().out
+    tiny_model(max_res=8), tiny_model(field="hash", plane_channels=0, log2_hashmap_size=4)
+    assert capsys.readouterr().out.count("Ignored with") == 2, "and are not refused"
     DietNeRFModelConfig(field="hash", log2_hashmap_size=4, implementation="torch").setup(
         scene_box=BOX, num_train_data=3, metadata={}, device="cpu"
     )
@@ -440,8 +442,26 @@ def test_planes_that_nobody_gave_follow_the_unit_of_length(capsys):
     assert planes(1) == planes(0.1) == (0.05, 1000.0)
     assert planes(1000) == planes(1000, background=GREY, is_transparent=True) == pytest.approx((150.0, 3e6))
     assert planes(0.01) == pytest.approx((0.0015, 30.0))
-    assert "The cameras are 0.03 from what they look at." in capsys.readouterr().out
+    said = "Near plane 0.0015 and far plane 30, from the distance of the cameras: the scene has another unit"
+    assert said in capsys.readouterr().out
     assert planes(1000, near_plane=1.0, far_plane=1e4) == (1.0, 1e4)
+    assert planes(1000, disable_scene_contraction=True, background=GREY) == pytest.approx((150.0, 3e6))
+    capsys.readouterr()
+    bounded = planes(1, disable_scene_contraction=True, background=GREY)
+    assert bounded == (0.05, 1000.0) and "from the distance" not in capsys.readouterr().out
+    side_by_side = unbounded_model(cameras_side_by_side(spread=1500.0)).config
+    assert (side_by_side.near_plane, side_by_side.far_plane) == pytest.approx((1500.0, 1.5e6))
+
+
+def test_a_run_keeps_the_planes_it_was_trained_with_unless_others_are_given():
+    def planes_with(state, **settings):
+        model = unbounded_model(pinhole_cameras(ring_of_poses(8, radius=300.0)), **settings)
+        model.set_extra_state(model.get_extra_state() | state)
+        return model.collider.near_plane, model.collider.far_plane
+
+    assert planes_with({}) == pytest.approx((15.0, 3e5))
+    assert planes_with({"planes": (0.05, 1000.0)}) == (0.05, 1000.0)
+    assert planes_with({"planes": (0.05, 1000.0)}, near_plane=1.0) == pytest.approx((1.0, 3e5))
 
 
 def test_each_proposal_iteration_needs_its_number_of_samples():

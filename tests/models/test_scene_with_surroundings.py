@@ -28,6 +28,7 @@ def capture(tmp_path_factory):
 
 
 def psnr_of(capture, folder, *settings):
+    """Of a short run. With the default seed this one becomes opaque and is restarted after half of its steps."""
     steps = 300
     schedules = [f"--optimizers.{name}.scheduler.max-steps" for name in ("fields", "proposal-networks")]
     trained = in_this_process(

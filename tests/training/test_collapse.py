@@ -2,14 +2,17 @@
 
 import json
 import math
+from types import SimpleNamespace
 from unittest.mock import ANY
 
 import pytest
 import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+from nerfstudio.engine.optimizers import Optimizers
 
-from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig
+from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig, SinglePhotoPixelSamplerConfig
 from dietnerf_ns.training.collapse import CollapseDetector, photo_variance
 from tests.helpers.commands import in_this_process
 
@@ -157,6 +160,40 @@ def test_a_resumed_run_decides_as_it_would_have():
     assert watch(stopped, 130, psnr=5, opacity=0) is None
     state = json.loads(json.dumps(stopped.state()))  # numbers alone
     assert watch(CollapseDetector(**state), 4000, psnr=5, opacity=0, first=130) == whole_message
+
+
+def test_a_run_is_restarted_only_while_enough_of_it_is_left():
+    detector = CollapseDetector()
+    assert detector.can_restart(199, limit=2, total_steps=300)
+    assert not detector.can_restart(200, limit=2, total_steps=300), "two windows of 50 steps"
+    assert detector.can_restart(549, limit=2, total_steps=1150, other_rays=500)
+    assert not detector.can_restart(549, limit=2, total_steps=1149, other_rays=500)
+    detector.restarts = 2
+    assert not detector.can_restart(100, limit=2, total_steps=300)
+
+
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_rays_through_the_centre_are_others_unless_there_are_masks(has_masks, tiny_pipeline_config, monkeypatch):
+    tiny_pipeline_config.datamanager.pixel_sampler = SinglePhotoPixelSamplerConfig(centre_steps=70)
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    monkeypatch.setattr(AreaDownscaledDataset, "has_masks", has_masks)
+    monkeypatch.setattr(pipeline.datamanager.train_dataset, "get_data", lambda *_, **__: {"image": torch.rand(2, 2, 3)})
+    run = SimpleNamespace(optimizers=None, _start_step=0, config=SimpleNamespace(max_num_iterations=100))
+    assert pipeline._callback_to_restart(run).kwargs["other_rays"] == (0 if has_masks else 70)
+
+
+def test_a_collapse_too_late_for_a_restart_is_said_and_changes_nothing(tiny_pipeline_config, capsys):
+    pipeline = tiny_pipeline_config.setup(device="cpu", test_mode="val")
+    pipeline._fit_to_photos = {"mse": torch.tensor(0.2), "opacity": torch.tensor(1.0)}
+    before = [parameter.clone() for parameter in pipeline.model.parameters()]
+    for step in range(300):
+        run = {"total_steps": 149, "photo_variance": 0.1, "other_rays": 0}
+        pipeline._restart_if_collapsed(step, optimizers=Optimizers({}, {}), **run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("Training collapsed at step 99: the scene is opaque") == 1
+    assert "a single colour 10.0 dB; too few steps are left for a restart." in said
+    after = pipeline.model.parameters()
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
 @pytest.mark.slow

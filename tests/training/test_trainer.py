@@ -368,13 +368,24 @@ def test_a_resume_in_place_that_does_not_fit_leaves_the_settings_of_the_model(tm
     train(tmp_path)
     run, before = tmp_path / RUN, (tmp_path / RUN / "config.yml").read_text()
     resume = ("--load-dir", run / "nerfstudio_models")
-    (run / ".config-of-resumed-run.yml").write_text("left by a run that was killed")
     refused = train(tmp_path, *resume, "--pipeline.model.hidden-dim", 24, check=False)
     assert refused.returncode == 1 and "the settings of the first run" in " ".join(refused.stdout.split())
     assert (run / "config.yml").read_text() == before
+    refused = train(tmp_path, *resume, "--pipeline.model.members", 2, check=False)
+    said = " ".join(refused.stdout.split())
+    assert "Members: the checkpoint has 1, this run 2. Resume it with --pipeline.model.members 1." in said
+    assert refused.returncode == 1 and (run / "config.yml").read_text() == before
     train(tmp_path, *resume, "--pipeline.model.eval-num-rays-per-chunk", 123)
     assert "eval_num_rays_per_chunk: 123" in (run / "config.yml").read_text()
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_settings_that_a_killed_run_left_do_not_replace_those_of_the_next_run(tmp_path):
+    run = tmp_path / RUN
+    run.mkdir(parents=True)
+    (run / ".config-of-resumed-run.yml").write_text("left by a run that was killed while it started")
+    train(tmp_path)
+    assert "method_name: dietnerf-tiny" in (run / "config.yml").read_text()
 
 
 def test_a_run_resumed_from_an_earlier_step_names_what_is_newer(tmp_path):

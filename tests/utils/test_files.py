@@ -135,6 +135,22 @@ def test_of_two_that_write_the_same_the_first_one_that_is_complete_stays(tmp_pat
     assert names_in(tmp_path) == ["new", "scene"]
 
 
+def test_of_two_that_end_at_the_same_time_the_first_one_stays(tmp_path, monkeypatch):
+    """The other's output appears after any check that there is none, when ours is moved."""
+    output, rename = tmp_path / "scene", Path.replace
+
+    def late(self, target):
+        if target == output:
+            output.mkdir()
+            (output / "another's").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    with atomic_output(output, replaces=False) as ours:
+        ours.mkdir()
+    assert names_in(tmp_path) == ["scene"] and names_in(output) == ["another's"]
+
+
 def test_a_file_that_is_gone_is_no_success(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "o.gif") as unfinished:
         unfinished.touch()
