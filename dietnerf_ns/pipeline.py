@@ -259,10 +259,10 @@ class DietNeRFPipeline(VanillaPipeline):
         if collapse is None:
             return
         if not detector.can_restart(step, limit=limit, total_steps=total_steps, other_rays=other_rays):
-            again, reason = "", "too few steps are left for a restart"
+            line = f"Training collapsed at step {step}: {collapse}; too few steps are left for a restart."
             if detector.restarts > 0:
-                again, reason = " again", "continuing without another restart"
-            CONSOLE.print(f"[bold red]Training collapsed{again} at step {step}: {collapse}; {reason}.")
+                line = f"Training collapsed again at step {step}: {collapse}. Continuing without another restart."
+            CONSOLE.print(f"[bold red]{line}[/bold red]")
             detector.give_up()
             return
         detector.restart(step + 1)
