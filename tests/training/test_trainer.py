@@ -55,7 +55,7 @@ def failing_writes(monkeypatch, *steps):
     monkeypatch.setattr(saved, "write", write_or_fail)
 
 
-def signalling(iteration, at, number=signal.SIGINT):
+def signalling(iteration, at, number):
     """An iteration of training that sends this process a signal at one step."""
 
     def interrupted(self, step):
@@ -400,7 +400,7 @@ def test_a_run_resumed_from_an_earlier_step_goes_on_from_its_own_checkpoint(tmp_
     keeps = ("--save-only-latest-checkpoint", "False", "--steps-per-save", 2)
     train(tmp_path, *keeps)
     resume = ("--load-dir", f"{RUN}/nerfstudio_models", "--load-step", 2)
-    monkeypatch.setattr(Trainer, "train_iteration", signalling(Trainer.train_iteration, 3))
+    monkeypatch.setattr(Trainer, "train_iteration", signalling(Trainer.train_iteration, 3, signal.SIGTERM))
     monkeypatch.setattr(trainer, "status_of", lambda number: 128 + number)
     said = train(tmp_path, *keeps, *resume, steps=3, check=False).stdout
     assert checkpoints(tmp_path)[:2] == [5, 4], said
