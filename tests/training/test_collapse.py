@@ -76,7 +76,8 @@ def test_photo_variance_is_that_of_sampled_rays(seen, ignore_mask):
     inside[1, 10:] = False
     foreground[0, 3:9, 4:12] = foreground[1, :, 16:29] = seen
     photos = FakePhotos(*inside[..., None])
-    photos.images = list(torch.rand(2, 20, 30, 3) ** 3 * (1 - 0.8 * foreground[..., None]))
+    colours = torch.rand(2, 20, 30, 3) ** 3 * (1 - 0.8 * foreground[..., None])
+    photos.images = list(torch.where(inside[..., None], colours, 1.0))
     sampler = ForegroundPixelSamplerConfig(subject_share=0.7, ignore_mask=ignore_mask).setup(num_rays_per_batch=200_000)
     sampler.set_foreground(list(foreground))
     batch = {"image": torch.stack(photos.images), "image_idx": torch.arange(2), "mask": inside[..., None]}
