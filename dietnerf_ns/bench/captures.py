@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from PIL import Image
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Settings, Views, as_flags
 from dietnerf_ns.bench.scenes import evenly_spaced, reduced_size
 from dietnerf_ns.data.dataparsers import checked
-from dietnerf_ns.data.photos import read_photo
+from dietnerf_ns.data.photos import belong_to_upright, read_photo
 from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.utils.errors import UserError
@@ -55,6 +56,12 @@ class FewShotCapture:
     def files(self) -> list[Path]:
         """Files of the used frames and of the points, relative to the folder. The copy has a version of each."""
         return _files_of(self.meta, [frame for frame in self.meta["frames"] if self.is_used(frame)])
+
+    @cached_property
+    def is_upright(self) -> bool:
+        """Whether the poses belong to the upright photos where sizes do not tell; see `belong_to_upright`."""
+        frames = self.meta["frames"]
+        return belong_to_upright((self.folder / frame["file_path"], self.size(frame)) for frame in frames)[0]
 
     def size(self, frame: dict[str, Any]) -> tuple[int, int]:
         """Width and height of a frame in pixels, as nerfstudio's dataparser finds them."""
@@ -103,7 +110,8 @@ def _dataparser(folder: Path, arguments: Settings) -> DataParser:
     given = [name for name in arguments if name.replace("_", "-") == "downscale-factor"]
     if given:
         raise UserError(f"arguments: {given[0]} does not apply to a copy of a capture; give `resolution` instead.")
-    config = tyro.cli(NerfstudioDataParserConfig, args=as_flags(arguments))
+    # As ns-train does, which takes `--auto-scale-poses False` and not `--no-auto-scale-poses`.
+    config = tyro.cli(tyro.conf.FlagConversionOff[NerfstudioDataParserConfig], args=as_flags(arguments))
     return checked(replace(config, data=folder, downscale_factor=1)).setup()
 
 
@@ -196,7 +204,7 @@ def _write_reduced(
 ) -> None:
     """Write a frame's photo and mask at the new size."""
     photo, size = Path(frame["file_path"]), capture.size(frame)
-    image = read_photo(capture.folder / photo, size)
+    image = read_photo(capture.folder / photo, size, upright=capture.is_upright)
     _check_size(photo, (image.shape[1], image.shape[0]), size)
     new_size = reduced_size(capture.folder / photo, size, width)
     Image.fromarray(image if new_size == size else downscale_by_area(image, new_size)).save(folder / names[photo])

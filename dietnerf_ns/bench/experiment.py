@@ -8,7 +8,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,13 @@ import tyro
 import yaml
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_methods
+from nerfstudio.engine.trainer import TrainerConfig
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dietnerf_ns.data.protocols import PROTOCOLS
 from dietnerf_ns.semantic.encoders import EncoderConfig, EncoderName
-from dietnerf_ns.utils.errors import READ_ERRORS, UserError, in_one_line
+from dietnerf_ns.semantic.weights import check_open_clip_pair
+from dietnerf_ns.utils.errors import READ_ERRORS, UserError, flags_under, in_one_line
 
 BLENDER_PARSER = "blender-data"
 CAPTURE_PARSER = "nerfstudio-data"
@@ -33,6 +35,10 @@ SET_BY_THE_BENCHMARK = {
     "load-dir",
     "load-step",
     "logging.relative-log-dir",
+    "machine.dist-url",
+    "machine.machine-rank",
+    "machine.num-devices",  # a cell has one GPU
+    "machine.num-machines",
     "machine.seed",
     "method-name",
     "output-dir",
@@ -193,20 +199,58 @@ def read_experiment(path: Path) -> Experiment:
     if not path.is_file():
         raise UserError(f"Experiment {path}: there is no such file.")
     try:
-        experiment = TypeAdapter(Experiment).validate_python(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        raise UserError(f"{path}: {'; '.join(map(_describe_error, error.errors()))}.") from error
+        text = path.read_text()
+        repeated = _repeated_key(yaml.compose(text, yaml.SafeLoader))
+        content = yaml.safe_load(text)
     # PyYAML also raises what Python raises for bytes that are no text, impossible dates and files nested too deeply.
     except (yaml.YAMLError, *READ_ERRORS, AttributeError) as error:
         raise UserError(f"{path} is not valid YAML: {in_one_line(error)}") from error
+    if repeated is not None:
+        raise UserError(f"{path}: {repeated}; only the last would count.")
+    try:
+        experiment = TypeAdapter(Experiment).validate_python(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(map(_describe_error, error.errors()))}.") from error
     check_names(experiment)
-    return experiment
+    return replace(experiment, similarity=_checked_weights(experiment.similarity))
+
+
+def _repeated_key(node: yaml.Node | None) -> str | None:
+    """A key that a mapping has more than once, and where; None if there is none."""
+    children = []
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            children.append(value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                return f"lines {lines[key.value]} and {line} both have the key {key.value}"
+            lines[key.value] = line
+    return next(filter(None, map(_repeated_key, children)), None)
+
+
+def _checked_weights(similarity: SimilarityEncoderConfig) -> SimilarityEncoderConfig:
+    """The encoder with the absolute path of its weights, because cells run in the results folder.
+
+    Raises:
+        UserError: open-clip-torch has no such model or weights.
+    """
+    if similarity.encoder != "open-clip":
+        return similarity
+    with flags_under("similarity: ", separator="_"):
+        check_open_clip_pair(similarity.clip_model, similarity.clip_pretrained)
+    file = Path(similarity.clip_pretrained)
+    return replace(similarity, clip_pretrained=str(file.resolve())) if file.is_file() else similarity
 
 
 def _describe_error(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors as a part of a sentence, with the place in the file."""
     *parents, key = error["loc"] or ("the file",)
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part) for part in error["loc"] or ("the file",))
     if error["type"] == "unexpected_keyword_argument":
         owners = {
             "scenes": BenchmarkScene,
@@ -243,15 +287,19 @@ def check_names(experiment: Experiment) -> None:
         if method.against:
             check_known(f"`against` of {method.title}", method.against, titles)
         check_known("method", method.name, all_methods)
+        check_installed(f"method {method.name}", method.name)
         _check_unique(f"seeds of {method.title}", experiment.seeds_of(method))
         for seed in experiment.seeds_of(method):
             check_known(f"seed of {method.title}", str(seed), map(str, experiment.seeds))
-        for setting in experiment.overrides | method.overrides:
+        for setting, value in (experiment.overrides | method.overrides).items():
             _check_setting(setting, method.name)
+            _check_value(f"overrides: {setting}", value)
     for scene in experiment.scenes:
         check_known("dataparser", scene.parser, all_dataparsers)
         if "data" in scene.arguments:
             raise UserError(f"arguments of {scene.name}: data is set by the benchmark itself; leave it out.")
+        for setting, value in scene.arguments.items():
+            _check_value(f"arguments of {scene.name}: {setting}", value)
     dataparsers = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)
     for method in experiment.methods:
         for dataparser in dataparsers:
@@ -266,6 +314,10 @@ def _check_views(choices: Sequence[Views]) -> None:
         given = [name for name in ("protocol", "indices", "count") if getattr(views, name) is not None]
         if len(given) > 1:
             raise UserError(f"views: {' and '.join(given)} contradict each other; choose the views in one way only.")
+        if views.count is None and views.strategy != Views.strategy:
+            raise UserError(f"views: strategy {views.strategy} chooses a number of views; give `count` with it.")
+        if views.seed != Views.seed and (views.count is None or views.strategy != "random"):
+            raise UserError(f"views: seed {views.seed} is for a `count` with the strategy random; give both.")
         # Published numbers are found by the label.
         if views.label and (views.protocol is not None or views.label in PROTOCOLS):
             raise UserError(f"views: label {views.label}: a protocol's name is for its own views and their only label.")
@@ -295,6 +347,26 @@ def check_known(kind: str, value: str, allowed: Iterable[str]) -> None:
         near = difflib.get_close_matches(value, allowed, n=5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(allowed) or 'none'}."
         raise UserError(f"Unknown {kind} {value!r}: {hint}")
+
+
+def check_installed(what: str, method: str) -> None:
+    """Check that a method of `all_methods` is installed: nerfstudio also lists others, which it offers to install.
+
+    Args:
+        what: names the method in the message, such as `--method kplanes`.
+        method: the method's name.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(all_methods[method], TrainerConfig):
+        raise UserError(f"{what}: nerfstudio knows this method, but it is not installed; `ns-train {method}` says how.")
+
+
+def _check_value(where: str, value: Any) -> None:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str | int | float | None) for each in values):
+        raise UserError(f"{where} {value}: a setting is a text, a number, true, false or a list of them; quote a text.")
 
 
 def _check_unique(key: str, values: Sequence[str | int], advice: str = "") -> None:
@@ -329,4 +401,6 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 def _children(config: Any) -> Mapping[str, Any]:
     if is_dataclass(config):
         return {f.name: getattr(config, f.name) for f in fields(config)}
+    if isinstance(config, list | tuple):
+        return {str(position): each for position, each in enumerate(config)}
     return config if isinstance(config, dict) else {}

@@ -63,12 +63,13 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
     """Compute FID and KID of every method, choice of views and seed over the finished cells of all scenes.
 
     The references are all images of the scenes in all splits. For scenes of other dataparsers than NeRF-Synthetic's the
-    references are the evaluated photos. Metrics of the same cells that were computed earlier are kept if they cannot be
-    computed now.
+    references are the evaluated photos. Metrics of the same renders that were computed earlier are kept if they cannot
+    be computed now.
 
     Returns:
-        `pools`: an entry per method, choice of views and seed with the cells' ids, the numbers of images and the
-        metrics; `left_out`: the metrics that could not be computed, with the reason.
+        `pools`: an entry per method, choice of views and seed with the cells' ids, the numbers of images, a hash of
+        the renders (absent in older files) and the metrics; `left_out`: the metrics that could not be computed, with
+        the reason.
     """
     finished = [cell for cell in cells if is_finished(cell, out)]
     earlier = {tuple(entry["cells"]): entry for entry in _earlier_pools(out)}
@@ -78,15 +79,17 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
         ids = [cell.id for cell in group]
         renders = ImagesOnWhite(dict.fromkeys(images_of(group, "renders", out)))
         photos = ImagesOnWhite(reference_files(experiment, group, data, out))
+        content = short_hash([file_hash(file) for file, _ in renders.files])
         try:
             scores = fid_and_kid(renders, photos, out / FEATURES)
         except Exception as error:  # no network, no weights: a missing metric must not cost the run
-            if tuple(ids) in earlier:
-                entries.append(earlier[tuple(ids)])
+            known = earlier.get(tuple(ids))
+            if known is not None and known.get("content", content) == content:
+                entries.append(known)
             else:
                 left_out = dict.fromkeys((f"{PAPER}/fid", f"{PAPER}/kid"), in_one_line(error))
             continue
-        counts = {"cells": ids, "renders": len(renders), "references": len(photos)}
+        counts = {"cells": ids, "renders": len(renders), "references": len(photos), "content": content}
         entries.append(dict(zip(("views", "method", "seed"), place, strict=True)) | counts | scores)
     return {"pools": entries, "left_out": left_out}
 

@@ -93,13 +93,15 @@ def draw_by_number(results: Results, scene: str | None = None) -> Figure | None:
         scene: the scene; None for the mean over all scenes, of numbers of views that a method has all scenes of.
 
     Returns:
-        None if the cells do not have different numbers of training views.
+        None if the cells do not have different numbers of training views, or no metric.
     """
     part = results if scene is None else results.only(scene=scene)
     numbers = sorted({row.training_views for row in part.rows if row.training_views is not None})
     if len(numbers) < 2:
         return None
     metrics = _measured(part)
+    if not metrics:
+        return None
     figure, axes = pyplot.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.4), squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
         for position, method in enumerate(part.methods):
@@ -139,8 +141,11 @@ def _panels(results: Results, methods: list[str]) -> tuple[Figure, list[tuple[Ax
     return figure, list(zip(axes[0], metrics, strict=True))
 
 
-def draw_bars(results: Results) -> Figure:
-    """One panel per metric with one bar per method. Bars start at zero; the differences have a plot of their own."""
+def draw_bars(results: Results) -> Figure | None:
+    """One panel per metric with one bar per method; None without metrics. Bars start at zero; the differences have a
+    plot of their own."""
+    if not _measured(results):
+        return None
     figure, panels = _panels(results, results.methods)
     for axis, metric in panels:
         for position, method in enumerate(results.methods):

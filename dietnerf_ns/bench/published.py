@@ -127,9 +127,17 @@ def _our_row(place: str, rows: list[Row], fid_kid: dict[str, Spread | None]) -> 
 
 
 def _fid_kid_of(part: Results, views: str, method: str) -> dict[str, Spread | None]:
-    """FID and KID of a method over its seeds, unless they were computed of other cells than those finished now."""
+    """FID and KID of a method over its seeds; none unless each seed has one pool, of all its cells of all scenes.
+
+    Both depend on the images that are pooled: a mean over pools of different scenes is the FID of nothing.
+    """
     pools = [entry for entry in part.fid_kid["pools"] if (entry["views"], entry["method"]) == (views, method)]
-    if sorted(name for entry in pools for name in entry["cells"]) != sorted(row.id for row in part.of(method=method)):
+    rows = {row.id: row for row in part.of(method=method)}
+    if sorted(name for entry in pools for name in entry["cells"]) != sorted(rows):
+        return {}  # of other cells than those finished now
+    members = [[rows[name] for name in entry["cells"]] for entry in pools]
+    seeds = [row.seed for group in members for row in group[:1]]
+    if len({frozenset(row.scene for row in group) for group in members}) != 1 or len(set(seeds)) < len(seeds):
         return {}
     return {metric.name: Spread.of(entry[metric.name] for entry in pools) for metric in FID_KID_METRICS}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dietnerf_ns.bench.cell import Cell
 from dietnerf_ns.bench.processes import CELL_COMMAND, LOG, SECONDS_TO_END, run_cell
+from dietnerf_ns.utils.ending import signals_interrupt
 from dietnerf_ns.utils.errors import UserError
 
 
@@ -27,7 +28,7 @@ class RayEngine:
     """Number of cells that run at the same time on each machine. They share its processors and GPUs."""
     address: str | None = None
     """Address of the cluster's head, as HOST:PORT. Default: that of RAY_ADDRESS; if this is not set either, this
-    machine becomes a cluster of its own."""
+    machine becomes a cluster of its own, also where another one runs on it."""
     command: tuple[str, ...] = CELL_COMMAND
 
     def __post_init__(self):
@@ -41,18 +42,20 @@ class RayEngine:
     def run(self, cells: list[Cell], out: Path) -> Generator[Cell, None, None]:
         """See `Engine.run`."""
         ray = self._ray
-        ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
         task = ray.remote(run_cell).options(max_retries=0, **share_of(ray.nodes(), self.jobs))
         running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
         try:
-            while running:
-                for reference in ray.wait(list(running))[0]:
-                    cell = running.pop(reference)
-                    try:
-                        ray.get(reference)
-                    except ray.exceptions.RayError as error:  # a machine went away
-                        append_to_log(cell, out, str(error))
-                    yield cell
+            with signals_interrupt():  # Ray's own handler of SIGTERM ends the program without a word
+                while running:
+                    for reference in ray.wait(list(running))[0]:
+                        cell = running.pop(reference)
+                        try:
+                            ray.get(reference)
+                        except ray.exceptions.RayError as error:  # a machine went away
+                            append_to_log(cell, out, str(error))
+                        yield cell
         finally:
             for reference in running:
                 ray.cancel(reference)

@@ -272,8 +272,9 @@ def difference_sections(results: Results, where: str = "") -> list[str]:
     sections = [
         f"## Difference from {results.baseline}{where}\n",
         "Mean difference over the (scene, views, seed) that both methods have, with its 95 % Student-t confidence "
-        "interval. n is the number of scenes, each of which counts with the mean of its differences. If both methods "
-        "have only one scene, n is the number of its (views, seed).\n",
+        "interval. n is the number of scenes, each of which counts with the mean of its differences; the number of "
+        "pairs is that of the cells compared. If both methods have only one scene, n is the number of its (views, "
+        "seed).\n",
         differences(results, others),
     ]
     if parts:

@@ -104,6 +104,7 @@ class LocalEngine:
                 time.sleep(0.1)
                 for slot, (cell, process) in list(running.items()):
                     if process.poll() is not None:
+                        end_processes([process])  # children that a killed process left behind
                         del running[slot]
                         free.append(slot)
                         yield cell

@@ -340,6 +340,8 @@ class Difference:
     """Half the width of the 95 % Student-t interval; None for a single unit."""
     n: int
     """Number of independent units: the scenes, or the pairs if all belong to one scene."""
+    pairs: int
+    """Number of pairs of cells."""
 
 
 def paired_difference(rows: Iterable[Row], baseline: Iterable[Row], metric: str) -> Difference | None:
@@ -361,8 +363,8 @@ def paired_difference(rows: Iterable[Row], baseline: Iterable[Row], metric: str)
     difference = Spread.of(units)
     if difference is None:
         return None
-    n = len(units)
+    n, pairs = len(units), sum(map(len, by_scene.values()))
     if difference.deviation is None:
-        return Difference(difference.mean, None, n)
+        return Difference(difference.mean, None, n, pairs)
     quantile = student_t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    return Difference(difference.mean, float(quantile * difference.deviation / n**0.5), n)
+    return Difference(difference.mean, float(quantile * difference.deviation / n**0.5), n, pairs)

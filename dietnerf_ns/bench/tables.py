@@ -37,10 +37,12 @@ def format_spread(spread: Spread | None, digits: int) -> str:
 
 
 def format_difference(difference: Difference | None, digits: int) -> str:
-    """`+mean [low, high] (n = units)`: the mean difference, its confidence interval and the independent units."""
+    """`+mean [low, high] (n = units, pairs)`: the mean difference, its confidence interval and what it is over."""
     if difference is None:
         return NOTHING
     mean, n = f"{difference.mean:+.{digits}f}", f"n = {difference.n}"
+    if difference.pairs != difference.n:
+        n += f", {count(difference.pairs, 'pair')}"
     if difference.half_width is None:
         return f"{mean} ({n})"
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width

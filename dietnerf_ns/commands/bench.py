@@ -60,7 +60,7 @@ class Run:
     """local: processes on this machine. ray: processes on all machines of a Ray cluster."""
     ray_address: str | None = None
     """Address of the Ray cluster's head, as HOST:PORT. When not given, that of the variable RAY_ADDRESS; without it,
-    this machine becomes a cluster of its own."""
+    this machine becomes a cluster of its own, also where another one runs on it."""
 
     def main(self) -> None:
         """Check the input, run the missing cells and write the report."""
@@ -86,8 +86,9 @@ class Run:
         description = {"name": self.experiment.stem, "experiment": asdict(experiment), "cells": [*map(asdict, cells)]}
         write_json(self.out / EXPERIMENT, description | {"baseline": experiment.baseline_title})
         crashed = run_missing(cells, self.out, engine)
-        write_json(self.out / FID_KID, fid_kid_of_methods(experiment, cells, self.data, self.out))
-        print(f"Report: {write_report(self.out)}")
+        if len(crashed) < len(cells):
+            write_json(self.out / FID_KID, fid_kid_of_methods(experiment, cells, self.data, self.out))
+            print(f"Report: {write_report(self.out)}")
         if crashed:
             sys.exit(f"{len(crashed)} of {len(cells)} cells crashed. Run the same command to try them again.")
 

@@ -66,7 +66,7 @@ class Orbit:
 
     def main(self) -> None:
         """Check the settings, load the run, then render and write the frames."""
-        from dietnerf_ns.orbit.files import check_output, write_frames
+        from dietnerf_ns.orbit.files import check_holds_no_photos, check_output, write_frames
 
         self._check()
         check_output(self.output, self.fps)
@@ -76,6 +76,7 @@ class Orbit:
         pipeline = load_run(self.load_config)
         photos = pipeline.datamanager.train_dataset
         assert photos is not None, "the pipeline was loaded without its training photos"
+        check_holds_no_photos(self.output, photos.image_filenames)
         photographed = photos.cameras.to("cpu")
         cameras = self.cameras(photographed, depth=lambda: median_depth(pipeline.model, photographed))
         with noting_output(self.output):

@@ -23,6 +23,7 @@ from dietnerf_ns.data.foreground import PhotoMasks, surely_background
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSampler,
     ForegroundPixelSamplerConfig,
+    MaskedPixelSampler,
     PatchSampler,
     PatchSamplerConfig,
     SinglePhotoPixelSampler,
@@ -83,9 +84,11 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
         return not self.config.pixel_sampler.ignore_mask
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
-        if self.config.patch_size > 1 and isinstance(self.config.pixel_sampler, ForegroundPixelSamplerConfig):
+        if self.config.patch_size > 1:
             return self._patch_sampler(dataset, num_rays_per_batch)
-        with flags_under(f"{FLAGS}pixel-sampler."):
+        settings = self.config.pixel_sampler
+        target = MaskedPixelSampler if settings._target is PixelSampler else settings._target
+        with flags_under(f"{FLAGS}pixel-sampler."), replaced(settings, "_target", target):
             sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
         is_training = dataset is self.train_dataset
         if isinstance(sampler, ForegroundPixelSampler) and is_training and is_pinhole(dataset.cameras):
@@ -94,8 +97,11 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
 
     def _patch_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PatchSampler:
         side, sizes = self.config.patch_size, torch.cat([dataset.cameras.width, dataset.cameras.height], dim=-1)
+        settings = self.config.pixel_sampler
         rays = "train_num_rays_per_batch" if dataset is self.train_dataset else "eval_num_rays_per_batch"
         with flags_under(FLAGS):
+            if type(settings) is not PixelSamplerConfig and not isinstance(settings, ForegroundPixelSamplerConfig):
+                raise SettingError("patch_size", side, "the method has rays of its own choice; leave it out.")
             if num_rays_per_batch < side**2:
                 reason = f"a patch needs {side**2} rays; set {FLAGS}{rays.replace('_', '-')} to that or more."
                 raise SettingError("patch_size", side, reason)
@@ -103,7 +109,8 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
                 raise SettingError("patch_size", side, f"must be at most {int(sizes.min())}, the photos' shorter side.")
             if len(sizes.unique(dim=0)) > 1:
                 raise SettingError("patch_size", side, "needs photos of one size; leave it out.")
-        return PatchSamplerConfig(patch_size=side).setup(num_rays_per_batch=num_rays_per_batch)
+        patches = PatchSamplerConfig(patch_size=side, ignore_mask=settings.ignore_mask)
+        return patches.setup(num_rays_per_batch=num_rays_per_batch)
 
     def begin_step(self, step: int) -> None:
         """Prepare the training batch of a step.

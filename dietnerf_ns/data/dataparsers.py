@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 
@@ -51,9 +52,12 @@ def _translated(config: DataParserConfig) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(_missing(config, error)) from error
     except EOFError as error:  # nerfstudio asks a question where nobody can answer
+        asks, remedy = "reduce the photos", "the dataparser's name and --downscale-factor 1"
+        if isinstance(config, NerfstudioDataParserConfig):
+            asks, remedy = "convert the points of the COLMAP model", "nerfstudio-data --load-3D-points False"
         raise UserError(
-            f"The dataparser asks whether it may reduce the photos of {config.data}, and there is no terminal for an "
-            "answer: end the command with the dataparser's name and --downscale-factor 1."
+            f"The dataparser asks whether it may {asks} of {config.data}, and there is no terminal for an answer: end "
+            f"the command with {remedy}."
         ) from error
     except (*READ_ERRORS, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"The dataparser cannot read {config.data}: {in_one_line(error)}") from error

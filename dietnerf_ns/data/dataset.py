@@ -37,13 +37,15 @@ class AreaDownscaledDataset(InputDataset):
     Args:
         dataparser_outputs: images and cameras; without images the dataset is empty.
         scale_factor: size of the images relative to the files.
+        upright: whether the poses belong to the upright photos where sizes do not tell; see `belong_to_upright`.
 
     Raises:
         SettingError: nothing is left of an image at this `scale_factor`.
     """
 
-    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0):
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0, *, upright: bool = False):
         super().__init__(dataparser_outputs, scale_factor)
+        self._upright = upright
         # nerfstudio's datamanager of images removes from this list, which all datasets of a process would share.
         self.exclude_batch_keys_from_device = [*type(self).exclude_batch_keys_from_device]
         if (self.cameras.width < 1).any() or (self.cameras.height < 1).any():
@@ -105,7 +107,7 @@ class AreaDownscaledDataset(InputDataset):
 
     def _decode(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
         path = self.image_filenames[index]
-        image = self._fitted(index, path, read_photo(path, self._camera_size(index)))
+        image = self._fitted(index, path, read_photo(path, self._camera_size(index), upright=self._upright))
         if self._some_are_transparent and image.shape[-1] == 3:
             image = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=OPAQUE)
         if self.scale_factor == 1.0:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +20,7 @@ from dietnerf_ns.data.capture import CAPTURE, Capture
 from dietnerf_ns.data.contents import any_transparent, report_photos_in_both, report_training_photos
 from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
+from dietnerf_ns.data.photos import SUFFIXES, belong_to_upright
 from dietnerf_ns.data.protocols import (
     PROTOCOLS,
     departure_in_evaluation,
@@ -204,7 +207,7 @@ class FewShotViews(DataManager):
         try:
             outputs = self.dataparser.get_dataparser_outputs(split=split)
         except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError) or NO_LIST.format(split=split) in str(error):
+            if _is_of_missing_split(error) or NO_LIST.format(split=split) in str(error):
                 return None
             raise
         return outputs if outputs.image_filenames else None
@@ -264,7 +267,32 @@ class FewShotViews(DataManager):
             )
 
     def _dataset(self, outputs: DataparserOutputs) -> AreaDownscaledDataset:
-        return AreaDownscaledDataset(outputs, scale_factor=self.config.camera_res_scale_factor)
+        return AreaDownscaledDataset(outputs, scale_factor=self.config.camera_res_scale_factor, upright=self._upright)
+
+    @cached_property
+    def _upright(self) -> bool:
+        """Whether poses belong to the upright photos where a photo's size does not tell, by all training photos."""
+        if self.test_mode == "inference":
+            return False
+        cameras = self.all_train_outputs.cameras
+        sizes = zip(cameras.width.flatten().tolist(), cameras.height.flatten().tolist(), strict=True)
+        upright, untold = belong_to_upright(zip(self.all_train_outputs.image_filenames, sizes, strict=True))
+        if untold:
+            names = ", ".join(path.name for path in untold)
+            _warn(
+                f"Orientation: {names}: EXIF says how to turn these photos, and no size says whether the poses belong "
+                "to the turned ones. They are used as they are stored. If that is wrong, turn them and remove the EXIF."
+            )
+        return upright
+
+
+def _is_of_missing_split(error: UserError) -> bool:
+    """Whether a dataparser found no file that lists a split, or none of its photos, and not just one missing."""
+    cause = error.__cause__
+    if not isinstance(cause, FileNotFoundError):
+        return False
+    file = Path(str(cause.filename))
+    return file.suffix.lower() not in SUFFIXES or not any(file.parent.glob(f"*{file.suffix}"))
 
 
 def _warn(sentence: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from dietnerf_ns.utils.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes of image files, in lower case."""
 HEIF_SUFFIXES = (".heic", ".heif")
+HEIF = "HEIF"
+"""Pillow's name of the format, where pillow-heif reads it."""
 MOST_PIXELS = 500_000_000
 """Largest photo of a phone. Pillow's limit is for images from strangers; phones have 200 megapixels."""
 ORIENTATION = 0x0112
@@ -37,15 +39,18 @@ MOST_LABELS = 32
 """Largest label of a mask of labels; a mask of brightness has brighter pixels."""
 RANGES = (1.0, 255.0, 65535.0)
 """Largest values of float and 32-bit images that say which range their values have."""
-IMAGE_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError, struct.error)
-"""What Pillow raises for images and EXIF that are broken."""
+IMAGE_ERRORS = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError),
+    struct.error,
+)
+"""What Pillow and pillow-heif raise for images and EXIF that are broken."""
 LFS_POINTER = b"version https://git-lfs"
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
 def read_photo(
-    path: Path, size: Size | None = None, *, at_least: int | None = None
+    path: Path, size: Size | None = None, *, upright: bool = False, at_least: int | None = None
 ) -> UInt8[np.ndarray, "height width channels"]:
     """Read a photo as RGB or, if it has transparency of any kind, as RGBA with straight alpha.
 
@@ -56,6 +61,7 @@ def read_photo(
         path: image file.
         size: of the photo's camera, whose pose may belong to the stored pixels or to the upright photo. A photo with an
             EXIF orientation is turned if only the turned one has this size. Without a size it is turned.
+        upright: whether a photo is turned that has this size both turned and as it is stored.
         at_least: pixels along the longer side that are enough. A JPEG with twice as many or more is decoded at a half,
             a quarter or an eighth of its size, which saves time and memory.
 
@@ -69,7 +75,7 @@ def read_photo(
         if at_least is not None:
             factor = at_least / max(image.size)
             image.draft(None, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
-        return _as_rgb(path, _oriented(image, size))
+        return _as_rgb(path, _oriented(image, size, upright=upright))
 
 
 def read_mask(
@@ -118,6 +124,31 @@ def photo_size(path: Path) -> Size:
         return (image.height, image.width) if _orientation(image) in TURNED else image.size
 
 
+def belong_to_upright(photos: Iterable[tuple[Path, Size]]) -> tuple[bool, list[Path]]:
+    """Whether poses belong to the upright photos or to the stored pixels, by those photos whose sizes tell.
+
+    A square photo, and one that is upside down or mirrored, has the same size either way. Photos that cannot be read
+    do not count.
+
+    Args:
+        photos: of one dataset, each with its camera's size.
+
+    Returns:
+        True if some photos have their cameras' sizes when they are turned upright only, and none as they are stored
+        only; and, if none or both of the two are the case, the photos whose sizes do not tell.
+    """
+    told, untold = set(), []
+    for path, size in photos:
+        with contextlib.suppress(UserError), _opened(path) as image:
+            if image.format == "PNG" and "exif" not in image.info:
+                continue  # Pillow decodes a PNG to look for it
+            if _orientation(image) in TURNED and image.width != image.height:
+                told.add(_is_to_be_turned(image, size))
+            elif _orientation(image) in TURNED_BACK:
+                untold.append(path)
+    return told == {True}, untold if len(told) != 1 else []
+
+
 def has_transparency(path: Path) -> bool:
     """Whether `read_photo` returns RGBA, from the file's header.
 
@@ -131,6 +162,7 @@ def has_transparency(path: Path) -> bool:
 @contextlib.contextmanager
 def heif_and_large_photos() -> Iterator[None]:
     """Inside, photos of phones can be read: HEIC, if its package is installed, and hundreds of megapixels."""
+    read_before = HEIF in Image.OPEN
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
 
@@ -141,6 +173,9 @@ def heif_and_large_photos() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+        if HEIF in Image.OPEN and not read_before:
+            del Image.OPEN[HEIF]
+            Image.ID.remove(HEIF)
 
 
 @contextlib.contextmanager
@@ -180,6 +215,8 @@ def _why_no_image(path: Path) -> str:
         return "this image file is empty."
     if start.startswith(LFS_POINTER):
         return "this is a Git LFS pointer, not an image: fetch the image with `git lfs pull`."
+    if start[4:8] == b"ftyp" and HEIF in Image.OPEN:  # pillow-heif could not identify it either
+        return "this HEIC or AVIF photo is damaged, or of a kind that pillow-heif does not read: convert it to JPEG."
     if start[4:8] == b"ftyp":
         return (
             "HEIC and AVIF photos cannot be read: convert them to JPEG or PNG. dietnerf-poses and dietnerf-similarity "
@@ -188,14 +225,16 @@ def _why_no_image(path: Path) -> str:
     return "this is no image in a known format: convert it to JPEG or PNG."
 
 
-def _oriented(image: Image.Image, size: Size | None) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _is_to_be_turned(image, size) else image
+def _oriented(image: Image.Image, size: Size | None, *, upright: bool = False) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _is_to_be_turned(image, size, upright=upright) else image
 
 
-def _is_to_be_turned(image: Image.Image, size: Size | None) -> bool:
+def _is_to_be_turned(image: Image.Image, size: Size | None, *, upright: bool = False) -> bool:
     if size is None:
         return _orientation(image) != 1
-    return _orientation(image) in TURNED and image.size != size and image.size[::-1] == size
+    if _orientation(image) not in TURNED or image.width == image.height:
+        return upright
+    return image.size != size and image.size[::-1] == size
 
 
 def _orientation(image: Image.Image) -> int:

@@ -34,7 +34,7 @@ SAME_INTRINSICS = 0.01
 SPLITS = ("train_filenames", "val_filenames", "test_filenames")
 PATHS = ("file_path", "mask_path", "depth_file_path", "ply_file_path")
 ORIENTATIONS = ("pca", "up", "vertical", "none")
-LARGEST_FOV = math.radians(170)
+LARGEST_FOV = math.radians(140)
 """A wider perspective camera has a focal length in other units than pixels."""
 LEAST_SPREAD = 1e-4
 """Distance between cameras relative to their coordinates. float32 has seven digits: below it, fewer than three are
@@ -160,15 +160,16 @@ def _path(value: Any, key: str, where: str, folder: Path) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise UserError(f"{where}: {key} must be the path of a file, not {value!r}.")
     try:
-        return value if (folder / value).exists() else _portable(Path(value.replace("\\", "/")), folder).as_posix()
+        return value if (folder / value).is_file() else _portable(Path(value.replace("\\", "/")), folder).as_posix()
     except (OSError, ValueError) as error:  # too long, or characters that no file name has
         raise UserError(f"{where}: {key} {value[:80]!r} is no path of a file: {error}.") from error
 
 
 def _portable(path: Path, folder: Path) -> Path:
-    if (folder / path).exists():
+    if (folder / path).is_file():
         return path
-    alike = [file for file in (folder / path).parent.glob("*.*") if file.stem in (path.name, path.stem)]
+    stems = (path.name, path.stem) if path.suffix.lower() in SUFFIXES else (path.name,)  # the dot of shot.1 is none
+    alike = [file for file in (folder / path).parent.glob("*.*") if file.stem in stems]
     images = [file for file in alike if file.suffix.lower() in SUFFIXES]
     return path.with_name(images[0].name) if len(images) == 1 else path
 
@@ -235,8 +236,9 @@ def _check_focal_lengths(meta: dict[str, Any], path: Path) -> None:
                 continue
             if 2 * math.atan(0.5 * pixels / length) > LARGEST_FOV:
                 raise UserError(
-                    f"{where}: {focal} is {length:g} for {size} {pixels}, a view of over 170 degrees. "
-                    "Intrinsics must be in pixels: multiply normalised ones by the size of the photos."
+                    f"{where}: {focal} is {length:g} for {size} {pixels}, a view of over 140 degrees. "
+                    "Intrinsics must be in pixels: multiply normalised ones by the size of the photos, and those in "
+                    "millimetres by its ratio to the size of the sensor."
                 )
 
 

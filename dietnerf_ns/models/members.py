@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dietnerf_ns.models.empty_space import EmptySpaceSkipping
 from dietnerf_ns.utils.compat import replaced
+from dietnerf_ns.utils.distributed import average_scalars
 
 OF_MEMBERS = "of_members"
 """Key of the outputs of each member, which the losses need."""
@@ -185,7 +186,8 @@ class AveragedMembers(EmptySpaceSkipping):
         mse += [member.photometric_mse(losses) for member, losses in zip(self._others, of_others, strict=True)]
         self._largest_mse = torch.stack(mse).detach().amax()
         # In front of random backgrounds, if there are any: fog of the background's colour is an error there.
-        errors = torch.stack([losses["rgb_loss"].detach() for losses in members])
+        # Means over the processes of a run, so that all of them leave out the same members.
+        errors = torch.stack(average_scalars(*(losses["rgb_loss"].detach() for losses in members)))
         before = errors if self._errors is None else self._errors
         # A step that is not finite changes nothing. A GPU is not waited for.
         self._errors = torch.where(errors.isfinite().all(), torch.lerp(before, errors, ERROR_SMOOTHING), before)

@@ -106,8 +106,8 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     does."""
     random_background: bool = True
     """Put another colour behind each training ray that passes the object by, in the render and in the photo, if the
-    model renders the photos' transparent or uniform background. In front of one colour, fog of that colour looks like
-    empty space."""
+    model renders the photos' transparent or uniform background. Against a constant background, fog of that colour
+    looks like empty space."""
     near_plane: float | None = None  # type: ignore[assignment]
     """How far along the ray to start sampling. When not given: 0.05, or what the kind of data or scene needs."""
     far_plane: float | None = None  # type: ignore[assignment]
@@ -384,7 +384,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
                 grown = math.ceil(self._space_annealing() * steps_of_run(trainer))
                 CONSOLE.print(f"Space: grows until step {grown}; semantic views wait until then.")
             callbacks += [
-                TrainingCallback(before_step, update, 1, args=[part_of_run * steps_of_run(trainer)])
+                TrainingCallback(before_step, update, 1, args=[part_of_run, steps_of_run(trainer)])
                 for part_of_run, update in schedules
                 if part_of_run > 0
             ]
@@ -417,10 +417,15 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
     def _space_annealing(self) -> float:
         return self.config.space_annealing if isinstance(self.collider, GrowingSphereCollider) else 0
 
-    def _enable_levels(self, steps: float, step: int) -> None:
+    def _progress(self, step: int, part_of_run: float, total_steps: int) -> float:
+        """Of a schedule over a part of the run, which a late attempt has to shorten to end with the run."""
+        length = min(part_of_run * total_steps, total_steps - 1 - self.first_step)
+        return (step - self.first_step) / max(length, 1)
+
+    def _enable_levels(self, part_of_run: float, total_steps: int, step: int) -> None:
         if self._has_all_levels:  # each copy makes a GPU wait
             return
-        weights, progress = self.field.level_mask.weights, (step - self.first_step) / steps
+        weights, progress = self.field.level_mask.weights, self._progress(step, part_of_run, total_steps)
         weights.copy_(level_weights(progress, len(weights)))
         self._has_all_levels = progress >= 1
 
@@ -429,9 +434,9 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         super().begin_attempt(step)
         self._has_all_levels = False
 
-    def _grow_space(self, steps: float, step: int) -> None:
+    def _grow_space(self, part_of_run: float, total_steps: int, step: int) -> None:
         assert isinstance(self.collider, GrowingSphereCollider)
-        self.collider.grow((step - self.first_step) / steps)
+        self.collider.grow(self._progress(step, part_of_run, total_steps))
 
     def get_metrics_dict(self, outputs, batch):
         """nerfacto's metrics; the distortion loss only if it counts.
@@ -490,9 +495,9 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
             "capture": None if self.capture is None else self.capture.state(),
             "steps_since_proposal_update": self.proposal_sampler._steps_since_update,
             "step": self.proposal_sampler._step,
-            "planes": (self.config.near_plane, self.config.far_plane),
+            "planes": (self.collider.near_plane, self.collider.far_plane),
             "planes_cut_images": getattr(self.collider, "planes_cut_images", True),
-            "average_init_density": self.config.average_init_density,
+            "average_init_density": self.field.average_init_density,
             "background": background.tolist() if isinstance(background, Tensor) else None,
         }
 
@@ -503,13 +508,13 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         opened = self.capture is not None and self.capture.photos_opened
         if "planes" in state and not (opened and self._has_own_planes()):  # versions up to 0.2 lack them
             self.collider.near_plane, self.collider.far_plane = state["planes"]
+        if "average_init_density" in state:  # a factor on what the weights say, whatever the photos are now
+            for network in (self.field, *self.proposal_networks):
+                network.average_init_density = state["average_init_density"]
         if opened:
             return
         if isinstance(self.collider, BoxCollider):
             self.collider.planes_cut_images = state.get("planes_cut_images", True)
-        if "average_init_density" in state:
-            for network in (self.field, *self.proposal_networks):
-                network.average_init_density = state["average_init_density"]
         if state.get("background") is not None:
             self._set_background(torch.tensor(state["background"], device=self.device))
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dietnerf_ns.utils.errors import UserError, writing
-from dietnerf_ns.utils.files import atomic_output, check_writable
+from dietnerf_ns.utils.files import OF_FILE_MANAGERS, atomic_output, check_writable
 
 if TYPE_CHECKING:
     from mediapy import VideoWriter
@@ -23,6 +23,8 @@ Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
 """Durations in a GIF are whole hundredths of a second, and viewers slow down frames that are shorter than two."""
 FRAME_NAME = re.compile(r"\d{5}\.png")
+SOFTWARE, PROGRAM = "Software", "dietnerf-render"
+"""PNG's keyword for the program that wrote a file, and its value in frames: only such files are replaced."""
 
 
 def check_output(output: Path, fps: float) -> None:
@@ -34,15 +36,17 @@ def check_output(output: Path, fps: float) -> None:
 
     Raises:
         UserError: the suffix is unknown, ffmpeg is missing, a GIF cannot be that fast, the output cannot be written, or
-            it is a folder that holds other files.
+            it is a folder that holds other files, which would be lost.
     """
     if _is_folder(output):
         if output.is_file():
             raise UserError(f"--output {output}: is a file; end it in .mp4 or .gif, or name a folder for PNG files.")
-        others = [path for path in output.glob("*") if not FRAME_NAME.fullmatch(path.name)]
-        if others:
+        files = sorted(path for path in output.glob("*") if path.name not in OF_FILE_MANAGERS)
+        other = next((path for path in files if not _is_frame(path)), None)
+        if other is not None:
             raise UserError(
-                f"--output {output}: holds other files, such as {others[0].name}; name a new or empty folder."
+                f"--output {output}: holds other files than frames that this command wrote, such as {other.name}; name "
+                "a new or empty folder."
             )
     elif output.suffix.lower() not in (".mp4", ".gif"):
         raise UserError(f"--output {output}: must end in .mp4 or .gif, or have no suffix for a folder of PNG files.")
@@ -53,6 +57,16 @@ def check_output(output: Path, fps: float) -> None:
     if output.suffix.lower() == ".gif" and fps > FASTEST_GIF_FPS:
         raise UserError(f"--fps {fps:g}: a GIF shows at most {FASTEST_GIF_FPS} frames per second.")
     check_writable(output, "--output")
+
+
+def check_holds_no_photos(output: Path, photos: Iterable[Path]) -> None:
+    """Refuse the folder of a run's photos, also if they were frames of this command once.
+
+    Raises:
+        UserError: a photo is in it.
+    """
+    if output.resolve() in {photo.parent.resolve() for photo in photos}:
+        raise UserError(f"--output {output}: holds the photos of this run; name another folder.")
 
 
 def write_frames(frames: Frames, output: Path, fps: float) -> None:
@@ -73,6 +87,18 @@ def write_frames(frames: Frames, output: Path, fps: float) -> None:
 
 def _is_folder(output: Path) -> bool:
     return output.is_dir() or not output.suffix
+
+
+def _is_frame(path: Path) -> bool:
+    from PIL import Image
+
+    if not FRAME_NAME.fullmatch(path.name):
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.info.get(SOFTWARE) == PROGRAM
+    except OSError:
+        return False
 
 
 def _write_mp4(frames: Frames, path: Path, fps: float) -> None:
@@ -121,7 +147,10 @@ def _write_gif(frames: Frames, path: Path, fps: float) -> None:
 
 def _write_folder(frames: Frames, path: Path, fps: float) -> None:
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
+    mark = PngInfo()
+    mark.add_text(SOFTWARE, PROGRAM)
     path.mkdir()
     for i, frame in enumerate(frames):
-        Image.fromarray(frame).save(path / f"{i:05d}.png")
+        Image.fromarray(frame).save(path / f"{i:05d}.png", pnginfo=mark)

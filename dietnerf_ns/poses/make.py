@@ -24,22 +24,31 @@ from dietnerf_ns.poses.cutout import Network
 from dietnerf_ns.poses.finding import find_poses
 from dietnerf_ns.poses.mapping import FEWEST_PHOTOS, Attempt
 from dietnerf_ns.poses.matching import Matches
-from dietnerf_ns.poses.photos import SHAPE_TOLERANCE, Photo, Pixels, is_video, photo_files, read_photos, read_video
+from dietnerf_ns.poses.photos import (
+    SHAPE_TOLERANCE,
+    Photo,
+    Pixels,
+    is_video,
+    other_files,
+    photo_files,
+    read_photos,
+    read_video,
+)
 from dietnerf_ns.poses.report import FILES, LeftOut, advice, doubt, draw_report, left_out, summary, write_report
 from dietnerf_ns.poses.scene import JPEG_QUALITY, PosedPhotos, in_world_frame, write_scene
 from dietnerf_ns.utils.errors import UserError, writing
-from dietnerf_ns.utils.files import atomic_output, check_writable, hashes_of_files
+from dietnerf_ns.utils.files import OF_FILE_MANAGERS, atomic_output, check_writable, hashes_of_files
 
 LONGEST_SIDE = 1600
 """Of the photos in which features are looked for, in pixels; and of the scene's photos, if more are asked for."""
 PICTURE, NUMBERS = "poses.png", "poses.json"
 SCENE_NAME = re.compile(r"(images|masks)(_\d+)?|transforms\.json|sparse_pc\.ply|poses\.(png|json)")
 """What is at the top of a scene."""
-OF_FILE_MANAGERS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
-"""Files that come into a folder when somebody looks at it."""
 BYTES_PER_PHOTO = 5 * 2**20
 """Of features, and matches with twenty other photos, in the temporary folder, at most. COLMAP aborts the program if it
 cannot write them."""
+MOST_NAMES = 5
+"""Of files that are not read, in a message."""
 COLMAP_ERRORS_ONLY = 3
 """glog's level of fatal errors: what COLMAP says otherwise is said in one line by this program."""
 
@@ -216,9 +225,17 @@ def _collect(
         photos.append(photo)
     for reason in unreadable.values():
         CONSOLE.print(f"[yellow]{escape(f'Left out: {reason}')}[/yellow]")
+    if files:
+        _say_what_is_not_read(other_files(source))
     if len(photos) < FEWEST_PHOTOS:
         raise UserError(f"{source}: {_too_few(len(photos), len(files), unreadable)}")
     return photos, foregrounds
+
+
+def _say_what_is_not_read(others: Sequence[Path]) -> None:
+    if others:
+        names = ", ".join(path.name for path in others[:MOST_NAMES]) + ", ..." * (len(others) > MOST_NAMES)
+        CONSOLE.print(f"[yellow]{escape(f'Not read, because the suffix is not that of a photo: {names}.')}[/yellow]")
 
 
 def _too_few(num_photos: int, num_files: int, unreadable: Mapping[str, str]) -> str:

@@ -21,8 +21,10 @@ from tqdm import tqdm
 
 from dietnerf_ns.data.photos import HEIF_SUFFIXES, IMAGE_ERRORS, SUFFIXES, Size, heif_and_large_photos, read_photo
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import OF_FILE_MANAGERS
 from dietnerf_ns.utils.images import downscale_by_area
 
+PHOTO_SUFFIXES = (*SUFFIXES, *HEIF_SUFFIXES)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 DIAGONAL_OF_35MM = math.hypot(36, 24)
 MAKE, MODEL, EXIF_IFD = 0x010F, 0x0110, 0x8769
@@ -75,11 +77,21 @@ def photo_files(source: Path) -> list[Path]:
         raise UserError(f"{source}: there is no such folder or video.")
     if source.is_file():
         raise UserError(f"{source}: give the folder of the photos, or a video ({', '.join(VIDEO_SUFFIXES)}).")
-    suffixes = (*SUFFIXES, *HEIF_SUFFIXES)
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    files = sorted(path for path in _files_in(source) if path.suffix.lower() in PHOTO_SUFFIXES)
     if not files:
-        raise UserError(f"{source}: there are no photos in this folder ({', '.join(suffixes)}).")
+        raise UserError(f"{source}: there are no photos in this folder ({', '.join(PHOTO_SUFFIXES)}).")
     return files
+
+
+def other_files(source: Path) -> list[Path]:
+    """The files in a folder that are not taken for photos, by name; without hidden ones and those of file managers."""
+    files = (path for path in _files_in(source) if path.suffix.lower() not in PHOTO_SUFFIXES)
+    return sorted(path for path in files if path.name not in OF_FILE_MANAGERS and not path.name.startswith("."))
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """The files in a folder, and links to files that are missing, which reading them says."""
+    return (path for path in folder.iterdir() if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def is_video(source: Path) -> bool:

@@ -20,6 +20,8 @@ def gradients_of(loss: Float[Tensor, ""], tensors: Sequence[Tensor], *, loss_sca
         tensors: what to differentiate with respect to.
         loss_scale: factor on the loss while it is differentiated, against underflow in half precision.
     """
+    if not loss.requires_grad:  # of a view in which a model rendered nothing that can be trained
+        return [None] * len(tensors)
     with torch.autocast(loss.device.type, enabled=False):  # as a trainer does: backward passes know nothing of autocast
         scaled = torch.autograd.grad(loss.float() * loss_scale, tensors, allow_unused=True)
     return [None if gradient is None else gradient / loss_scale for gradient in scaled]

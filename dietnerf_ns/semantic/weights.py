@@ -44,9 +44,8 @@ def load_open_clip(model_name: str, pretrained: str, device: torch.device | str)
     Raises:
         SettingError: unknown name or tag, activations that do not match the weights, no network, broken file.
     """
-    if not _is_on_hub(model_name):
-        model_name = model_name.replace("/", "-")  # CLIP's own spelling, ViT-B/32
-    _check_open_clip_pair(model_name, pretrained)
+    model_name = _as_open_clip_spells(model_name)
+    check_open_clip_pair(model_name, pretrained)
     try:
         model = _create(model_name, pretrained)
     except (SettingError, torch.OutOfMemoryError):
@@ -95,6 +94,11 @@ def _check_archive(model_name: str, file: str, visual: Any) -> None:
         raise SettingError("clip_model", model_name, f"the archive {file} is of another model: {', '.join(differ)}.")
 
 
+def _as_open_clip_spells(model_name: str) -> str:
+    """The name without the slash of CLIP's own spelling, ViT-B/32. Names of the hub have slashes."""
+    return model_name if _is_on_hub(model_name) else model_name.replace("/", "-")
+
+
 def _is_on_hub(model_name: str) -> bool:
     return model_name.startswith("hf-hub:")
 
@@ -106,12 +110,22 @@ def _is_torchscript(path: Path) -> bool:
         return any("/code/" in name for name in archive.namelist())
 
 
-def _check_open_clip_pair(model_name: str, pretrained: str) -> None:
+def check_open_clip_pair(model_name: str, pretrained: str) -> None:
+    """Check that open-clip-torch knows a model and its weights, and that they have the same activation.
+
+    Args:
+        model_name: as of `load_open_clip`.
+        pretrained: as of `load_open_clip`. What a file contains is not checked.
+
+    Raises:
+        SettingError: unknown name or tag, or activations that differ.
+    """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
     if _is_on_hub(model_name):
         return  # brings its own configuration
+    model_name = _as_open_clip_spells(model_name)
     architecture = open_clip.get_model_config(model_name)
     if architecture is None:
         similar = difflib.get_close_matches(model_name, open_clip.list_models(), n=5, cutoff=0.3)

@@ -41,7 +41,8 @@ def read_photo_sets(folders: Sequence[Path], max_images: int) -> list[PhotoSet]:
 
     Args:
         folders: one folder for each scene. It holds transforms_train.json (read as blender-data, training split),
-            transforms.json (read as nerfstudio-data, all images), or image files.
+            transforms.json (read as nerfstudio-data: the training list if it has one, otherwise all images), or image
+            files.
         max_images: largest number of photos from a folder; they are chosen evenly from its list.
 
     Raises:

@@ -126,7 +126,8 @@ class CollapseDetector:
         self.squared_error, self.opacity, self.steps = self.squared_error + mse, self.opacity + opacity, self.steps + 1
         if self.steps < window:
             return None
-        psnr, mean_opacity = _psnr(float(self.squared_error) / window), float(self.opacity) / window
+        # More steps than the window has if it is shorter than that of the run which this one resumes.
+        psnr, mean_opacity = _psnr(float(self.squared_error) / self.steps), float(self.opacity) / self.steps
         self.squared_error, self.opacity, self.steps, self.windows = 0.0, 0.0, 0, self.windows + 1
         one_colour, before, self.last_psnr = _psnr(photo_variance), self.last_psnr, psnr
         needed = max(one_colour + MIN_GAIN_DB, min(one_colour + CLEAR_GAIN_DB, before + MIN_PROGRESS_DB))

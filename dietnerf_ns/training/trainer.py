@@ -22,6 +22,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from dietnerf_ns.geometry.cameras import shorter_side
+from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.training import atomic, saved
 from dietnerf_ns.training.checkpoints import keep_kernels, order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
@@ -35,6 +36,7 @@ from dietnerf_ns.utils.distributed import (
     is_one_of_several,
     maximum,
 )
+from dietnerf_ns.utils.ending import print_every_name
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under, in_one_line, make_folder
 from dietnerf_ns.utils.files import atomic_output
 
@@ -61,6 +63,7 @@ class SafeTrainerConfig(TrainerConfig):
         Raises:
             UserError: for the first one.
         """
+        print_every_name()
         self._check()
         super().set_timestamp()
         self._check_replaces_no_model()
@@ -215,6 +218,7 @@ class SafeTrainer(Trainer):
         start_writers = replaced(writer, "setup_event_writer", self._start_event_writers)
         with errors_in_one_line(), self.interruption, start_writers, saved.config_replaced_at_end(self.base_dir):
             super().setup(test_mode)
+        self._sizes_at_start = self._sizes_of_parameters()
         self._say_if_later_checkpoints_stay()
 
     def _say_if_later_checkpoints_stay(self) -> None:
@@ -408,6 +412,13 @@ class SafeTrainer(Trainer):
         if left <= 0:
             CONSOLE.print("Interrupted at the end of training; nothing is left to train.")
             return
+        if not self._can_be_resumed():
+            CONSOLE.print(
+                f"Interrupted after step {newest}. {self.config.method_name} cannot be resumed, but what is saved can "
+                "be evaluated, rendered and exported.",
+                soft_wrap=True,
+            )
+            return
         command = command_to_resume(
             sys.argv,
             method=str(self.config.method_name),
@@ -416,6 +427,14 @@ class SafeTrainer(Trainer):
             steps_left=left,
         )
         CONSOLE.print(f"Interrupted after step {newest}. Go on with: {escape(command)}", soft_wrap=True)
+
+    def _can_be_resumed(self) -> bool:
+        """Whether loading a checkpoint would leave the model's parameters in place; see `_load_checkpoint`."""
+        replaces_always = isinstance(self.pipeline.model, RasterizedModel)
+        return not replaces_always and self._sizes_of_parameters() == self._sizes_at_start
+
+    def _sizes_of_parameters(self) -> dict[str, torch.Size]:
+        return {name: parameter.shape for name, parameter in self.pipeline.named_parameters()}
 
     def _last_saved_step(self) -> int | None:
         """Step of the last checkpoint of this run in its folder, which is the loaded one until another is saved."""

@@ -14,6 +14,9 @@ from typing import Any
 
 from dietnerf_ns.utils.errors import UserError, writing
 
+OF_FILE_MANAGERS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
+"""Files that come into a folder when somebody looks at it."""
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file in one step, so that a reader never sees half of it."""
@@ -106,10 +109,10 @@ def readable(name: str) -> str:
 
 
 def hashes_of_files(folder: Path) -> dict[str, str]:
-    """A hash of each file in a folder and below it, by its path relative to the folder; without hidden files, which
-    file managers write."""
+    """A hash of each file in a folder and below it, by its path relative to the folder; without hidden files and those
+    that file managers write."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): _hash_of(path) for path in files}
+    return {path.relative_to(folder).as_posix(): _hash_of(path) for path in files if path.name not in OF_FILE_MANAGERS}
 
 
 def _hash_of(path: Path) -> str:

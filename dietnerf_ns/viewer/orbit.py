@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from dietnerf_ns.geometry.cameras import is_in_front, viewing_directions
 from dietnerf_ns.geometry.sphere import Sphere, fit_sphere, pose_at, spherical_coordinates
+from dietnerf_ns.utils.files import readable
 from dietnerf_ns.viewer.browser_cameras import BrowserCameras, vertical_fov
 from dietnerf_ns.viewer.elements import Button, Checkbox, Dropdown, Folder, Slider
 
@@ -49,7 +50,7 @@ class OrbitFolder(Folder):
             "radius", radius, radius / 10, 3 * radius, radius / 100, cb_hook=self._move, hint="Distance in scene units"
         )
         self._turntable = Checkbox("Turntable", False, cb_hook=self._start_or_stop, hint="Keep moving around the scene")
-        self._views = [f"{index}: {path.name}" for index, path in enumerate(photos.image_filenames)]
+        self._views = [f"{index}: {readable(path.name)}" for index, path in enumerate(photos.image_filenames)]
         self._view = Dropdown("Training view", self._views[0], self._views, cb_hook=self._go_to_view)
         again = Button("Go to training view", cb_hook=self._go_to_view)
         self.show(self._theta, self._phi, self._radius, self._turntable, self._view, again)

@@ -237,6 +237,13 @@ def test_choices_that_a_capture_does_not_have(tmp_path, capture):
         choose(capture, Views(), tmp_path, {"downscale-factor": 2})
 
 
+def test_true_and_false_are_written_as_ns_train_takes_them(tmp_path, capture):
+    scene = {"name": "capture", "dataparser": "nerfstudio-data", "arguments": {"auto-scale-poses": False}}
+    assert experiment(tmp_path, scenes=[scene]).scenes[0].arguments == {"auto-scale-poses": False}
+    chosen = choose(capture, Views(count=3), tmp_path, {"auto-scale-poses": False})
+    assert len(chosen.splits["train"]) == 3
+
+
 def test_images_that_do_not_fit_their_cameras(tmp_path, capture):
     chosen = choose(capture, Views(indices=(0,)), tmp_path)
     with pytest.raises(UserError, match="only 100 pixels wide; images are never enlarged"):

@@ -1,5 +1,6 @@
 """Experiment files: how they are read, and what is rejected."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,25 @@ def test_titles_of_views(views, title):
         ({"seconds": 0}, ["seconds 0", "greater than 0"]),
         ({"seconds": float("inf")}, ["seconds inf", "finite number"]),
         ({"similarity": {"clip": "x"}}, ["similarity.clip", "encoder, clip_model, clip_pretrained, embedding"]),
+        (
+            {"similarity": {"encoder": "open-clip", "clip_pretrained": "weights/none.pt"}},
+            ["similarity: clip_pretrained weights/none.pt: neither a file nor a tag"],
+        ),
+        ({"similarity": {"encoder": "open-clip", "clip_model": "ViT-B-33"}}, ["clip_model ViT-B-33", "ViT-B-32"]),
+        ({"views": [{"strategy": "random", "seed": 3}]}, ["strategy random chooses a number of views", "`count`"]),
+        ({"views": [{"count": 4, "seed": 1}]}, ["seed 1 is for a `count` with the strategy random"]),
+        ({"views": [{"protocol": "blender-8", "seed": 1}]}, ["seed 1 is for a `count` with the strategy random"]),
+        ({"methods": ["kplanes"]}, ["method kplanes: nerfstudio knows this method, but it is not installed"]),
+        ({"overrides": {"machine.num-devices": 2}}, ["machine.num-devices is set by the benchmark"]),
+        ({"overrides": {"project-name": date(2024, 1, 1)}}, ["overrides: project-name 2024-01-01", "quote a text"]),
+        (
+            {"scenes": [{"name": "tiny", "arguments": {"scale-factor": {"a": 1}}}]},
+            ["arguments of tiny: scale-factor {'a': 1}", "a number, true, false or a list"],
+        ),
+        (
+            {"methods": ["nerfacto"], "overrides": {"pipeline.model.proposal-net-args-list.2.hidden-dim": 32}},
+            ["Unknown setting", "'2': known: 0, 1."],
+        ),
     ],
 )
 def test_wrong_files_are_rejected_in_one_line_that_says_what_is_allowed(tmp_path, content, words):
@@ -100,6 +120,40 @@ def test_wrong_files_are_rejected_in_one_line_that_says_what_is_allowed(tmp_path
     message = str(error.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == [], message
+
+
+def test_a_setting_in_a_list_is_known_by_its_position(tmp_path):
+    overrides = {"pipeline.model.proposal-net-args-list.0.hidden-dim": 32}
+    assert experiment(tmp_path, methods=["nerfacto"], overrides=overrides).overrides == overrides
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("seeds: [0]\nseeds: [1]\n", "lines 3 and 4 both have the key seeds; only the last would count"),
+        ("overrides:\n  vis: a\n  steps-per-save: 1\n  vis: b\n", "lines 4 and 6 both have the key vis"),
+        ("methods:\n- {name: nerfacto, name: tensorf}\n", None),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path, text, words):
+    path = tmp_path / "experiment.yaml"
+    path.write_text("scenes: [tiny]\nmethods: [dietnerf-tiny]\n" * (words is not None) + text)
+    with pytest.raises(UserError, match=words or "both have the key name"):
+        read_experiment(path)
+
+
+def test_an_empty_file_is_told_as_such(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text("")
+    with pytest.raises(UserError, match="the file: input should be"):
+        read_experiment(path)
+
+
+def test_weights_of_the_similarity_metric_are_found_from_the_results_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.pt").write_bytes(b"weights")
+    read = experiment(tmp_path, similarity={"encoder": "open-clip", "clip_pretrained": "clip.pt"})
+    assert read.similarity.clip_pretrained == str((tmp_path / "clip.pt").resolve())
 
 
 def test_the_similarity_metric_needs_no_download_by_default(tmp_path):

@@ -34,6 +34,7 @@ def test_renders_of_a_seed_against_every_image_of_the_scene(tmp_path, monkeypatc
     cells += [finished_cell(tmp_path, "b", method="b"), cell("not finished", method="c")]
     monkeypatch.setattr(fid_kid, "fid_and_kid", lambda renders, photos, features: {"paper/fid": float(len(renders))})
     result = fid_kid_of_methods(experiment(tmp_path, resolution=8), cells, None, tmp_path)
+    assert [len(entry.pop("content")) for entry in result["pools"]] == [8, 8, 8]
     every_image = 8 + 4 + 25
     assert result["pools"] == [
         {"views": "all views", "method": method, "seed": seed, "cells": [name], "renders": 2, "references": every_image}
@@ -74,10 +75,21 @@ def test_what_was_computed_earlier_is_kept_without_the_network(tmp_path, monkeyp
     (tmp_path / "pooled.json").write_text(json.dumps({"pools": [known], "left_out": {}}))
     monkeypatch.setattr(fid_kid, "fid_and_kid", online_for_the_second)
     result = fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)
+    content = result["pools"][1].pop("content")
     assert result == {"pools": [known, known | {"method": "b", "cells": ["b"]}], "left_out": {}}
+    for hashed, kept in [(content, 2), ("of other renders, made again since", 1)]:
+        (tmp_path / "pooled.json").write_text(json.dumps({"pools": [known | {"content": hashed}], "left_out": {}}))
+        assert len(fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)["pools"]) == kept
     (tmp_path / "pooled.json").write_text("{")
     result = fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)
     assert [entry["method"] for entry in result["pools"]] == ["b"] and result["left_out"], "a damaged file has nothing"
+
+
+def keep_magnitudes(network, state):
+    """Random weights that keep the magnitude of features from layer to layer."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter)
 
 
 @pytest.mark.slow
@@ -86,7 +98,7 @@ def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
     from torch_fidelity import feature_extractor_inceptionv3 as inception
 
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
-    monkeypatch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", keep_magnitudes)
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     for index in range(3):
@@ -97,6 +109,7 @@ def test_fid_and_kid_with_a_random_inception_network(tmp_path, monkeypatch):
     Image.new("RGB", (16, 20)).save(tmp_path / "portrait.png")
     mixed = ImagesOnWhite({**files, tmp_path / "portrait.png": None})
     assert fid_kid.fid_and_kid(mixed, mixed, tmp_path / "features")["paper/fid"] == pytest.approx(0, abs=1e-3)
+    assert fid_kid.fid_and_kid(photos, mixed, tmp_path / "features")["paper/fid"] > 0.01
     assert set(same) == {"paper/fid", "paper/kid"}
     assert same["paper/fid"] == pytest.approx(0, abs=1e-3)
     assert [path for path in (tmp_path / "features").rglob("*") if path.is_file()], "kept for the next method"

@@ -81,6 +81,20 @@ def test_fid_is_the_mean_over_the_seeds_of_all_finished_cells(tmp_path, cells, s
     assert ("| 77.5 ± 0.7 | 0.1000 ± 0.0000 |" in "\n".join(paper_tables(read_results(tmp_path)))) == shown
 
 
+def test_fid_of_pools_of_different_scenes_has_no_mean(tmp_path):
+    """As in a report that joins two machines' scenes of one seed, or when a seed's cell crashed."""
+    cells = {("lego", "v", "a", 0): 20.0, ("ship", "v", "a", 0): 20.0, ("lego", "v", "a", 1): 20.0}
+    write_fake_results(tmp_path, cells)
+    for parts, shown in [
+        ([["cell0", "cell1"], ["cell2"]], False),
+        ([["cell0"], ["cell1"], ["cell2"]], False),
+        ([["cell0", "cell1", "cell2"]], True),
+    ]:
+        pools = [{"views": "v", "method": "a", "cells": part, "paper/fid": 77.0, "paper/kid": 0.1} for part in parts]
+        (tmp_path / "pooled.json").write_text(json.dumps({"pools": pools, "left_out": {}}))
+        assert ("77.0" in "\n".join(paper_tables(read_results(tmp_path)))) == shown, parts
+
+
 def test_other_protocols_have_a_table_of_their_own_that_says_what_differs(tmp_path):
     comparable, other = tables(tmp_path, scenes=sorted(EIGHT_SCENES)).split("**Not comparable because the protocol")
     for method, reason in [

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import sys
 
 import pytest
@@ -50,6 +51,38 @@ def test_interruption_ends_the_cells_on_the_cluster(two_nodes, tmp_path, fake_ce
         next(ended)
         wait_until(sleeping, "the fake cell has started", seconds=30)
     assert not sleeping()
+
+
+@pytest.mark.slow
+def test_a_signal_interrupts_as_it_does_without_ray(two_nodes, tmp_path, fake_cell_command):
+    """Ray has a handler of its own for SIGTERM, with which the program would end without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        engine = RayEngine(1, two_nodes, fake_cell_command)
+        with pytest.raises(KeyboardInterrupt), contextlib.closing(engine.run([cell("good")] * 2, tmp_path)) as ended:
+            next(ended)
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("variable, address", [(None, "local"), ("auto", "auto")])
+def test_without_an_address_cells_stay_on_this_machine(tmp_path, monkeypatch, variable, address):
+    class Started(Exception):
+        pass
+
+    def init(address, **_):
+        raise Started(address)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    engine = RayEngine(1)
+    monkeypatch.setattr(engine._ray, "init", init)
+    with pytest.raises(Started, match=address):
+        next(engine.run([cell("good")], tmp_path))
 
 
 def node(alive=True, **resources):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dietnerf_ns.bench.summary import of_unseen_images, over_seeds, paired_difference, read_results
+from dietnerf_ns.bench.tables import format_difference
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import write_fake_results
 
@@ -81,7 +82,8 @@ def test_paired_difference_on_one_scene_over_the_seeds_that_both_have(results):
 def test_paired_difference_on_several_scenes_counts_each_scene_once(results):
     """Differences 1 and 2 on lego, 3 on ship: the units are 1.5 and 3, their standard deviation 1.06066."""
     difference = paired_difference(results.of(method="diet"), results.of(method="plain"), METRIC)
-    assert (difference.mean, difference.n) == (pytest.approx(2.25), 2)
+    assert (difference.mean, difference.n, difference.pairs) == (pytest.approx(2.25), 2, 3)
+    assert format_difference(difference, 1).endswith("(n = 2, 3 pairs)"), "one of four is missing"
     assert difference.half_width == pytest.approx(12.7062 * 1.06066 / 2**0.5, abs=1e-3)
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from dietnerf_ns.data import dataset as photos
 from dietnerf_ns.data.capture import Capture
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
+from dietnerf_ns.data.pixel_samplers import SinglePhotoPixelSamplerConfig
 from dietnerf_ns.semantic.consistency import embed_photos
 from dietnerf_ns.training.collapse import photo_variance
 from dietnerf_ns.utils.errors import UserError
@@ -201,9 +203,9 @@ def test_each_training_photo_is_decoded_once(tiny_scene, tmp_path, monkeypatch):
     opened = Counter()
     real_read = photos.read_photo
 
-    def counting_read(path, *arguments):
+    def counting_read(path, *arguments, **settings):
         opened[path.name] += 1
-        return real_read(path, *arguments)
+        return real_read(path, *arguments, **settings)
 
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=8)
     parsed = NerfstudioDataParserConfig(data=scene, downscale_factor=1)
@@ -257,6 +259,18 @@ def test_an_evaluation_split_that_is_not_listed_is_replaced_by_the_other(
     manager = datamanager(parsed, test_mode=test_mode)
     assert [path.name for path in manager.eval_dataset.image_filenames] == ["5.png", "6.png"]
     assert f"the {missing} split has no images or no file; the {listed} split is evaluated instead" in spoken(capsys)
+
+
+@pytest.mark.parametrize("kept, told", [((), "the val split is evaluated instead"), ((1, 2), "there is no .*r_0.png")])
+def test_a_split_without_photos_is_replaced_and_one_without_some_is_an_error(kept, told, tiny_scene, tmp_path, capsys):
+    """As after a download that was cut off: other photos than asked for must not be evaluated without a word."""
+    shutil.copytree(tiny_scene, tmp_path / "scene")
+    for photo in (tmp_path / "scene" / "test").glob("*.png"):
+        if int(photo.stem.removeprefix("r_")) not in kept:
+            photo.unlink()
+    with pytest.raises(UserError, match=told) if kept else nullcontext():
+        datamanager(BlenderDataParserConfig(data=tmp_path / "scene"))
+    assert kept or told in spoken(capsys)
 
 
 def test_a_split_without_training_photos_is_one_clear_error(tiny_scene, tmp_path):
@@ -361,6 +375,10 @@ def test_patches_of_any_size_that_fits_are_sampled(tiny_scene):
         ({"patch_size": 32, "eval_num_rays_per_batch": 640}, "patch-size 32: a patch needs 1024 rays; set .*eval"),
         ({"patch_size": 101}, "patch-size 101: must be at most 100, the photos' shorter side"),
         ({"patch_size": 0}, "patch-size 0: must be at least 1"),
+        (
+            {"patch_size": 4, "pixel_sampler": SinglePhotoPixelSamplerConfig()},
+            "patch-size 4: the method has rays of its own choice; leave it out",
+        ),
         ({"train_num_rays_per_batch": 0}, "train-num-rays-per-batch 0: must be at least 1"),
     ],
 )

@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
-from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSampler, PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSampler, PixelSamplerConfig
 
 from dietnerf_ns.data.pixel_samplers import (
     ForegroundPixelSamplerConfig,
+    MaskedPixelSampler,
     PatchSamplerConfig,
     SinglePhotoPixelSamplerConfig,
 )
@@ -221,4 +222,4 @@ def test_masks_in_which_no_patch_fits_are_refused():
 def test_another_pixel_sampler_can_be_asked_for(tiny_pipeline_config):
     tiny_pipeline_config.datamanager.pixel_sampler = PixelSamplerConfig()
     datamanager = tiny_pipeline_config.setup(device="cpu", test_mode="val").datamanager
-    assert type(datamanager.train_pixel_sampler) is PixelSampler
+    assert type(datamanager.train_pixel_sampler) is MaskedPixelSampler, "nerfstudio's, without its faults"

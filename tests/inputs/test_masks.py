@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from PIL import Image
 
+from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.photos import read_mask
+from dietnerf_ns.data.pixel_samplers import ForegroundPixelSamplerConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.inputs import base_meta, base_photos, datamanager, on_white, write_capture
 
@@ -108,6 +112,34 @@ def test_rays_are_sampled_inside(tmp_path, name, factor):
     for step in range(3):
         _, batch = manager.next_train(step)
         assert all(masks[photo][row, column] for photo, row, column in batch["indices"].long().tolist())
+
+
+@pytest.mark.parametrize("views", [(0,), (0, 1, 2, 3)], ids=["one is trained on", "one is evaluated"])
+def test_nerfstudios_own_sampler_has_rays_inside_the_mask_of_a_single_photo(tmp_path, views):
+    """As dietnerf-nerfacto has it."""
+    manager = datamanager(masked_capture(tmp_path), pixel_sampler=PixelSamplerConfig(), view_indices=views)
+    for dataset, (_, batch) in (
+        (manager.train_dataset, manager.next_train(0)),
+        (manager.eval_dataset, manager.next_eval(0)),
+    ):
+        masks = [dataset.get_data(i)["mask"] for i in range(len(dataset))]
+        assert all(masks[photo][row, column] for photo, row, column in batch["indices"].long().tolist())
+    assert manager.config.pixel_sampler._target is PixelSampler, "as it was asked for"
+
+
+@pytest.mark.parametrize("sampler", [PixelSamplerConfig, ForegroundPixelSamplerConfig])
+def test_patches_pass_over_masks_that_are_to_be_ignored(tmp_path, sampler):
+    def narrow(photo):
+        mask = np.zeros((100, 100), np.uint8)
+        mask[50:52, 50:52] = 255
+        return Image.fromarray(mask)
+
+    folder = masked_capture(tmp_path, narrow)
+    given = {"patch_size": 8, "train_num_rays_per_batch": 64, "eval_num_rays_per_batch": 64}
+    manager = FewShotDataManagerConfig(
+        dataparser=NerfstudioDataParserConfig(data=folder), pixel_sampler=sampler(ignore_mask=True), **given
+    ).setup(device="cpu", test_mode="val")
+    assert len(manager.next_train(0)[1]["image"]) == 64
 
 
 def test_reduced_pixels_count_if_all_of_their_area_is_inside(tmp_path):

@@ -238,10 +238,37 @@ def test_orientation_of_tiffs_counts_as_in_other_formats(tmp_path, orientation, 
     assert np.array_equal(stored, np.asarray(Image.fromarray(on_white(base_photos()[0])).resize(size)))
 
 
-@pytest.mark.parametrize("orientation", [2, 3, 4])
-def test_photos_whose_size_does_not_tell_stay_as_stored(tmp_path, orientation):
+@pytest.mark.parametrize("orientation", [2, 3, 4, 6])
+def test_photos_whose_size_does_not_tell_stay_as_stored_with_a_warning(tmp_path, orientation, capsys):
     save = with_orientation(orientation, None, size=(100, 100))
     assert difference_from_base(datamanager(write_capture(tmp_path, save=save))) < 1e-6
+    assert "Orientation: 0.png, 1.png, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("has_size", [True, False])
+def test_photos_whose_size_does_not_tell_are_treated_as_the_others(tmp_path, has_size, capsys):
+    """Photo 1 upside down, and the others on their side, as a phone turned over stores them."""
+    on_their_side = with_orientation(6, Image.Transpose.ROTATE_90)
+    upside_down = with_orientation(3, Image.Transpose.ROTATE_180)
+    upright = [np.asarray(Image.fromarray(on_white(photo)).resize((90, 120))) for photo in base_photos()]
+
+    def save(rgba, path, number):
+        (upside_down if number == 1 else on_their_side)(rgba, path, number)
+
+    meta = portrait_meta(90, 120)
+    if not has_size:
+        del meta["w"], meta["h"]
+    dataset = datamanager(write_capture(tmp_path / "upright", save=save, meta=meta)).train_dataset
+    images = {path.name: dataset.get_numpy_image(index) for index, path in enumerate(dataset.image_filenames)}
+    assert np.array_equal(images["0.png"], upright[0]) and np.array_equal(images["1.png"], upright[1])
+
+    stored = write_capture(tmp_path / "stored", save=on_their_side, meta=portrait_meta(120, 90))
+    with_orientation(3, Image.Transpose.ROTATE_180, (120, 90))(base_photos()[1], stored / "images" / "1.png", 1)
+    dataset = datamanager(stored).train_dataset
+    images = {path.name: dataset.get_numpy_image(index) for index, path in enumerate(dataset.image_filenames)}
+    as_stored = Image.fromarray(on_white(base_photos()[1])).resize((120, 90)).transpose(Image.Transpose.ROTATE_180)
+    assert np.array_equal(images["1.png"], np.asarray(as_stored))
+    assert "Orientation:" not in capsys.readouterr().out
 
 
 def broken_exif(block: bytes):

@@ -509,9 +509,14 @@ def test_a_dataparser_that_asks_without_a_terminal_is_ended_in_one_line(tmp_path
     def ask(self, split, **kwargs):
         raise EOFError
 
-    monkeypatch.setattr(NerfstudioDataParserConfig()._target, "_generate_dataparser_outputs", ask)
-    with pytest.raises(UserError, match="--downscale-factor 1"):
-        datamanager(write_capture(tmp_path))
+    folder = write_capture(tmp_path)
+    for parser, answer in [
+        (NerfstudioDataParserConfig(), "convert the points .* end the command with nerfstudio-data --load-3D-points F"),
+        (ColmapDataParserConfig(), "reduce the photos .* end the command with .* --downscale-factor 1"),
+    ]:
+        monkeypatch.setattr(parser._target, "_generate_dataparser_outputs", ask)
+        with pytest.raises(UserError, match=answer):
+            datamanager(folder, parser)
 
 
 def test_instant_ngp_data_refuses_intrinsics_of_single_frames(tmp_path):

@@ -464,6 +464,16 @@ def test_a_run_keeps_the_planes_it_was_trained_with_unless_others_are_given():
     assert planes_with({"planes": (0.05, 1000.0)}, near_plane=1.0) == pytest.approx((1.0, 3e5))
 
 
+def test_what_a_resumed_run_saves_is_what_it_trained_with():
+    first, second = (unbounded_model(pinhole_cameras(ring_of_poses(8, radius=radius))) for radius in (1.0, 300.0))
+    first.field.average_init_density = first.proposal_networks[0].average_init_density = 0.25
+    saved = first.get_extra_state()
+    second.set_extra_state(saved)
+    again = second.get_extra_state()
+    assert (again["planes"], again["average_init_density"]) == (saved["planes"], 0.25) == ((0.05, 1000.0), 0.25)
+    assert second.proposal_networks[0].average_init_density == 0.25, "whatever photos it is resumed on"
+
+
 def test_each_proposal_iteration_needs_its_number_of_samples():
     with pytest.raises(UserError, match=r"num-proposal-samples-per-ray \(0,\): must be one number for each of"):
         tiny_model(num_proposal_samples_per_ray=(0,))
@@ -499,13 +509,15 @@ def test_the_level_mask_is_left_alone_once_all_levels_are_enabled():
     weights = model.field.level_mask.weights
     versions = []
     for step in range(7):
-        model._enable_levels(4.0, step)
+        model._enable_levels(0.4, 10, step)
         versions.append(weights._version)
     assert weights.tolist() == [1, 1, 1]
     assert len(set(versions)) == 5 and versions[4] == versions[6]
     model.begin_attempt(6)
-    model._enable_levels(4.0, 7)
+    model._enable_levels(0.4, 10, 7)
     assert weights.tolist() != [1, 1, 1]
+    model._enable_levels(0.4, 10, 9)
+    assert weights.tolist() == [1, 1, 1], "a late attempt has a shorter schedule, which ends with the run"
 
 
 def photometric_loss(model, photo, *, is_background, render, accumulation):

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from dietnerf_ns.orbit.files import check_output, write_frames
+from dietnerf_ns.orbit.files import check_holds_no_photos, check_output, write_frames
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.commands import needs_ffmpeg
 from tests.helpers.full_disk import files_of_at_most
@@ -108,6 +108,22 @@ def test_ctrl_c_ends_a_video_although_it_ends_ffmpeg_too(tmp_path):
     assert names_in(tmp_path) == []
 
 
+def test_frames_that_somebody_looked_at_are_replaced(tmp_path):
+    write_frames(grey_frames(5), tmp_path / "frames", fps=1)
+    (tmp_path / "frames" / ".DS_Store").touch()
+    check_output(tmp_path / "frames", fps=1)
+    write_frames(grey_frames(3), tmp_path / "frames", fps=1)
+    assert len(names_in(tmp_path / "frames")) == 3
+
+
+def test_frames_that_a_run_was_trained_on_are_kept(tmp_path):
+    write_frames(grey_frames(5), tmp_path / "frames", fps=1)
+    photos = sorted((tmp_path / "frames").iterdir())
+    with pytest.raises(UserError, match="holds the photos of this run"):
+        check_holds_no_photos(tmp_path / "other" / ".." / "frames", photos)
+    check_holds_no_photos(tmp_path / "turntable", photos)
+
+
 def test_checking_leaves_an_existing_output_unchanged(tmp_path):
     (tmp_path / "o.gif").write_bytes(b"good")
     check_output(tmp_path / "o.gif", fps=10)
@@ -119,11 +135,14 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos" / "00000.png")
     for name, words in {
         "o.avi": "must end in .mp4 or .gif",
         "file/o.gif": "cannot be written",
         "file": "is a file",
         "full": "thesis.tex",
+        "photos": "holds other files than frames that this command wrote, such as 00000.png",
     }.items():
         with pytest.raises(UserError, match=words):
             check_output(tmp_path / name, fps=10)

@@ -12,6 +12,7 @@ from dietnerf_ns.data.photos import heif_and_large_photos
 from dietnerf_ns.poses.photos import (
     Lens,
     Photo,
+    other_files,
     photo_files,
     read_lens,
     read_photos,
@@ -78,7 +79,7 @@ def test_heic_photos_of_phones_are_read_upright_with_their_focal_length(tmp_path
     assert photo.lens.focal_length == pytest.approx(28 / np.hypot(36, 24))
     first, last = (pixels[:10], pixels[-10:]) if orientation == 1 else (pixels[:, -10:], pixels[:, :10])
     assert first.mean() > 180 > 20 > last.mean()
-    assert list(unreadable) == ["b.heic"] and "cannot be read" in unreadable["b.heic"]
+    assert list(unreadable) == ["b.heic"] and "this HEIC or AVIF photo is damaged" in unreadable["b.heic"]
 
 
 def test_photos_share_a_camera_by_exif_and_size():
@@ -140,6 +141,18 @@ def test_a_folder_without_photos_is_refused(tmp_path):
         photo_files(tmp_path / "missing")
     with pytest.raises(UserError, match="give the folder of the photos, or a video"):
         photo_files(tmp_path / "notes.txt")
+
+
+def test_what_is_not_read_is_known(tmp_path):
+    good = save(tmp_path / "a.jpg", (80, 60))
+    for name in ("b.jfif", ".hidden", "Thumbs.db"):
+        (tmp_path / name).write_bytes(good.read_bytes())
+    (tmp_path / "folder.tiff").mkdir()
+    (tmp_path / "c.jpg").symlink_to(tmp_path / "annex" / "c.jpg")
+    assert [path.name for path in other_files(tmp_path)] == ["b.jfif"]
+    unreadable = {}
+    assert [photo.name for photo, _ in read_photos(photo_files(tmp_path), 1600, unreadable)] == ["a.jpg"]
+    assert list(unreadable) == ["c.jpg"] and "there is no such file" in unreadable["c.jpg"]
 
 
 @pytest.mark.parametrize("name", [b"clip.mp4", b"caf\xe9.mp4"], ids=["plain", "not UTF-8"])

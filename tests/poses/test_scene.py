@@ -15,6 +15,7 @@ from dietnerf_ns.poses.photos import Lens, Photo
 from dietnerf_ns.poses.report import advice, draw_report
 from dietnerf_ns.poses.scene import PosedPhotos, _write_copies, camera_to_world, in_world_frame, write_scene
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import hashes_of_files
 from tests.helpers.cameras import arc_of_poses, ring_of_poses
 
 
@@ -138,3 +139,13 @@ def test_what_a_file_manager_leaves_keeps_no_scene_from_being_written_again(tmp_
     (tmp_path / ".git").mkdir()
     with pytest.raises(UserError, match=r"holds other files, such as \.git"):
         make._check_output(tmp_path, tmp_path.parent / "photos", None)
+    scene = tmp_path / "scene"
+    (scene / "images").mkdir(parents=True)
+    (scene / "transforms.json").write_text("{}")
+    (scene / "poses.json").write_text(json.dumps({"files": hashes_of_files(scene)}))
+    for folder in (scene, scene / "images"):
+        (folder / "Thumbs.db").touch()
+    make._check_output(scene, tmp_path / "photos", None)
+    (scene / "images" / "notes.txt").touch()
+    with pytest.raises(UserError, match="images/notes.txt was added or changed"):
+        make._check_output(scene, tmp_path / "photos", None)

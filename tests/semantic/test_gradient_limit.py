@@ -16,6 +16,7 @@ def tensors():
 def test_gradients_of_a_loss_and_none_where_it_does_not_reach(tensors):
     a, b = tensors
     assert plain(gradients_of((a * a).sum(), tensors)) == [[2.0, 4.0], None]
+    assert gradients_of(torch.tensor(2.0), tensors) == [None, None], "of a view in which nothing can be trained"
 
 
 def test_a_long_gradient_is_shortened_and_keeps_its_direction():

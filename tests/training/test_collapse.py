@@ -86,6 +86,15 @@ def test_photo_variance_is_that_of_sampled_rays(seen, ignore_mask):
     assert photo_variance(photos, lambda image: image, sampler) == pytest.approx(expected, rel=0.02)
 
 
+def test_a_run_resumed_for_fewer_steps_judges_the_mean_over_the_steps_seen():
+    """Its windows are shorter than the one that the checkpoint is in the midst of."""
+    detector = CollapseDetector()
+    assert watch(detector, 701, psnr=15, opacity=0.4, total_steps=10_000) is None
+    assert (detector.windows, detector.steps) == (2, 201)
+    assert watch(detector, 30, psnr=15.5, opacity=0.4, first=701, total_steps=2201) is None
+    assert detector.windows == 3 and 15.0 < detector.last_psnr < 15.1
+
+
 def test_windows_with_other_rays_are_not_judged():
     assert watch(CollapseDetector(), 4000, psnr=5, opacity=0, other_rays=500)[0] == 599
     assert watch(CollapseDetector(), 4000, psnr=5, opacity=0, other_rays=501)[0] == 699

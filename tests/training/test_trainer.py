@@ -396,6 +396,21 @@ def test_a_run_resumed_from_an_earlier_step_names_what_is_newer(tmp_path):
     assert checkpoints(tmp_path)[0] == 5 and "has checkpoints of later steps, up to 5." in said
 
 
+def test_a_method_whose_parameters_change_their_number_says_that_it_cannot_be_resumed(tmp_path, monkeypatch):
+    """As TensoRF's do when it refines its grid; nerfstudio's optimizers would go on training the first ones."""
+
+    def refine(self, step):
+        if step == 3:
+            self.pipeline.model.refined = torch.nn.Parameter(torch.zeros(2))
+        return iteration(self, step)
+
+    iteration = signalling(Trainer.train_iteration, 3, signal.SIGTERM)
+    monkeypatch.setattr(Trainer, "train_iteration", refine)
+    monkeypatch.setattr(trainer, "status_of", lambda number: 128 + number)
+    said = " ".join(train(tmp_path, check=False).stdout.split())
+    assert "Interrupted after step 3. dietnerf-tiny cannot be resumed, but" in said and "Go on with" not in said
+
+
 def test_a_run_resumed_from_an_earlier_step_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
     keeps = ("--save-only-latest-checkpoint", "False", "--steps-per-save", 2)
     train(tmp_path, *keeps)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def test_the_command_measures_and_reports(tmp_path):
         ({"sizes": (4,)}, "--sizes .*: must be at least 8 pixels"),
         ({"data": Path("nowhere")}, "nowhere: not a NeRF-Synthetic scene"),
         ({"protocol": "blender-80"}, "Unknown protocol 'blender-80': did you mean"),
+        ({"method": "kplanes"}, "--method kplanes: nerfstudio knows this method, but it is not installed"),
     ],
 )
 def test_wrong_input_is_rejected_before_anything_is_written(given, message, tmp_path, monkeypatch):
@@ -81,6 +83,26 @@ def test_wrong_input_is_rejected_before_anything_is_written(given, message, tmp_
     with pytest.raises(UserError, match=message):
         Speed(out=tmp_path / "out", **given).main()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "split, parts, refused", [("test", ("steps",), True), ("val", ("job",), True), ("val", ("steps",), False)]
+)
+def test_every_split_that_is_measured_must_exist(split, parts, refused, tmp_path):
+    scene = tmp_path / "scene"
+    shutil.copytree(TINY_SCENE, scene)
+    (scene / f"transforms_{split}.json").unlink()
+    checked = settings(data=Data(str(scene)), parts=parts)
+    with pytest.raises(UserError, match=f"transforms_{split}.json is missing") if refused else nullcontext():
+        checked.check()
+
+
+def test_an_earlier_row_of_the_other_method_does_not_outlive_a_failure_of_ours(tmp_path, monkeypatch):
+    earlier = {"target, against": {"entries": [{"label": "old"}]}, "floor": {"entries": []}}
+    monkeypatch.setattr(speed_run, "read_earlier_measurements", lambda *_: dict(earlier))
+    monkeypatch.setattr(speed_run, "run_probe", lambda *_: {"entries": [], "reason": "crashed"})
+    measured = speed_run.run(settings(parts=("target",)), tmp_path)["measured"]
+    assert sorted(measured) == ["floor", "target, ours"]
 
 
 def test_an_interrupted_measurement_says_what_is_kept(tmp_path, monkeypatch, capsys):
