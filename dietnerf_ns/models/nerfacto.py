@@ -418,9 +418,11 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         return self.config.space_annealing if isinstance(self.collider, GrowingSphereCollider) else 0
 
     def _progress(self, step: int, part_of_run: float, total_steps: int) -> float:
-        """Of a schedule over a part of the run, which a late attempt has to shorten to end with the run."""
-        length = min(part_of_run * total_steps, total_steps - 1 - self.first_step)
-        return (step - self.first_step) / max(length, 1)
+        """Of a schedule over a part of the run, which an attempt after a restart shortens if it would not end."""
+        length = part_of_run * total_steps
+        if self.first_step > 0:
+            length = max(min(length, total_steps - 1 - self.first_step), 1)
+        return (step - self.first_step) / length
 
     def _enable_levels(self, part_of_run: float, total_steps: int, step: int) -> None:
         if self._has_all_levels:  # each copy makes a GPU wait

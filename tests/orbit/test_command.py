@@ -100,7 +100,7 @@ def test_ctrl_c_after_the_last_frame_says_that_the_orbit_is_written(tmp_path, mo
         output.touch()
         raise KeyboardInterrupt
 
-    photos = SimpleNamespace(cameras=pinhole_cameras(ring_of_poses(4)))
+    photos = SimpleNamespace(cameras=pinhole_cameras(ring_of_poses(4)), image_filenames=[])
     run = SimpleNamespace(datamanager=SimpleNamespace(train_dataset=photos), model=None)
     monkeypatch.setattr("dietnerf_ns.orbit.frames.load_run", lambda _: run)
     monkeypatch.setattr("dietnerf_ns.orbit.frames.render_frames", lambda *_: iter(()))
