@@ -136,8 +136,7 @@ def _fid_kid_of(part: Results, views: str, method: str) -> dict[str, Spread | No
     if sorted(name for entry in pools for name in entry["cells"]) != sorted(rows):
         return {}  # of other cells than those finished now
     members = [[rows[name] for name in entry["cells"]] for entry in pools]
-    seeds = [row.seed for group in members for row in group[:1]]
-    if len({frozenset(row.scene for row in group) for group in members}) != 1 or len(set(seeds)) < len(seeds):
+    if len({frozenset(row.scene for row in group) for group in members}) != 1:
         return {}
     return {metric.name: Spread.of(entry[metric.name] for entry in pools) for metric in FID_KID_METRICS}
 
