@@ -158,9 +158,16 @@ def test_photos_with_an_orientation_are_turned_as_their_cameras_are(tmp_path, ca
     for path in (capture / "images").iterdir():
         Image.new("RGB", (100, 60)).save(path, exif=exif)
     change(capture, {"w": size[0], "h": size[1]})
-    write_capture_copy(choose(capture, Views(count=2), tmp_path), tmp_path / "copy", width=30)
+    exif[0x0112] = 3  # upside down, which its size does not tell
+    top_is_white = np.zeros((size[1], size[0], 3), np.uint8)
+    top_is_white[: size[1] // 2] = 255
+    Image.fromarray(top_is_white).save(capture / "images" / "0.png", exif=exif)
+    chosen = choose(capture, Views(indices=(0, 1)), tmp_path)
+    write_capture_copy(chosen, tmp_path / "copy", width=30)
     for path in parsed(tmp_path / "copy", "train").image_filenames:
         assert Image.open(path).size == (30, round(30 * size[1] / size[0]))
+    is_turned = np.asarray(Image.open(tmp_path / "copy" / "images" / "0.png"))[0].mean() == 0
+    assert is_turned == chosen.is_upright == (size == (60, 100)), "as the others are"
 
 
 def test_masks_depth_images_and_points_are_in_the_copy(tmp_path, capture):

@@ -10,6 +10,7 @@ from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
 from dietnerf_ns import __version__
+from dietnerf_ns.bench.captures import FewShotCapture
 from dietnerf_ns.bench.cells import (
     _hashes_of_sources,
     _plan_capture_copy,
@@ -313,6 +314,19 @@ def test_ids_depend_on_the_files_as_they_are_written(tmp_path, tiny_scene):
     (folder / "transforms.json").write_text(json.dumps(meta))
     ignored = short_hash(__version__, splits, meta, files, 8)
     assert _plan_capture_copy(read, scene, Views(), folder)[0] != ignored
+
+
+def test_which_way_up_photos_are_counts_for_copies_that_are_reduced(tmp_path, tiny_scene, monkeypatch):
+    """It was ignored at first."""
+    scene = BenchmarkScene("garden", "nerfstudio-data", {"eval-mode": "interval", "eval-interval": 4})
+    folder = as_transforms_json(tiny_scene, tmp_path / "garden", count=8)
+    contents = {}
+    for resolution in (8, None):
+        for is_upright in (False, True):
+            monkeypatch.setattr(FewShotCapture, "is_upright", is_upright)
+            read = experiment(tmp_path, resolution=resolution)
+            contents[resolution, is_upright] = _plan_capture_copy(read, scene, Views(), folder)[0]
+    assert contents[8, False] != contents[8, True] and contents[None, False] == contents[None, True]
 
 
 def test_views_that_a_capture_lacks_are_rejected_with_its_name(tmp_path, tiny_scene):
