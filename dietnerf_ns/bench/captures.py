@@ -24,7 +24,7 @@ from PIL import Image
 from dietnerf_ns.bench.experiment import BenchmarkScene, Experiment, Settings, Views, as_flags
 from dietnerf_ns.bench.scenes import evenly_spaced, reduced_size
 from dietnerf_ns.data.dataparsers import checked
-from dietnerf_ns.data.photos import belong_to_upright, read_photo
+from dietnerf_ns.data.photos import Orientations, orientations_of, read_mask, read_photo
 from dietnerf_ns.data.transforms_file import COMPLETIONS, read_transforms
 from dietnerf_ns.data.view_selection import select_views
 from dietnerf_ns.utils.errors import UserError
@@ -58,10 +58,12 @@ class FewShotCapture:
         return _files_of(self.meta, [frame for frame in self.meta["frames"] if self.is_used(frame)])
 
     @cached_property
-    def is_upright(self) -> bool:
-        """Whether the poses belong to the upright photos where sizes do not tell; see `belong_to_upright`."""
+    def orientations(self) -> Orientations:
+        """What the sizes of all photos tell about which way up the poses are; `untold` are photos of used frames."""
         frames = self.meta["frames"]
-        return belong_to_upright((self.folder / frame["file_path"], self.size(frame)) for frame in frames)[0]
+        found = orientations_of((self.folder / frame["file_path"], self.size(frame)) for frame in frames)
+        used = {self.folder / frame["file_path"] for frame in frames if self.is_used(frame)}
+        return replace(found, untold=[path for path in found.untold if path in used])
 
     def size(self, frame: dict[str, Any]) -> tuple[int, int]:
         """Width and height of a frame in pixels, as nerfstudio's dataparser finds them."""
@@ -172,6 +174,8 @@ def write_capture_copy(capture: FewShotCapture, target: Path, width: int | None)
     """
     if target.exists():
         return
+    if width is not None and capture.orientations.warning is not None:  # photos that are not reduced keep their EXIF
+        print(capture.orientations.warning)
     names = _names_in_copy(capture, width)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(target, replaces=False) as folder:
@@ -204,18 +208,16 @@ def _write_reduced(
 ) -> None:
     """Write a frame's photo and mask at the new size."""
     photo, size = Path(frame["file_path"]), capture.size(frame)
-    image = read_photo(capture.folder / photo, size, upright=capture.is_upright)
+    upright = capture.orientations.upright
+    image = read_photo(capture.folder / photo, size, upright=upright)
     _check_size(photo, (image.shape[1], image.shape[0]), size)
     new_size = reduced_size(capture.folder / photo, size, width)
     Image.fromarray(image if new_size == size else downscale_by_area(image, new_size)).save(folder / names[photo])
     if "mask_path" in frame:
-        mask = Path(frame["mask_path"])
-        try:
-            with Image.open(capture.folder / mask) as file:
-                _check_size(mask, file.size, size)
-                file.resize(new_size, Image.Resampling.NEAREST).save(folder / names[mask])
-        except OSError as error:
-            raise UserError(f"Mask {capture.folder / mask} cannot be read: {error}") from error
+        name = Path(frame["mask_path"])
+        mask = Image.fromarray(read_mask(capture.folder / name, size, upright=upright))
+        _check_size(name, mask.size, size)
+        mask.convert("L").resize(new_size, Image.Resampling.NEAREST).save(folder / names[name])
 
 
 def _check_size(name: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -124,7 +124,8 @@ def _plan_capture_copy(experiment: Experiment, scene: BenchmarkScene, views: Vie
     model = capture.meta.get("camera_model")
     own += [model] if model != written.get("camera_model") else []
     # So was which way up photos are whose size does not tell.
-    own += ["upright"] if capture.is_upright and experiment.resolution is not None else []
+    orientations = capture.orientations
+    own += ["upright"] if orientations.upright and orientations.untold and experiment.resolution is not None else []
     content = short_hash(__version__, splits, written, files, experiment.resolution, *own)
     return content, partial(write_capture_copy, capture)
 

@@ -19,10 +19,13 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion, all_meth
 from nerfstudio.engine.trainer import TrainerConfig
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dietnerf_ns.bench.yaml_keys import repeated_key
 from dietnerf_ns.data.protocols import PROTOCOLS
+from dietnerf_ns.pipeline import DietNeRFPipelineConfig
+from dietnerf_ns.semantic.consistency import SemanticConfig
 from dietnerf_ns.semantic.encoders import EncoderConfig, EncoderName
 from dietnerf_ns.semantic.weights import check_open_clip_pair
-from dietnerf_ns.utils.errors import READ_ERRORS, UserError, flags_under, in_one_line
+from dietnerf_ns.utils.errors import READ_ERRORS, SettingError, UserError, flags_under, in_one_line
 
 BLENDER_PARSER = "blender-data"
 CAPTURE_PARSER = "nerfstudio-data"
@@ -200,7 +203,7 @@ def read_experiment(path: Path) -> Experiment:
         raise UserError(f"Experiment {path}: there is no such file.")
     try:
         text = path.read_text()
-        repeated = _repeated_key(yaml.compose(text, yaml.SafeLoader))
+        repeated = repeated_key(text)
         content = yaml.safe_load(text)
     # PyYAML also raises what Python raises for bytes that are no text, impossible dates and files nested too deeply.
     except (yaml.YAMLError, *READ_ERRORS, AttributeError) as error:
@@ -213,24 +216,6 @@ def read_experiment(path: Path) -> Experiment:
         raise UserError(f"{path}: {'; '.join(map(_describe_error, error.errors()))}.") from error
     check_names(experiment)
     return replace(experiment, similarity=_checked_weights(experiment.similarity))
-
-
-def _repeated_key(node: yaml.Node | None) -> str | None:
-    """A key that a mapping has more than once, and where; None if there is none."""
-    children = []
-    if isinstance(node, yaml.SequenceNode):
-        children = node.value
-    elif isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            children.append(value)
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                return f"lines {lines[key.value]} and {line} both have the key {key.value}"
-            lines[key.value] = line
-    return next(filter(None, map(_repeated_key, children)), None)
 
 
 def _checked_weights(similarity: SimilarityEncoderConfig) -> SimilarityEncoderConfig:
@@ -291,19 +276,24 @@ def check_names(experiment: Experiment) -> None:
         _check_unique(f"seeds of {method.title}", experiment.seeds_of(method))
         for seed in experiment.seeds_of(method):
             check_known(f"seed of {method.title}", str(seed), map(str, experiment.seeds))
-        for setting, value in (experiment.overrides | method.overrides).items():
-            _check_setting(setting, method.name)
-            _check_value(f"overrides: {setting}", value)
+        for overrides in (experiment.overrides, method.overrides):
+            _check_spellings("overrides", overrides)
+            for setting, value in overrides.items():
+                _check_setting(setting, method.name)
+                _check_value(f"overrides: {setting}", value)
     for scene in experiment.scenes:
         check_known("dataparser", scene.parser, all_dataparsers)
         if "data" in scene.arguments:
             raise UserError(f"arguments of {scene.name}: data is set by the benchmark itself; leave it out.")
+        _check_spellings(f"arguments of {scene.name}", scene.arguments)
         for setting, value in scene.arguments.items():
             _check_value(f"arguments of {scene.name}: {setting}", value)
     dataparsers = dict.fromkeys((scene.parser, *as_flags(scene.arguments)) for scene in experiment.scenes)
     for method in experiment.methods:
         for dataparser in dataparsers:
-            _check_arguments([method.name, *as_flags(experiment.overrides | method.overrides), *dataparser])
+            config = _parsed([method.name, *as_flags(experiment.overrides | method.overrides), *dataparser])
+            if isinstance(config.pipeline, DietNeRFPipelineConfig):
+                _check_encoder(config.pipeline.semantic)
 
 
 def _check_views(choices: Sequence[Views]) -> None:
@@ -375,6 +365,15 @@ def _check_unique(key: str, values: Sequence[str | int], advice: str = "") -> No
         raise UserError(f"{key}: {', '.join(repeated)} listed more than once{advice}.")
 
 
+def _check_spellings(where: str, settings: Settings) -> None:
+    """Refuse a setting with hyphens beside the same one with underscores, of which the last would count."""
+    spellings: dict[str, str] = {}
+    for setting in settings:
+        other = spellings.setdefault(setting.replace("_", "-"), setting)
+        if other != setting:
+            raise UserError(f"{where}: {other} and {setting} are the same setting; give it once.")
+
+
 def _check_setting(setting: str, method: str) -> None:
     if setting.replace("_", "-") in SET_BY_THE_BENCHMARK:
         raise UserError(f"overrides: {setting} is set by the benchmark itself; leave it out.")
@@ -385,12 +384,24 @@ def _check_setting(setting: str, method: str) -> None:
         node = children[part]
 
 
-def _check_arguments(arguments: Sequence[str]) -> None:
+def _check_encoder(semantic: SemanticConfig) -> None:
+    """Check the weights of a method's encoder, as its cells would hours later."""
+    if semantic.encoder != "open-clip" or semantic.weight == 0:
+        return
+    file = Path(semantic.clip_pretrained)
+    with flags_under("overrides: pipeline.semantic."):
+        if file.is_file() and not file.is_absolute():
+            reason = "must be an absolute path, because cells run in the results folder."
+            raise SettingError("clip_pretrained", semantic.clip_pretrained, reason)
+        check_open_clip_pair(semantic.clip_model, semantic.clip_pretrained)
+
+
+def _parsed(arguments: Sequence[str]) -> TrainerConfig:
     """Parse arguments of `ns-train` with nerfstudio's own parser."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            tyro.cli(AnnotatedBaseConfigUnion, args=arguments)
+            return tyro.cli(AnnotatedBaseConfigUnion, args=arguments)
     except SystemExit as error:
         frames_and_rules = r"[\u2500-\u257f]|-{5,}"
         text = " ".join(re.sub(frames_and_rules, " ", output.getvalue()).split())

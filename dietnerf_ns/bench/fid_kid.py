@@ -84,8 +84,8 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
             scores = fid_and_kid(renders, photos, out / FEATURES)
         except Exception as error:  # no network, no weights: a missing metric must not cost the run
             known = earlier.get(tuple(ids))
-            if known is not None and known.get("content", content) == content:
-                entries.append(known)
+            if known is not None and _is_of(known, content, renders, out / FID_KID):
+                entries.append(known | {"content": content})
             else:
                 left_out = dict.fromkeys((f"{PAPER}/fid", f"{PAPER}/kid"), in_one_line(error))
             continue
@@ -96,6 +96,13 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
 
 def _pool_of(cell: Cell) -> tuple[str, str, int]:
     return cell.views, cell.method, cell.seed
+
+
+def _is_of(known: dict[str, Any], content: str, renders: ImagesOnWhite, file: Path) -> bool:
+    """Whether an entry of `file` is of these renders; without a hash, whether none was written after it."""
+    if "content" in known:
+        return known["content"] == content
+    return all(render.stat().st_mtime <= file.stat().st_mtime for render, _ in renders.files)
 
 
 def _earlier_pools(out: Path) -> list[dict[str, Any]]:

@@ -75,10 +75,19 @@ def _join(folders: Sequence[Path], parts: list[Results]) -> Results:
         cells=cells,
         rows=rows,
         fid_kid={
-            "pools": _unique(pool for part in parts for pool in part.fid_kid["pools"]),
+            "pools": _joined_pools(parts),
             "left_out": {name: reason for part in parts for name, reason in part.fid_kid["left_out"].items()},
         },
     )
+
+
+def _joined_pools(parts: list[Results]) -> list[dict[str, Any]]:
+    """FID and KID of each group of cells, from the first part that has them."""
+    pools: dict[tuple[str, ...], dict[str, Any]] = {}
+    for part in parts:
+        for pool in part.fid_kid["pools"]:
+            pools.setdefault(tuple(pool["cells"]), pool)
+    return list(pools.values())
 
 
 def _unique(entries: Iterable[Any]) -> list[Any]:

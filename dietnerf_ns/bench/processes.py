@@ -121,7 +121,7 @@ def end_processes(processes: Iterable[subprocess.Popen], seconds: float = SECOND
         processes: each with a process group of its own.
         seconds: time between the two.
     """
-    running = list(processes)
+    ended = running = list(processes)
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for process in running:
             with contextlib.suppress(ProcessLookupError):
@@ -131,3 +131,6 @@ def end_processes(processes: Iterable[subprocess.Popen], seconds: float = SECOND
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
         running = [process for process in running if process.poll() is None]
+    for process in ended:  # children that did not end with it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

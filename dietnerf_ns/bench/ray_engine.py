@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +45,14 @@ class RayEngine:
         """See `Engine.run`."""
         ray = self._ray
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        handler = signal.getsignal(signal.SIGTERM)  # Ray's own ends the program without a word
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
         task = ray.remote(run_cell).options(max_retries=0, **share_of(ray.nodes(), self.jobs))
         running = {task.remote(cell, out.resolve(), self.command): cell for cell in cells}
         try:
-            with signals_interrupt():  # Ray's own handler of SIGTERM ends the program without a word
+            with signals_interrupt():
                 while running:
                     for reference in ray.wait(list(running))[0]:
                         cell = running.pop(reference)

@@ -74,9 +74,10 @@ class Orbit:
         from dietnerf_ns.orbit.frames import load_run, median_depth, render_frames
 
         pipeline = load_run(self.load_config)
-        photos = pipeline.datamanager.train_dataset
+        photos, evaluated = pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset
         assert photos is not None, "the pipeline was loaded without its training photos"
-        check_holds_no_photos(self.output, photos.image_filenames)
+        names = evaluated.image_filenames if evaluated is not None else []
+        check_holds_no_photos(self.output, [*photos.image_filenames, *names])
         photographed = photos.cameras.to("cpu")
         cameras = self.cameras(photographed, depth=lambda: median_depth(pipeline.model, photographed))
         with noting_output(self.output):

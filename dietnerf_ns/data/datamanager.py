@@ -14,7 +14,7 @@ from nerfstudio.data.datamanagers.base_datamanager import (
     variable_res_collate,
 )
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
-from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
 from dietnerf_ns.data.dataset import OPAQUE, AreaDownscaledDataset
@@ -84,7 +84,7 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
         return not self.config.pixel_sampler.ignore_mask
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
-        if self.config.patch_size > 1:
+        if self.config.patch_size > 1 and not isinstance(self.config.pixel_sampler, PatchPixelSamplerConfig):
             return self._patch_sampler(dataset, num_rays_per_batch)
         settings = self.config.pixel_sampler
         target = MaskedPixelSampler if settings._target is PixelSampler else settings._target
@@ -101,7 +101,7 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
         rays = "train_num_rays_per_batch" if dataset is self.train_dataset else "eval_num_rays_per_batch"
         with flags_under(FLAGS):
             if type(settings) is not PixelSamplerConfig and not isinstance(settings, ForegroundPixelSamplerConfig):
-                raise SettingError("patch_size", side, "the method has rays of its own choice; leave it out.")
+                raise SettingError("patch_size", side, "the method samples rays in its own way; set it to 1.")
             if num_rays_per_batch < side**2:
                 reason = f"a patch needs {side**2} rays; set {FLAGS}{rays.replace('_', '-')} to that or more."
                 raise SettingError("patch_size", side, reason)

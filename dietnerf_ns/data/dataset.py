@@ -37,7 +37,7 @@ class AreaDownscaledDataset(InputDataset):
     Args:
         dataparser_outputs: images and cameras; without images the dataset is empty.
         scale_factor: size of the images relative to the files.
-        upright: whether the poses belong to the upright photos where sizes do not tell; see `belong_to_upright`.
+        upright: whether the poses belong to the upright photos where sizes do not tell; see `orientations_of`.
 
     Raises:
         SettingError: nothing is left of an image at this `scale_factor`.
@@ -118,7 +118,7 @@ class AreaDownscaledDataset(InputDataset):
     def _mask(self, index: int) -> Bool[np.ndarray, "height width"]:
         """A pixel of the reduced size counts if all of its area is inside the mask."""
         path = (self._dataparser_outputs.mask_filenames or [])[index]
-        mask = self._fitted(index, path, read_mask(path, self._camera_size(index)))
+        mask = self._fitted(index, path, read_mask(path, self._camera_size(index), upright=self._upright))
         if self.scale_factor != 1.0:
             size = self._size_of(self.cameras, index)
             mask = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) == 255

@@ -20,13 +20,14 @@ from dietnerf_ns.data.capture import CAPTURE, Capture
 from dietnerf_ns.data.contents import any_transparent, report_photos_in_both, report_training_photos
 from dietnerf_ns.data.dataparsers import checked
 from dietnerf_ns.data.dataset import AreaDownscaledDataset
-from dietnerf_ns.data.photos import SUFFIXES, belong_to_upright
+from dietnerf_ns.data.photos import SUFFIXES, Size, orientations_of
 from dietnerf_ns.data.protocols import (
     PROTOCOLS,
     departure_in_evaluation,
     departure_in_training,
     protocol_test_indices,
 )
+from dietnerf_ns.data.transforms_file import read_transforms
 from dietnerf_ns.data.view_selection import keep_views, select_views
 from dietnerf_ns.geometry.cameras import direction_coverage
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
@@ -207,10 +208,24 @@ class FewShotViews(DataManager):
         try:
             outputs = self.dataparser.get_dataparser_outputs(split=split)
         except UserError as error:
-            if _is_of_missing_split(error) or NO_LIST.format(split=split) in str(error):
+            if self._is_of_missing_split(error, split) or NO_LIST.format(split=split) in str(error):
                 return None
             raise
         return outputs if outputs.image_filenames else None
+
+    def _is_of_missing_split(self, error: UserError, split: str) -> bool:
+        """Whether a dataparser found no file that lists a split, or none of its photos, and not just one missing."""
+        cause = error.__cause__
+        if not isinstance(cause, FileNotFoundError):
+            return False
+        file = Path(str(cause.filename))
+        if file.suffix.lower() not in SUFFIXES:
+            return True
+        cameras = self.dataparser.config.data / f"transforms_{split}.json"
+        if cameras.is_file():
+            names = [cameras.parent / frame["file_path"] for frame in read_transforms(cameras)["frames"]]
+            return not any(name.is_file() or name.with_name(f"{name.name}.png").is_file() for name in names)
+        return not any(photo.is_file() for photo in file.parent.glob(f"*{file.suffix}"))
 
     def _report_masks(self, evaluated: AreaDownscaledDataset) -> None:
         in_training = mask_shares(self.train_dataset)
@@ -271,28 +286,26 @@ class FewShotViews(DataManager):
 
     @cached_property
     def _upright(self) -> bool:
-        """Whether poses belong to the upright photos where a photo's size does not tell, by all training photos."""
+        """Whether poses belong to the upright photos where a photo's size does not tell.
+
+        The training photos tell; where they do not agree or all have the same size either way, the others do.
+        """
         if self.test_mode == "inference":
             return False
-        cameras = self.all_train_outputs.cameras
-        sizes = zip(cameras.width.flatten().tolist(), cameras.height.flatten().tolist(), strict=True)
-        upright, untold = belong_to_upright(zip(self.all_train_outputs.image_filenames, sizes, strict=True))
-        if untold:
-            names = ", ".join(path.name for path in untold)
-            _warn(
-                f"Orientation: {names}: EXIF says how to turn these photos, and no size says whether the poses belong "
-                "to the turned ones. They are used as they are stored. If that is wrong, turn them and remove the EXIF."
-            )
-        return upright
+        photos = _with_sizes(self.all_train_outputs)
+        found = orientations_of(photos)
+        if found.warning is not None:
+            others = [self._split_of_dataparser(split) for split in ("val", "test")]
+            photos += [photo for outputs in others if outputs is not None for photo in _with_sizes(outputs)]
+            found = orientations_of(dict.fromkeys(photos))
+        _warn(found.warning)
+        return found.upright
 
 
-def _is_of_missing_split(error: UserError) -> bool:
-    """Whether a dataparser found no file that lists a split, or none of its photos, and not just one missing."""
-    cause = error.__cause__
-    if not isinstance(cause, FileNotFoundError):
-        return False
-    file = Path(str(cause.filename))
-    return file.suffix.lower() not in SUFFIXES or not any(file.parent.glob(f"*{file.suffix}"))
+def _with_sizes(outputs: DataparserOutputs) -> list[tuple[Path, Size]]:
+    cameras = outputs.cameras
+    sizes = zip(cameras.width.flatten().tolist(), cameras.height.flatten().tolist(), strict=True)
+    return list(zip(outputs.image_filenames, sizes, strict=True))
 
 
 def _warn(sentence: str | None) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ MOST_PIXELS = 500_000_000
 """Largest photo of a phone. Pillow's limit is for images from strangers; phones have 200 megapixels."""
 ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
+IN_PNG = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+"""Where Pillow finds an orientation in a PNG without decoding it."""
 TURNED = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 TURNED_BACK = {
@@ -45,8 +48,38 @@ IMAGE_ERRORS = (
 )
 """What Pillow and pillow-heif raise for images and EXIF that are broken."""
 LFS_POINTER = b"version https://git-lfs"
+MOST_NAMES = 5
+"""In a warning."""
 Size = tuple[int, int]
 """Width and height in pixels."""
+
+
+@dataclass(frozen=True)
+class Orientations:
+    """What the sizes of a dataset's photos tell about whether its poses belong to the upright photos."""
+
+    told: frozenset[bool]
+    """For the photos whose cameras have one of the two sizes only: whether it is the upright photo's."""
+    untold: list[Path]
+    """Photos that EXIF turns or mirrors, and that have the same size either way."""
+
+    @property
+    def upright(self) -> bool:
+        """Whether the photos whose size does not tell are turned upright as well."""
+        return self.told == {True}
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence for the user if nothing tells what becomes of some photos."""
+        if not self.untold or len(self.told) == 1:
+            return None
+        names = ", ".join(path.name for path in self.untold[:MOST_NAMES])
+        names += f" and {len(self.untold) - MOST_NAMES} others" if len(self.untold) > MOST_NAMES else ""
+        return (
+            f"Orientation: {names}: EXIF says how to turn these photos, and the photos' sizes do not tell whether the "
+            "poses belong to the turned ones. They are used as they are stored. If that is wrong, turn them and remove "
+            "the EXIF."
+        )
 
 
 def read_photo(
@@ -79,7 +112,7 @@ def read_photo(
 
 
 def read_mask(
-    path: Path, size: Size | None = None, *, turned_like: Path | None = None
+    path: Path, size: Size | None = None, *, upright: bool = False, turned_like: Path | None = None
 ) -> Bool[np.ndarray, "height width"]:
     """Read a mask: a pixel counts where it has at least half of the largest value in the file.
 
@@ -90,6 +123,7 @@ def read_mask(
     Args:
         path: image file.
         size: of the photo's camera; see `read_photo`.
+        upright: see `read_photo`.
         turned_like: photo whose EXIF orientation counts in place of the mask's own.
 
     Returns:
@@ -102,15 +136,15 @@ def read_mask(
         if turned_like is not None:
             with _opened(turned_like) as photo:
                 image.getexif()[ORIENTATION] = _orientation(photo)
-        upright = _oriented(image, size)
-        one_channel = _is_deep(upright) or (upright.mode == "L" and not _has_transparency(upright))
-        values = np.asarray(upright) if one_channel else _as_rgb(path, upright).astype(np.float32)
-    has_colours = upright.mode == "P" and bool((values[..., :3].max(axis=-1) > values[..., :3].min(axis=-1)).any())
+        turned = _oriented(image, size, upright=upright)
+        one_channel = _is_deep(turned) or (turned.mode == "L" and not _has_transparency(turned))
+        values = np.asarray(turned) if one_channel else _as_rgb(path, turned).astype(np.float32)
+    has_colours = turned.mode == "P" and bool((values[..., :3].max(axis=-1) > values[..., :3].min(axis=-1)).any())
     if values.ndim == 3:
         alpha = values[..., 3] / 255 if values.shape[-1] == 4 else 1
         values = values[..., :3].max(axis=-1) * alpha
     highest = values.max(initial=0)
-    are_labels = has_colours or (one_channel and upright.mode != "F" and highest <= MOST_LABELS)
+    are_labels = has_colours or (one_channel and turned.mode != "F" and highest <= MOST_LABELS)
     return (values > 0) & (are_labels | (values >= highest / 2))
 
 
@@ -124,7 +158,7 @@ def photo_size(path: Path) -> Size:
         return (image.height, image.width) if _orientation(image) in TURNED else image.size
 
 
-def belong_to_upright(photos: Iterable[tuple[Path, Size]]) -> tuple[bool, list[Path]]:
+def orientations_of(photos: Iterable[tuple[Path, Size]]) -> Orientations:
     """Whether poses belong to the upright photos or to the stored pixels, by those photos whose sizes tell.
 
     A square photo, and one that is upside down or mirrored, has the same size either way. Photos that cannot be read
@@ -132,21 +166,17 @@ def belong_to_upright(photos: Iterable[tuple[Path, Size]]) -> tuple[bool, list[P
 
     Args:
         photos: of one dataset, each with its camera's size.
-
-    Returns:
-        True if some photos have their cameras' sizes when they are turned upright only, and none as they are stored
-        only; and, if none or both of the two are the case, the photos whose sizes do not tell.
     """
     told, untold = set(), []
     for path, size in photos:
         with contextlib.suppress(UserError), _opened(path) as image:
-            if image.format == "PNG" and "exif" not in image.info:
+            if image.format == "PNG" and not any(key in image.info for key in IN_PNG):
                 continue  # Pillow decodes a PNG to look for it
             if _orientation(image) in TURNED and image.width != image.height:
                 told.add(_is_to_be_turned(image, size))
             elif _orientation(image) in TURNED_BACK:
                 untold.append(path)
-    return told == {True}, untold if len(told) != 1 else []
+    return Orientations(frozenset(told), untold)
 
 
 def has_transparency(path: Path) -> bool:

@@ -16,7 +16,7 @@ from nerfstudio.data.dataparsers import blender_dataparser, instant_ngp_datapars
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from dietnerf_ns.data.photos import SUFFIXES, photo_size
+from dietnerf_ns.data.photos import HEIF_SUFFIXES, SUFFIXES, photo_size
 from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import UserError
 
@@ -32,10 +32,26 @@ IGNORED_BY_BLENDER = ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", *LENS)
 SAME_INTRINSICS = 0.01
 """Relative difference of focal lengths and principal points that does not show."""
 SPLITS = ("train_filenames", "val_filenames", "test_filenames")
+CONVERTED_SUFFIXES = (
+    *SUFFIXES,
+    *HEIF_SUFFIXES,
+    ".avif",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".orf",
+    ".rw2",
+)
+"""Of photos that may have been converted after the cameras were computed; the dot of shot.1 begins none."""
 PATHS = ("file_path", "mask_path", "depth_file_path", "ply_file_path")
 ORIENTATIONS = ("pca", "up", "vertical", "none")
-LARGEST_FOV = math.radians(140)
-"""A wider perspective camera has a focal length in other units than pixels."""
+LARGEST_FOV = 140
+"""In degrees. A wider perspective camera has a focal length in other units than pixels."""
+LARGEST_ANGLE = 170
+"""In degrees, where the file states the angle of view."""
 LEAST_SPREAD = 1e-4
 """Distance between cameras relative to their coordinates. float32 has seven digits: below it, fewer than three are
 left to tell the cameras apart."""
@@ -168,7 +184,7 @@ def _path(value: Any, key: str, where: str, folder: Path) -> str:
 def _portable(path: Path, folder: Path) -> Path:
     if (folder / path).is_file():
         return path
-    stems = (path.name, path.stem) if path.suffix.lower() in SUFFIXES else (path.name,)  # the dot of shot.1 is none
+    stems = (path.name, path.stem) if path.suffix.lower() in CONVERTED_SUFFIXES else (path.name,)
     alike = [file for file in (folder / path).parent.glob("*.*") if file.stem in stems]
     images = [file for file in alike if file.suffix.lower() in SUFFIXES]
     return path.with_name(images[0].name) if len(images) == 1 else path
@@ -230,13 +246,14 @@ def _check_focal_lengths(meta: dict[str, Any], path: Path) -> None:
         for angle in ANGLES:
             if (known[angle] or 0) >= math.pi:
                 raise UserError(f"{where}: {angle} is {known[angle]:g}; it must be in radians and below pi.")
+        largest = LARGEST_FOV if all(known[angle] is None for angle in ANGLES) else LARGEST_ANGLE
         for focal, size in (("fl_x", "w"), ("fl_y", "h")):
             length, pixels = known[focal], known[size]
             if not is_perspective or meta.get("is_fisheye") or length is None or pixels is None:
                 continue
-            if 2 * math.atan(0.5 * pixels / length) > LARGEST_FOV:
+            if 2 * math.atan(0.5 * pixels / length) > math.radians(largest):
                 raise UserError(
-                    f"{where}: {focal} is {length:g} for {size} {pixels}, a view of over 140 degrees. "
+                    f"{where}: {focal} is {length:g} for {size} {pixels}, a view of over {largest} degrees. "
                     "Intrinsics must be in pixels: multiply normalised ones by the size of the photos, and those in "
                     "millimetres by its ratio to the size of the sensor."
                 )

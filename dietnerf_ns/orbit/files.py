@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from dietnerf_ns.data.photos import IMAGE_ERRORS
 from dietnerf_ns.utils.errors import UserError, writing
 from dietnerf_ns.utils.files import OF_FILE_MANAGERS, atomic_output, check_writable
 
@@ -23,6 +24,8 @@ Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
 """Durations in a GIF are whole hundredths of a second, and viewers slow down frames that are shorter than two."""
 FRAME_NAME = re.compile(r"\d{5}\.png")
+REDUCED_FOLDER = re.compile(r"(.+)_\d+")
+"""As nerfstudio names folders of smaller copies of the photos: images_4 beside images."""
 SOFTWARE, PROGRAM = "Software", "dietnerf-render"
 """PNG's keyword for the program that wrote a file, and its value in frames: only such files are replaced."""
 
@@ -45,8 +48,8 @@ def check_output(output: Path, fps: float) -> None:
         other = next((path for path in files if not _is_frame(path)), None)
         if other is not None:
             raise UserError(
-                f"--output {output}: holds other files than frames that this command wrote, such as {other.name}; name "
-                "a new or empty folder."
+                f"--output {output}: holds other files than frames that this command marked as its own, such as "
+                f"{other.name}; name a new or empty folder."
             )
     elif output.suffix.lower() not in (".mp4", ".gif"):
         raise UserError(f"--output {output}: must end in .mp4 or .gif, or have no suffix for a folder of PNG files.")
@@ -60,12 +63,15 @@ def check_output(output: Path, fps: float) -> None:
 
 
 def check_holds_no_photos(output: Path, photos: Iterable[Path]) -> None:
-    """Refuse the folder of a run's photos, also if they were frames of this command once.
+    """Refuse the folder of a run's photos, and that of the originals they were reduced from, also if they were frames
+    of this command once.
 
     Raises:
         UserError: a photo is in it.
     """
-    if output.resolve() in {photo.parent.resolve() for photo in photos}:
+    folders = {photo.parent.resolve() for photo in photos}
+    originals = {folder.with_name(found[1]) for folder in folders if (found := REDUCED_FOLDER.fullmatch(folder.name))}
+    if output.resolve() in folders | originals:
         raise UserError(f"--output {output}: holds the photos of this run; name another folder.")
 
 
@@ -94,11 +100,9 @@ def _is_frame(path: Path) -> bool:
 
     if not FRAME_NAME.fullmatch(path.name):
         return False
-    try:
-        with Image.open(path) as image:
-            return image.info.get(SOFTWARE) == PROGRAM
-    except OSError:
-        return False
+    with contextlib.suppress(*IMAGE_ERRORS, Image.DecompressionBombError), Image.open(path) as image:
+        return image.info.get(SOFTWARE) == PROGRAM
+    return False
 
 
 def _write_mp4(frames: Frames, path: Path, fps: float) -> None:

@@ -167,7 +167,44 @@ def test_photos_with_an_orientation_are_turned_as_their_cameras_are(tmp_path, ca
     for path in parsed(tmp_path / "copy", "train").image_filenames:
         assert Image.open(path).size == (30, round(30 * size[1] / size[0]))
     is_turned = np.asarray(Image.open(tmp_path / "copy" / "images" / "0.png"))[0].mean() == 0
-    assert is_turned == chosen.is_upright == (size == (60, 100)), "as the others are"
+    assert is_turned == chosen.orientations.upright == (size == (60, 100)), "as the others are"
+
+
+def test_photos_whose_orientation_nothing_tells_are_named_when_they_are_reduced(tmp_path, capture, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (100, 100)).save(capture / "images" / "0.png", exif=exif)
+    write_capture_copy(choose(capture, Views(indices=(1,)), tmp_path), tmp_path / "without", width=30)
+    write_capture_copy(choose(capture, Views(indices=(0,)), tmp_path), tmp_path / "as it is", width=None)
+    assert "Orientation" not in capsys.readouterr().out
+    write_capture_copy(choose(capture, Views(indices=(0,)), tmp_path), tmp_path / "copy", width=30)
+    assert "Orientation: 0.png: EXIF says how to turn these photos" in capsys.readouterr().out
+
+
+def test_masks_are_turned_as_their_photos_are(tmp_path, capture):
+    """Photo and mask 0 upside down, which the sizes of the others tell."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = frames_of(capture)
+    (capture / "masks").mkdir()
+    left_is_inside = np.zeros((60, 100), np.uint8)
+    left_is_inside[:, :20] = 255
+    for index, frame in enumerate(frames):
+        frame["mask_path"] = f"masks/{index}.png"
+        for folder in ("images", "masks"):
+            Image.fromarray(left_is_inside).save(capture / folder / f"{index}.png", exif=exif)
+    exif[0x0112] = 3
+    for folder in ("images", "masks"):
+        Image.fromarray(left_is_inside.T).save(capture / folder / "0.png", exif=exif)
+    change(capture, {"frames": frames, "w": 60, "h": 100})
+    parser = NerfstudioDataParserConfig(data=capture, downscale_factor=1)
+    dataset = FewShotDataManagerConfig(dataparser=parser, camera_res_scale_factor=0.5).setup(test_mode="val")
+    write_capture_copy(choose(capture, Views(indices=(0, 1)), tmp_path), tmp_path / "copy", width=30)
+    for index in (0, 1):
+        data = dataset.train_dataset.get_data(index)
+        assert torch.equal(data["mask"][..., 0], data["image"][..., 0] > 0.5)
+        copies = [np.asarray(Image.open(tmp_path / "copy" / name / f"{index}.png")) for name in ("images", "masks")]
+        assert 0 < copies[1].mean() < 255 and np.array_equal(copies[0].reshape(50, 30, -1)[..., 0], copies[1])
 
 
 def test_masks_depth_images_and_points_are_in_the_copy(tmp_path, capture):

@@ -22,6 +22,7 @@ from dietnerf_ns.bench.cells import (
 from dietnerf_ns.bench.experiment import BenchmarkScene, Views, as_flags
 from dietnerf_ns.bench.scenes import SPLITS, file_hash
 from dietnerf_ns.bench.train_cell import arguments_here
+from dietnerf_ns.data.photos import Orientations
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.bench import experiment
 from tests.helpers.scenes import as_transforms_json
@@ -322,11 +323,12 @@ def test_which_way_up_photos_are_counts_for_copies_that_are_reduced(tmp_path, ti
     folder = as_transforms_json(tiny_scene, tmp_path / "garden", count=8)
     contents = {}
     for resolution in (8, None):
-        for is_upright in (False, True):
-            monkeypatch.setattr(FewShotCapture, "is_upright", is_upright)
-            read = experiment(tmp_path, resolution=resolution)
-            contents[resolution, is_upright] = _plan_capture_copy(read, scene, Views(), folder)[0]
-    assert contents[8, False] != contents[8, True] and contents[None, False] == contents[None, True]
+        for told in (False, True):
+            for untold in ([], [folder / "images" / "0.png"]):
+                monkeypatch.setattr(FewShotCapture, "orientations", Orientations(frozenset([told]), untold))
+                read = experiment(tmp_path, resolution=resolution)
+                contents[resolution, told, len(untold)] = _plan_capture_copy(read, scene, Views(), folder)[0]
+    assert contents[8, False, 1] != contents[8, True, 1] and len(set(contents.values())) == 3, contents
 
 
 def test_views_that_a_capture_lacks_are_rejected_with_its_name(tmp_path, tiny_scene):

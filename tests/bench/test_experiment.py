@@ -1,5 +1,6 @@
 """Experiment files: how they are read, and what is rejected."""
 
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
@@ -140,6 +141,46 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path, text, words):
     path.write_text("scenes: [tiny]\nmethods: [dietnerf-tiny]\n" * (words is not None) + text)
     with pytest.raises(UserError, match=words or "both have the key name"):
         read_experiment(path)
+
+
+def test_several_merged_mappings_all_count(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(
+        "scenes: [tiny]\nmethods:\n"
+        "- &a {name: dietnerf-tiny, label: a}\n"
+        "- &b {name: dietnerf-tiny, label: b, overrides: {steps-per-save: 7}}\n"
+        "- {<<: *a, <<: *b, label: c}\n"
+    )
+    assert read_experiment(path).methods[2].overrides == {"steps-per-save": 7}
+
+
+@pytest.mark.parametrize("where", ["overrides", "arguments of tiny"])
+def test_a_setting_in_two_spellings_is_refused(where, tmp_path):
+    settings = {"alpha-color": "white", "alpha_color": "black"}
+    scene = {"name": "tiny", "arguments": settings} if where != "overrides" else "tiny"
+    overrides = {"steps-per-save": 1, "steps_per_save": 2} if where == "overrides" else {}
+    with pytest.raises(UserError, match=f"{where}: .* are the same setting; give it once"):
+        experiment(tmp_path, scenes=[scene], overrides=overrides)
+
+
+CLIP = {"pipeline.semantic.encoder": "open-clip"}
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (CLIP | {"pipeline.semantic.clip-model": "ViT-B-33"}, "pipeline.semantic.clip-model ViT-B-33: .*ViT-B-32"),
+        (CLIP | {"pipeline.semantic.clip-pretrained": "weights.pt"}, "must be an absolute path"),
+        (CLIP | {"pipeline.semantic.clip-pretrained": "no-such-tag"}, "neither a file nor a tag"),
+        (CLIP | {"pipeline.semantic.clip-pretrained": "no-such-tag", "pipeline.semantic.weight": 0}, None),
+        ({"pipeline.semantic.clip-pretrained": "no-such-tag"}, None),
+    ],
+)
+def test_the_encoder_of_a_method_is_checked_before_anything_is_trained(overrides, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pt").touch()
+    with nullcontext() if words is None else pytest.raises(UserError, match=f"overrides: .*{words}"):
+        experiment(tmp_path, methods=[{"name": "dietnerf-tiny", "overrides": overrides}])
 
 
 def test_an_empty_file_is_told_as_such(tmp_path):

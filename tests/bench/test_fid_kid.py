@@ -1,6 +1,7 @@
 """FID and KID: which images are compared, and that a missing network is no failure."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -76,10 +77,16 @@ def test_what_was_computed_earlier_is_kept_without_the_network(tmp_path, monkeyp
     monkeypatch.setattr(fid_kid, "fid_and_kid", online_for_the_second)
     result = fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)
     content = result["pools"][1].pop("content")
+    result["pools"][0].pop("content")
     assert result == {"pools": [known, known | {"method": "b", "cells": ["b"]}], "left_out": {}}
     for hashed, kept in [(content, 2), ("of other renders, made again since", 1)]:
         (tmp_path / "pooled.json").write_text(json.dumps({"pools": [known | {"content": hashed}], "left_out": {}}))
         assert len(fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)["pools"]) == kept
+    (tmp_path / "pooled.json").write_text(json.dumps({"pools": [known], "left_out": {}}))
+    os.utime(tmp_path / "pooled.json", (0, 0))  # by an earlier version, and the renders were made again
+    assert [entry["method"] for entry in fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)["pools"]] == [
+        "b"
+    ]
     (tmp_path / "pooled.json").write_text("{")
     result = fid_kid_of_methods(experiment(tmp_path), cells, None, tmp_path)
     assert [entry["method"] for entry in result["pools"]] == ["b"] and result["left_out"], "a damaged file has nothing"

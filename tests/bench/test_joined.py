@@ -101,6 +101,15 @@ def test_a_cell_counts_from_the_folder_that_finished_it(tmp_path, lego):
     assert joined.rows[0].folder == unfinished / "cells" / "lego0", "the first folder's"
 
 
+def test_fid_of_one_group_counts_once(tmp_path, lego):
+    """A stored report of an earlier version has no hash of the renders; the results folder has one."""
+    parts = [lego, write_fake_results(tmp_path / "again", LEGO, ids="lego")]
+    for folder, entry in zip(parts, [{"paper/fid": 7.0}, {"paper/fid": 7.0, "content": "ab"}], strict=True):
+        pool = {"views": "v", "method": "diet", "seed": 0, "cells": ["lego1"], "renders": 1, "references": 1} | entry
+        (folder / "pooled.json").write_text(json.dumps({"pools": [pool], "left_out": {}}))
+    assert ["content" in pool for pool in read_joined(parts).fid_kid["pools"]] == [False], "the first folder's"
+
+
 def test_unfinished_cells_are_stored_and_named(tmp_path):
     unfinished = write_fake_results(tmp_path / "half", LEGO, missing=[("lego", "v", "diet", 0)])
     report = write_report(unfinished, to=tmp_path / "docs")

@@ -29,8 +29,9 @@ def two_nodes():
 @pytest.mark.slow
 def test_cells_run_on_the_cluster_and_crash_alone(two_nodes, tmp_path, fake_cell_command, capsys):
     cells = [cell("good"), cell("crash"), cell("better")]
-    engine = RayEngine(1, two_nodes, fake_cell_command)
+    engine, handler = RayEngine(1, two_nodes, fake_cell_command), signal.getsignal(signal.SIGTERM)
     assert run_missing(cells, tmp_path, engine) == [cells[1]]
+    assert signal.getsignal(signal.SIGTERM) == handler, "not Ray's, with which the report would end without a word"
     assert sorted(started(tmp_path)) == ["better", "crash", "good"]
     assert json.loads((tmp_path / "cells" / "good" / "result.json").read_text()) == {"threads": "1"}
     assert "no such luck" in capsys.readouterr().err

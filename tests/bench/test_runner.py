@@ -41,20 +41,21 @@ def test_a_crash_is_shown_and_the_other_cells_run(tmp_path, fake_cell_command, c
     assert run_missing(cells, tmp_path, LocalEngine(1, fake_cell_command)) == cells[:1], "it is tried again"
 
 
-def test_children_of_a_killed_cell_do_not_outlive_it(tmp_path):
+@pytest.mark.parametrize("child", ["sleep 60", "trap '' TERM; sleep 60"])
+def test_children_of_a_killed_cell_do_not_outlive_it(child, tmp_path):
     """A data loader's process would keep the log locked, and a processor busy beside the cells that follow."""
     program = tmp_path / "cell.py"
     program.write_text(
         "import os, pathlib, signal, subprocess, sys\n"
-        "child = subprocess.Popen(['sleep', '60'])\n"
+        f"child = subprocess.Popen(['sh', '-c', {child!r}])\n"
         "pathlib.Path(sys.argv[1], 'child').write_text(str(child.pid))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = cell("killed")
     engine = LocalEngine(1, (sys.executable, str(program)))
     assert run_missing([killed], tmp_path, engine) == [killed]
-    child = int((tmp_path / killed.folder / "child").read_text())
-    wait_until(lambda: not psutil.pid_exists(child), "the child has ended", seconds=5)
+    number = int((tmp_path / killed.folder / "child").read_text())
+    wait_until(lambda: not psutil.pid_exists(number), "the child has ended", seconds=5)
     assert run_missing([killed], tmp_path, engine) == [killed], "it can be tried again at once"
 
 

@@ -10,6 +10,7 @@ import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSampler, PatchPixelSamplerConfig
 from PIL import Image
 
 from dietnerf_ns.data import dataset as photos
@@ -273,6 +274,20 @@ def test_a_split_without_photos_is_replaced_and_one_without_some_is_an_error(kep
     assert kept or told in spoken(capsys)
 
 
+@pytest.mark.parametrize("in_its_folder", ["training photos", "broken links"])
+def test_a_split_without_photos_is_replaced_wherever_its_photos_would_be(in_its_folder, tiny_scene, tmp_path, capsys):
+    """As cameras of a path among the training photos, or as git-annex leaves what was not fetched."""
+    shutil.copytree(tiny_scene, tmp_path / "scene")
+    file = tmp_path / "scene" / "transforms_test.json"
+    for photo in (tmp_path / "scene" / "test").glob("*.png"):
+        photo.unlink()
+        photo.symlink_to("nowhere")
+    if in_its_folder == "training photos":
+        file.write_text(file.read_text().replace("./test/r_", "./train/path_"))
+    datamanager(BlenderDataParserConfig(data=tmp_path / "scene"))
+    assert "the val split is evaluated instead" in spoken(capsys)
+
+
 def test_a_split_without_training_photos_is_one_clear_error(tiny_scene, tmp_path):
     scene = as_transforms_json(tiny_scene, tmp_path / "photos", count=6)
     with pytest.raises(
@@ -365,6 +380,13 @@ def test_patches_of_any_size_that_fits_are_sampled(tiny_scene):
         assert torch.equal(patch[..., 2] - patch[0, 0, 2], torch.arange(32).expand(32, 32))
 
 
+def test_patches_of_the_methods_own_are_sampled(tiny_scene):
+    manager = datamanager(
+        BlenderDataParserConfig(data=tiny_scene), patch_size=8, pixel_sampler=PatchPixelSamplerConfig(patch_size=8)
+    )
+    assert isinstance(manager.train_pixel_sampler, PatchPixelSampler)
+
+
 @pytest.mark.parametrize(
     "settings, words",
     [
@@ -377,7 +399,7 @@ def test_patches_of_any_size_that_fits_are_sampled(tiny_scene):
         ({"patch_size": 0}, "patch-size 0: must be at least 1"),
         (
             {"patch_size": 4, "pixel_sampler": SinglePhotoPixelSamplerConfig()},
-            "patch-size 4: the method has rays of its own choice; leave it out",
+            "patch-size 4: the method samples rays in its own way; set it to 1",
         ),
         ({"train_num_rays_per_batch": 0}, "train-num-rays-per-batch 0: must be at least 1"),
     ],

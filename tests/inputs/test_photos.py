@@ -8,8 +8,9 @@ import pytest
 import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from dietnerf_ns.data.photos import photo_size, read_photo
+from dietnerf_ns.data.photos import orientations_of, photo_size, read_photo
 from dietnerf_ns.similarity.photos import load_photo
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.inputs import (
@@ -269,6 +270,50 @@ def test_photos_whose_size_does_not_tell_are_treated_as_the_others(tmp_path, has
     as_stored = Image.fromarray(on_white(base_photos()[1])).resize((120, 90)).transpose(Image.Transpose.ROTATE_180)
     assert np.array_equal(images["1.png"], np.asarray(as_stored))
     assert "Orientation:" not in capsys.readouterr().out
+
+
+def test_photos_to_evaluate_on_tell_about_the_training_photos(tmp_path, capsys):
+    """The training photos upside down, and the others on their side."""
+    on_their_side = with_orientation(6, Image.Transpose.ROTATE_90)
+    upside_down = with_orientation(3, Image.Transpose.ROTATE_180)
+    meta = portrait_meta(90, 120)
+    names = [frame["file_path"] for frame in meta["frames"]]
+    meta |= {"train_filenames": names[:2], "val_filenames": names[2:], "test_filenames": names[2:]}
+
+    def save(rgba, path, number):
+        (upside_down if number < 2 else on_their_side)(rgba, path, number)
+
+    dataset = datamanager(write_capture(tmp_path, save=save, meta=meta)).train_dataset
+    upright = np.asarray(Image.fromarray(on_white(base_photos()[1])).resize((90, 120)))
+    assert np.array_equal(dataset.get_numpy_image(1), upright)
+    assert "Orientation:" not in capsys.readouterr().out
+
+
+def test_sizes_that_contradict_each_other_are_told(tmp_path, capsys):
+    def save(rgba, path, number):
+        size = {0: (90, 120), 1: (120, 90)}.get(number, (90, 120))
+        with_orientation(3 if number > 1 else 6, None, size)(rgba, path, number)
+
+    datamanager(write_capture(tmp_path, save=save, meta=portrait_meta(90, 120)))
+    assert "Orientation: 2.png, 3.png, 4.png: EXIF says" in capsys.readouterr().out
+
+
+def test_pngs_have_their_orientation_in_several_places(tmp_path):
+    """As an old ImageMagick and as tools of Adobe write it."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    block = exif.tobytes()
+    written = {
+        "Raw profile type exif": f"\nexif\n{len(block):8}\n{block.hex()}\n",
+        "XML:com.adobe.xmp": '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>',
+    }
+    for place, text in written.items():
+        info = PngInfo()
+        info.add_itxt(place, text) if place.startswith("XML") else info.add_text(place, text)
+        Image.new("RGB", (4, 6)).save(tmp_path / "a.png", pnginfo=info)
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.getexif().get(0x0112) == 3, place
+        assert orientations_of([(tmp_path / "a.png", (4, 6))]).untold == [tmp_path / "a.png"], place
 
 
 def broken_exif(block: bytes):

@@ -116,6 +116,8 @@ SAME_CAMERAS = {
     "leading ./": each(lambda frame: frame.update(file_path="./" + frame["file_path"])),
     "no suffix": each(lambda frame: frame.update(file_path=frame["file_path"].removesuffix(".png"))),
     "suffix of another type": each(lambda frame: frame.update(file_path=frame["file_path"].replace(".png", ".jpg"))),
+    "photos that were HEIC": each(lambda frame: frame.update(file_path=frame["file_path"].replace(".png", ".HEIC"))),
+    "photos that were raw": each(lambda frame: frame.update(file_path=frame["file_path"].replace(".png", ".CR2"))),
     "suffix in upper case": each(lambda frame: frame.update(file_path=frame["file_path"].replace(".png", ".PNG"))),
     "model of every frame": each(lambda frame: frame.update(camera_model="PINHOLE")),
     "model in lower case": lambda meta: meta.update(camera_model="opencv"),
@@ -133,6 +135,22 @@ def test_what_is_meant_is_plain(tmp_path, edit):
     manager = datamanager(write_capture(tmp_path / "given", meta=meta))
     assert cameras_agree(manager, datamanager(write_capture(tmp_path / "base")))
     assert difference_from_base(manager) < 1e-6
+
+
+def test_a_dot_in_a_name_begins_no_suffix(tmp_path):
+    meta = base_meta()
+    meta["frames"][1]["file_path"] = "images/1.0"
+    write_capture(tmp_path, meta=meta)
+    save_rgb(base_photos()[1], tmp_path / "images" / "1.0.png", 1)
+    save_rgb(base_photos()[0], tmp_path / "images" / "1.png", 0)
+    assert difference_from_base(datamanager(tmp_path)) < 1e-6
+
+
+def test_a_stated_angle_of_view_may_be_wide(tmp_path):
+    meta = base_meta() | {"camera_angle_x": 2.6}
+    del meta["fl_x"], meta["fl_y"]
+    cameras = datamanager(write_capture(tmp_path, meta=meta)).train_dataset.cameras
+    assert 2 * math.atan(50 / float(cameras.fx[0])) == pytest.approx(2.6)
 
 
 ENCODED = {

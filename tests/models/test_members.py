@@ -7,6 +7,7 @@ import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 
 from dietnerf_ns.data.capture import Capture
+from dietnerf_ns.models import members
 from dietnerf_ns.models.nerfacto import DietNeRFModel
 from dietnerf_ns.semantic.rendering import render_view
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
@@ -156,6 +157,14 @@ def test_a_member_that_explains_the_photos_badly_is_left_out_of_images_and_of_se
     assert restored._counted() == [True, False, True]
     model.load_state_dict(tiny_model(members=3, **DENSE).state_dict())  # as when a run restarts
     assert model._counted() == [True, True, True]
+
+
+def test_errors_are_those_of_all_processes(monkeypatch):
+    """Otherwise each process would leave out other members."""
+    monkeypatch.setattr(members, "average_scalars", lambda *errors: [3 + 0 * error for error in errors])
+    model = tiny_model(members=2, **DENSE).train()
+    losses_of(model)
+    assert model._errors.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

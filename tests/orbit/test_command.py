@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dietnerf_ns.commands.render import Orbit
+from dietnerf_ns.orbit.files import write_frames
 from tests.helpers.cameras import arc_of_poses, pinhole_cameras, ring_of_poses
 from tests.helpers.commands import in_this_process, needs_ffmpeg, ns
 
@@ -101,7 +102,7 @@ def test_ctrl_c_after_the_last_frame_says_that_the_orbit_is_written(tmp_path, mo
         raise KeyboardInterrupt
 
     photos = SimpleNamespace(cameras=pinhole_cameras(ring_of_poses(4)), image_filenames=[])
-    run = SimpleNamespace(datamanager=SimpleNamespace(train_dataset=photos), model=None)
+    run = SimpleNamespace(datamanager=SimpleNamespace(train_dataset=photos, eval_dataset=None), model=None)
     monkeypatch.setattr("dietnerf_ns.orbit.frames.load_run", lambda _: run)
     monkeypatch.setattr("dietnerf_ns.orbit.frames.render_frames", lambda *_: iter(()))
     monkeypatch.setattr("dietnerf_ns.orbit.files.write_frames", write_and_be_interrupted)
@@ -109,6 +110,20 @@ def test_ctrl_c_after_the_last_frame_says_that_the_orbit_is_written(tmp_path, mo
     arguments = ["orbit", "--load-config", "config.yml", "--output", "o.gif"]
     result = in_this_process("dietnerf-render", *arguments, cwd=tmp_path, check=False)
     assert result.returncode == 1 and result.stdout.splitlines()[-1] == "Interrupted. o.gif was already written."
+
+
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_frames_that_a_run_has_as_photos_are_not_replaced(kind, tmp_path, monkeypatch):
+    write_frames(iter(np.zeros((2, 4, 4, 3), np.uint8)), tmp_path / "frames", fps=1)
+    photos = {name: SimpleNamespace(cameras=None, image_filenames=[]) for name in ("train", "eval")}
+    photos[kind].image_filenames = [tmp_path / "frames" / "00000.png"]
+    manager = SimpleNamespace(train_dataset=photos["train"], eval_dataset=photos["eval"])
+    monkeypatch.setattr("dietnerf_ns.orbit.frames.load_run", lambda _: SimpleNamespace(datamanager=manager))
+    (tmp_path / "config.yml").touch()
+    arguments = ["orbit", "--load-config", "config.yml", "--output", "frames"]
+    result = in_this_process("dietnerf-render", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1 and "holds the photos of this run" in result.stdout.splitlines()[-1]
+    assert len(list((tmp_path / "frames").iterdir())) == 2
 
 
 def test_a_run_started_in_another_folder_says_where_to_start(trained_tiny, tmp_path):

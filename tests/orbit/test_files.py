@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dietnerf_ns.orbit.files import check_holds_no_photos, check_output, write_frames
 from dietnerf_ns.utils.errors import UserError
@@ -124,6 +125,24 @@ def test_frames_that_a_run_was_trained_on_are_kept(tmp_path):
     check_holds_no_photos(tmp_path / "turntable", photos)
 
 
+def test_frames_of_which_a_run_took_smaller_copies_are_kept(tmp_path):
+    with pytest.raises(UserError, match="holds the photos of this run"):
+        check_holds_no_photos(tmp_path / "images", [tmp_path / "images_4" / "00000.png"])
+
+
+def test_a_file_that_is_no_image_is_no_frame(tmp_path):
+    """A text of this size in a PNG is a ValueError of Pillow, and this number of pixels an error of its own."""
+    (tmp_path / "frames").mkdir()
+    large = PngInfo()
+    large.add_text("note", "x" * 2**21, zip=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "frames" / "00000.png", pnginfo=large)
+    with pytest.raises(UserError, match="such as 00000.png"):
+        check_output(tmp_path / "frames", fps=1)
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "frames" / "00000.png")
+    with pytest.raises(UserError, match="such as 00000.png"):
+        check_output(tmp_path / "frames", fps=1)
+
+
 def test_checking_leaves_an_existing_output_unchanged(tmp_path):
     (tmp_path / "o.gif").write_bytes(b"good")
     check_output(tmp_path / "o.gif", fps=10)
@@ -142,7 +161,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
         "file/o.gif": "cannot be written",
         "file": "is a file",
         "full": "thesis.tex",
-        "photos": "holds other files than frames that this command wrote, such as 00000.png",
+        "photos": "holds other files than frames that this command marked as its own, such as 00000.png",
     }.items():
         with pytest.raises(UserError, match=words):
             check_output(tmp_path / name, fps=10)

@@ -83,7 +83,8 @@ class SpeedSettings:
             check_limits(self, limits)
 
     def _check_data(self) -> None:
-        for split in ("train", "test", "val") if "job" in self.parts else ("train", "test"):
+        evaluates = self.data.protocol is not None or bool({"target", "job"} & set(self.parts))
+        for split in ("train", *(("test",) if evaluates else ()), *(("val",) if "job" in self.parts else ())):
             file = transforms_file(Path(self.data.folder), split)
             if not file.is_file():
                 raise UserError(f"--data {self.data.folder}: not a NeRF-Synthetic scene, {file.name} is missing.")

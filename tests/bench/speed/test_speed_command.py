@@ -86,7 +86,14 @@ def test_wrong_input_is_rejected_before_anything_is_written(given, message, tmp_
 
 
 @pytest.mark.parametrize(
-    "split, parts, refused", [("test", ("steps",), True), ("val", ("job",), True), ("val", ("steps",), False)]
+    "split, parts, refused",
+    [
+        ("train", ("steps",), True),
+        ("test", ("steps", "target"), True),
+        ("test", ("steps", "memory"), False),
+        ("val", ("job",), True),
+        ("val", ("steps",), False),
+    ],
 )
 def test_every_split_that_is_measured_must_exist(split, parts, refused, tmp_path):
     scene = tmp_path / "scene"
