@@ -51,7 +51,7 @@ except KeyboardInterrupt:
     sys.exit(open(sys.argv[1], "w").write("kept") and 130)
 """
     both = parts(tmp_path, seconds=5)
-    both.run("slow", "-c", wait, tmp_path / "kept")
+    both.run("slow", "-IS", "-c", wait, tmp_path / "kept")
     both.run("next", "-c", "raise SystemExit('never')")
     assert states(tmp_path) == {"slow": "out of time", "next": "out of time"}
     assert (tmp_path / "kept").read_text() == "kept" and "started" in (tmp_path / "slow.log").read_text()
