@@ -24,8 +24,9 @@ Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
 """Durations in a GIF are whole hundredths of a second, and viewers slow down frames that are shorter than two."""
 FRAME_NAME = re.compile(r"\d{5}\.png")
-REDUCED_FOLDER = re.compile(r"(.+)_\d+")
-"""As nerfstudio names folders of smaller copies of the photos: images_4 beside images."""
+ORIGINALS = "images"
+REDUCED = re.compile(ORIGINALS + r"_\d+")
+"""As nerfstudio names folders of smaller copies of the photos in `ORIGINALS`."""
 SOFTWARE, PROGRAM = "Software", "dietnerf-render"
 """PNG's keyword for the program that wrote a file, and its value in frames: only such files are replaced."""
 
@@ -70,7 +71,7 @@ def check_holds_no_photos(output: Path, photos: Iterable[Path]) -> None:
         UserError: a photo is in it.
     """
     folders = {photo.parent.resolve() for photo in photos}
-    originals = {folder.with_name(found[1]) for folder in folders if (found := REDUCED_FOLDER.fullmatch(folder.name))}
+    originals = {folder.with_name(ORIGINALS) for folder in folders if REDUCED.fullmatch(folder.name)}
     if output.resolve() in folders | originals:
         raise UserError(f"--output {output}: holds the photos of this run; name another folder.")
 

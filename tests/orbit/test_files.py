@@ -128,6 +128,7 @@ def test_frames_that_a_run_was_trained_on_are_kept(tmp_path):
 def test_frames_of_which_a_run_took_smaller_copies_are_kept(tmp_path):
     with pytest.raises(UserError, match="holds the photos of this run"):
         check_holds_no_photos(tmp_path / "images", [tmp_path / "images_4" / "00000.png"])
+    check_holds_no_photos(tmp_path / "lego", [tmp_path / "lego_1" / "00000.png"])
 
 
 def test_a_file_that_is_no_image_is_no_frame(tmp_path):
