@@ -85,7 +85,7 @@ def fid_kid_of_methods(experiment: Experiment, cells: list[Cell], data: Path | N
         except Exception as error:  # no network, no weights: a missing metric must not cost the run
             known = earlier.get(tuple(ids))
             if known is not None and _is_of(known, content, renders, out / FID_KID):
-                entries.append(known | {"content": content})
+                entries.append(known)
             else:
                 left_out = dict.fromkeys((f"{PAPER}/fid", f"{PAPER}/kid"), in_one_line(error))
             continue

@@ -119,7 +119,7 @@ def end_processes(processes: Iterable[subprocess.Popen], seconds: float = SECOND
 
     Args:
         processes: each with a process group of its own.
-        seconds: time between the two.
+        seconds: time between the two. Children of a process that has ended by itself get none.
     """
     ended = running = list(processes)
     for signal_number in (signal.SIGTERM, signal.SIGKILL):

@@ -84,9 +84,10 @@ class FewShotDataManager(FewShotViews, VanillaDataManager[AreaDownscaledDataset]
         return not self.config.pixel_sampler.ignore_mask
 
     def _get_pixel_sampler(self, dataset: AreaDownscaledDataset, num_rays_per_batch: int) -> PixelSampler:
-        if self.config.patch_size > 1 and not isinstance(self.config.pixel_sampler, PatchPixelSamplerConfig):
-            return self._patch_sampler(dataset, num_rays_per_batch)
         settings = self.config.pixel_sampler
+        is_own = isinstance(settings, PatchPixelSamplerConfig) and settings.patch_size == self.config.patch_size
+        if self.config.patch_size > 1 and not is_own:
+            return self._patch_sampler(dataset, num_rays_per_batch)
         target = MaskedPixelSampler if settings._target is PixelSampler else settings._target
         with flags_under(f"{FLAGS}pixel-sampler."), replaced(settings, "_target", target):
             sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)

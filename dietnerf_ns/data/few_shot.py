@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -288,15 +289,17 @@ class FewShotViews(DataManager):
     def _upright(self) -> bool:
         """Whether poses belong to the upright photos where a photo's size does not tell.
 
-        The training photos tell; where they do not agree or all have the same size either way, the others do.
+        The training photos tell; where all of them have the same size either way, those of the other splits do.
         """
         if self.test_mode == "inference":
             return False
         photos = _with_sizes(self.all_train_outputs)
         found = orientations_of(photos)
-        if found.warning is not None:
-            others = [self._split_of_dataparser(split) for split in ("val", "test")]
-            photos += [photo for outputs in others if outputs is not None for photo in _with_sizes(outputs)]
+        if found.warning is not None and not found.told:
+            for split in ("val", "test"):
+                with suppress(UserError):  # evaluation says what is wrong with a split
+                    outputs = self._split_of_dataparser(split)
+                    photos += [] if outputs is None else _with_sizes(outputs)
             found = orientations_of(dict.fromkeys(photos))
         _warn(found.warning)
         return found.upright

@@ -246,7 +246,7 @@ def _check_focal_lengths(meta: dict[str, Any], path: Path) -> None:
         for angle in ANGLES:
             if (known[angle] or 0) >= math.pi:
                 raise UserError(f"{where}: {angle} is {known[angle]:g}; it must be in radians and below pi.")
-        largest = LARGEST_FOV if all(known[angle] is None for angle in ANGLES) else LARGEST_ANGLE
+        largest = LARGEST_ANGLE if _follows_from_an_angle(known) else LARGEST_FOV
         for focal, size in (("fl_x", "w"), ("fl_y", "h")):
             length, pixels = known[focal], known[size]
             if not is_perspective or meta.get("is_fisheye") or length is None or pixels is None:
@@ -257,6 +257,15 @@ def _check_focal_lengths(meta: dict[str, Any], path: Path) -> None:
                     "Intrinsics must be in pixels: multiply normalised ones by the size of the photos, and those in "
                     "millimetres by its ratio to the size of the sensor."
                 )
+
+
+def _follows_from_an_angle(known: dict[str, Any]) -> bool:
+    """Whether focal lengths are those of a stated angle of view, or one of them is stated alone."""
+    for focal, size, angle in (("fl_x", "w", ANGLES[0]), ("fl_y", "h", ANGLES[1])):
+        if known[angle] is not None and known[size] is not None:
+            length = 0.5 * known[size] / math.tan(0.5 * known[angle])
+            return known[focal] is None or abs(known[focal] - length) <= SAME_INTRINSICS * length
+    return False
 
 
 def _check_positions(frames: list[Frame], path: Path) -> None:

@@ -511,12 +511,6 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         if "planes" in state and not (opened and self._has_own_planes()):  # versions up to 0.2 lack them
             self.collider.near_plane, self.collider.far_plane = state["planes"]
         if "average_init_density" in state:  # a factor on what the weights say, whatever the photos are now
-            given = self._given_config.average_init_density
-            if given not in (*NOT_GIVEN, state["average_init_density"]):
-                CONSOLE.print(
-                    f"[yellow]average-init-density {given} is ignored: the checkpoint's weights belong to "
-                    f"{state['average_init_density']:g}.[/yellow]"
-                )
             for network in (self.field, *self.proposal_networks):
                 network.average_init_density = state["average_init_density"]
         if opened:

@@ -385,6 +385,9 @@ def test_patches_of_the_methods_own_are_sampled(tiny_scene):
         BlenderDataParserConfig(data=tiny_scene), patch_size=8, pixel_sampler=PatchPixelSamplerConfig(patch_size=8)
     )
     assert isinstance(manager.train_pixel_sampler, PatchPixelSampler)
+    with pytest.raises(UserError, match="patch-size 4: the method samples rays in its own way"):
+        sampler = PatchPixelSamplerConfig(patch_size=8)
+        datamanager(BlenderDataParserConfig(data=tiny_scene), patch_size=4, pixel_sampler=sampler)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,9 @@ def test_a_stated_angle_of_view_may_be_wide(tmp_path):
     del meta["fl_x"], meta["fl_y"]
     cameras = datamanager(write_capture(tmp_path, meta=meta)).train_dataset.cameras
     assert 2 * math.atan(50 / float(cameras.fx[0])) == pytest.approx(2.6)
+    meta |= {"fl_x": 7.0, "fl_y": 7.0, "camera_angle_x": 0.69}  # in millimetres beside an angle
+    with pytest.raises(UserError, match="fl_x is 7 for w 100, a view of over 140 degrees"):
+        datamanager(write_capture(tmp_path, meta=meta))
 
 
 ENCODED = {
