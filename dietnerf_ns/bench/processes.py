@@ -119,7 +119,7 @@ def end_processes(processes: Iterable[subprocess.Popen], seconds: float = SECOND
 
     Args:
         processes: each with a process group of its own.
-        seconds: time between the two. Children of a process that has ended by itself get none.
+        seconds: between the two. For children of a process that has already ended, SIGKILL follows at once.
     """
     ended = running = list(processes)
     for signal_number in (signal.SIGTERM, signal.SIGKILL):

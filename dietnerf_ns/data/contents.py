@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from dietnerf_ns.data.foreground import TOLERANCE
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import MOST_NAMES, UserError, first_names
 
 DARK = 64
 """Brightest value of photos that are all dark. 14 bits in a file of 16 bits are at most 64."""
-MAX_NAMES = 5
-"""Number of photos that a line names."""
 Photo = UInt8[np.ndarray, "height width channels"]
 """RGB, or RGBA with straight alpha, in 0..255."""
 
@@ -41,9 +38,9 @@ def report_training_photos(dataset: InputDataset) -> None:
         )
     if any(blank):
         _say(
-            f"Blank training photos: {_names([paths[i] for i in np.flatnonzero(blank)])}. They are transparent or have "
-            "one colour everywhere, and are trained on as views in which there is nothing. If that is wrong, leave "
-            "them out."
+            f"Blank training photos: {first_names([paths[i] for i in np.flatnonzero(blank)])}. They are transparent or "
+            "have one colour everywhere, and are trained on as views in which there is nothing. If that is wrong, "
+            "leave them out."
         )
     if brightest <= DARK:
         _say(
@@ -58,8 +55,8 @@ def report_training_photos(dataset: InputDataset) -> None:
         _say("All training photos have the same pixels. If the cameras are at different places, photos are mixed up.")
     elif repeated:
         _say(
-            f"The same photo is trained on more than once: {'; '.join(repeated[:MAX_NAMES])}"
-            f"{' and others' if len(repeated) > MAX_NAMES else ''}. It counts more than the others; leave the copies "
+            f"The same photo is trained on more than once: {'; '.join(repeated[:MOST_NAMES])}"
+            f"{' and others' if len(repeated) > MOST_NAMES else ''}. It counts more than the others; leave the copies "
             "out."
         )
 
@@ -80,8 +77,8 @@ def report_photos_in_both(trained_on: InputDataset, evaluated: InputDataset) -> 
             both.append(path)
     if both:
         _say(
-            f"Evaluation: {len(both)} of {len(evaluated)} photos are trained on as well: {_names(both)}. Their metrics "
-            "say nothing about new views."
+            f"Evaluation: {len(both)} of {len(evaluated)} photos are trained on as well: {first_names(both)}. Their "
+            "metrics say nothing about new views."
         )
 
 
@@ -98,11 +95,6 @@ def fingerprint(photo: Photo) -> bytes:
     if photo.shape[-1] == 4 and photo[..., 3].min() == 255:
         photo = photo[..., :3]
     return hashlib.blake2b(repr(photo.shape).encode() + np.ascontiguousarray(photo).tobytes()).digest()
-
-
-def _names(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - MAX_NAMES} others" if len(paths) > MAX_NAMES else ""
-    return ", ".join(path.name for path in paths[:MAX_NAMES]) + more
 
 
 def _say(line: str) -> None:

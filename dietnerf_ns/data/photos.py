@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.errors import UserError, first_names
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes of image files, in lower case."""
@@ -48,8 +48,6 @@ IMAGE_ERRORS = (
 )
 """What Pillow and pillow-heif raise for images and EXIF that are broken."""
 LFS_POINTER = b"version https://git-lfs"
-MOST_NAMES = 5
-"""In a warning."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -73,12 +71,10 @@ class Orientations:
         """A sentence for the user if nothing tells what becomes of some photos."""
         if not self.untold or len(self.told) == 1:
             return None
-        names = ", ".join(path.name for path in self.untold[:MOST_NAMES])
-        names += f" and {len(self.untold) - MOST_NAMES} others" if len(self.untold) > MOST_NAMES else ""
         return (
-            f"Orientation: {names}: EXIF says how to turn these photos, and the photos' sizes do not tell whether the "
-            "poses belong to the turned ones. They are used as they are stored. If that is wrong, turn them and remove "
-            "the EXIF."
+            f"Orientation: {first_names(self.untold)}: EXIF says how to turn these photos, and the photos' sizes do "
+            "not tell whether the poses belong to the turned ones. They are used as they are stored. If that is wrong, "
+            "turn them and remove the EXIF."
         )
 
 

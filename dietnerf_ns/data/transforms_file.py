@@ -260,7 +260,7 @@ def _check_focal_lengths(meta: dict[str, Any], path: Path) -> None:
 
 
 def _follows_from_an_angle(known: dict[str, Any]) -> bool:
-    """Whether focal lengths are those of a stated angle of view, or one of them is stated alone."""
+    """Whether an angle of view is stated, and no focal length of the same axis says otherwise."""
     for focal, size, angle in (("fl_x", "w", ANGLES[0]), ("fl_y", "h", ANGLES[1])):
         if known[angle] is not None and known[size] is not None:
             length = 0.5 * known[size] / math.tan(0.5 * known[angle])

@@ -36,7 +36,7 @@ from dietnerf_ns.poses.photos import (
 )
 from dietnerf_ns.poses.report import FILES, LeftOut, advice, doubt, draw_report, left_out, summary, write_report
 from dietnerf_ns.poses.scene import JPEG_QUALITY, PosedPhotos, in_world_frame, write_scene
-from dietnerf_ns.utils.errors import UserError, writing
+from dietnerf_ns.utils.errors import UserError, first_names, writing
 from dietnerf_ns.utils.files import OF_FILE_MANAGERS, atomic_output, check_writable, hashes_of_files
 
 LONGEST_SIDE = 1600
@@ -47,8 +47,6 @@ SCENE_NAME = re.compile(r"(images|masks)(_\d+)?|transforms\.json|sparse_pc\.ply|
 BYTES_PER_PHOTO = 5 * 2**20
 """Of features, and matches with twenty other photos, in the temporary folder, at most. COLMAP aborts the program if it
 cannot write them."""
-MOST_NAMES = 5
-"""Of files that are not read, in a message."""
 COLMAP_ERRORS_ONLY = 3
 """glog's level of fatal errors: what COLMAP says otherwise is said in one line by this program."""
 
@@ -234,8 +232,8 @@ def _collect(
 
 def _say_what_is_not_read(others: Sequence[Path]) -> None:
     if others:
-        names = ", ".join(path.name for path in others[:MOST_NAMES]) + ", ..." * (len(others) > MOST_NAMES)
-        CONSOLE.print(f"[yellow]{escape(f'Not read, because the suffix is not that of a photo: {names}.')}[/yellow]")
+        line = f"Not read, because the suffix is not that of a photo: {first_names(others)}."
+        CONSOLE.print(f"[yellow]{escape(line)}[/yellow]")
 
 
 def _too_few(num_photos: int, num_files: int, unreadable: Mapping[str, str]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 READ_ERRORS = (OSError, AssertionError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 """What nerfstudio's dataparsers and loaders raise when they cannot read what they are given."""
+
+MOST_NAMES = 5
+"""Files that a message names."""
 
 
 class UserError(SystemExit, ValueError):
@@ -110,6 +113,12 @@ def make_folder(path: Path, flag: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise UserError(f"{flag} {path}: cannot be written: permission denied.")
+
+
+def first_names(paths: Sequence[Path]) -> str:
+    """The names of the first files, without their folders, and how many more there are."""
+    more = f" and {len(paths) - MOST_NAMES} more" if len(paths) > MOST_NAMES else ""
+    return ", ".join(path.name for path in paths[:MOST_NAMES]) + more
 
 
 def in_one_line(error: BaseException) -> str:

@@ -41,14 +41,17 @@ def test_a_crash_is_shown_and_the_other_cells_run(tmp_path, fake_cell_command, c
     assert run_missing(cells, tmp_path, LocalEngine(1, fake_cell_command)) == cells[:1], "it is tried again"
 
 
-@pytest.mark.parametrize("child", ["sleep 60", "trap '' TERM; sleep 60"])
+@pytest.mark.parametrize("child", ["touch ready; exec sleep 60", "trap '' TERM; touch ready; sleep 60"])
 def test_children_of_a_killed_cell_do_not_outlive_it(child, tmp_path):
     """A data loader's process would keep the log locked, and a processor busy beside the cells that follow."""
     program = tmp_path / "cell.py"
     program.write_text(
-        "import os, pathlib, signal, subprocess, sys\n"
-        f"child = subprocess.Popen(['sh', '-c', {child!r}])\n"
-        "pathlib.Path(sys.argv[1], 'child').write_text(str(child.pid))\n"
+        "import os, pathlib, signal, subprocess, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        f"child = subprocess.Popen(['sh', '-c', {child!r}], cwd=folder)\n"
+        "(folder / 'child').write_text(str(child.pid))\n"
+        "while not (folder / 'ready').exists():\n"
+        "    time.sleep(0.01)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = cell("killed")
