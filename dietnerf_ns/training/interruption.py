@@ -59,8 +59,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self._arrived == signal.SIGINT and number == signal.SIGTERM and is_one_of_several():
-            return  # nerfstudio's launcher answers Ctrl-C, which its processes get, too, with SIGTERM to each of them
+        if self._arrived is not None and number == signal.SIGTERM and is_one_of_several():
+            return  # the launcher answers a signal, which its processes may have got as well, with SIGTERM to each
         if self._arrived is not None:
             os._exit(status_of(number))
         self.number = self._arrived = number

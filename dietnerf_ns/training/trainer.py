@@ -32,9 +32,10 @@ from dietnerf_ns.utils.compat import replaced, steps_of_run
 from dietnerf_ns.utils.distributed import (
     average_scalars,
     errors_in_one_line,
-    hide_traceback_of_launcher,
     is_one_of_several,
     maximum,
+    prepare_launcher,
+    wait_for_all,
 )
 from dietnerf_ns.utils.ending import print_every_name
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under, in_one_line, make_folder
@@ -149,7 +150,7 @@ def _check_machine(machine: MachineConfig) -> None:
     _check_device(machine.device_type)
     if machine.num_devices * machine.num_machines > 1:
         _check_several_processes(machine)
-        hide_traceback_of_launcher()
+        prepare_launcher()
 
 
 def _check_several_processes(machine: MachineConfig) -> None:
@@ -318,6 +319,7 @@ class SafeTrainer(Trainer):
             super().train()
         if (number := self.interruption.number) is not None:
             self._say_how_to_resume()
+            wait_for_all()  # torch's launcher ends the others soon after the first, and the main process saves
             raise SystemExit(status_of(number))
         if self.unsaved is not None:
             raise UserError(f"The checkpoint at the end of training could not be saved: {self.unsaved}.")

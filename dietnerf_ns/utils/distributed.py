@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from types import FrameType
 
 import torch
 from nerfstudio.utils import comms
@@ -135,8 +138,45 @@ def errors_in_one_line() -> Iterator[None]:
         raise SystemExit(str(error)) from None
 
 
-def hide_traceback_of_launcher() -> None:
-    """Print nothing when the launcher ends because one of its processes did, which has said why."""
+def wait_for_all() -> None:
+    """Return when all processes have come here. One that has ended is not waited for."""
+    if is_one_of_several():
+        with contextlib.suppress(RuntimeError):
+            distributed.barrier()
+
+
+def prepare_launcher() -> None:
+    """Let nerfstudio's launcher end as its processes do, which end at signals by themselves and say why.
+
+    It would end with status 0 after Ctrl-C, and at SIGTERM at once, with its processes.
+    """
+    _hide_traceback_of_launcher()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, _end_after_processes)
+
+
+def _end_after_processes(number: int, _frame: FrameType | None) -> None:
+    processes = multiprocessing.active_children()
+
+    def kill_all(*_: object) -> None:
+        for process in processes:
+            process.kill()
+
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, kill_all)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+    statuses = {process.exitcode for process in processes}
+    if statuses == {0}:  # the viewer was left
+        sys.exit(0)
+    sys.exit(1 if 1 in statuses else 128 + number)
+
+
+def _hide_traceback_of_launcher() -> None:
     show = sys.excepthook
 
     def show_others(kind: type[BaseException], error: BaseException, traceback) -> None:

@@ -43,16 +43,17 @@ def test_in_training_the_first_signal_is_noted_and_the_second_ends_at_once(inter
     assert "a checkpoint is saved" in capfd.readouterr().err
 
 
-def test_the_launcher_of_several_processes_adds_a_sigterm_to_ctrl_c(interruption, monkeypatch, capfd):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_launcher_of_several_processes_adds_a_sigterm(interruption, monkeypatch, capfd, first):
     exits = []
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr(comms, "get_world_size", lambda: 2)
     with interruption:
         interruption.phase = "training"
         interruption.number = signal.SIGINT  # which another process got and told of
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (first, signal.SIGTERM):
             os.kill(os.getpid(), number)
-        assert not exits and interruption.number == signal.SIGINT
+        assert not exits and interruption.number == first
         assert capfd.readouterr().err.count("Interrupted") == 1
         os.kill(os.getpid(), signal.SIGINT)
         assert exits == [130]

@@ -117,22 +117,44 @@ def test_one_process_loads_what_two_have_trained(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to_all", [True, False])
-def test_a_signal_stops_both_after_the_same_step(tmp_path, to_all):
-    process = start(tmp_path, "--max-num-iterations", 5000, SECONDS_A_STEP="0.02")
+@pytest.mark.parametrize(
+    "number, whom, status",
+    [
+        (signal.SIGINT, "all", 130),  # Ctrl-C in a terminal
+        (signal.SIGTERM, "all", 143),  # batch systems
+        (signal.SIGINT, "one worker", 1),
+    ],
+)
+def test_a_signal_stops_both_after_the_same_step(tmp_path, number, whom, status):
+    process = start(tmp_path, "--max-num-iterations", 5000, SECONDS_A_STEP="0.02", SECONDS_TO_SAVE="1")
     while "Step (% Done)" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(1)
-    if to_all:  # Ctrl-C in a terminal
-        os.killpg(process.pid, signal.SIGINT)
+    if whom == "all":
+        os.killpg(process.pid, number)
     else:
-        os.kill(workers_of(process)[0], signal.SIGINT)
+        os.kill(workers_of(process)[1], number)
     output = output_of(process)
-    assert output.count("Interrupted: the step is finished and a checkpoint is saved.") == 1, output
+    assert process.returncode == status, output
+    said = output.count("Interrupted: the step is finished and a checkpoint is saved.")
+    assert said == (whom == "all"), "only the main process says it"
     assert output.count("Go on with: ") == 1 and "Error" not in output, output
     first, second = (torch.load(tmp_path / f"process-{rank}.pt", weights_only=False) for rank in (0, 1))
     assert len(first["pixels"]) == len(second["pixels"])
     assert saved.steps_in(tmp_path / RUN / "nerfstudio_models") == [len(first["pixels"]) - 1]
+    assert second["ended"] >= first["saved"], "the launcher ends the others when one has ended"
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_both_at_once(tmp_path):
+    process = start(tmp_path, "--max-num-iterations", 5000, SECONDS_A_STEP="0.02", SECONDS_TO_SAVE="60")
+    while "Step (% Done)" not in process.stdout.readline():
+        assert process.poll() is None
+    for _ in range(2):
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    assert not saved.steps_in(tmp_path / RUN / "nerfstudio_models")
 
 
 @pytest.mark.slow
