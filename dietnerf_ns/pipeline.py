@@ -54,6 +54,7 @@ from dietnerf_ns.utils.distributed import (
 from dietnerf_ns.utils.errors import UserError, check_limits, flags_under
 from dietnerf_ns.utils.malloc import keep_freed_memory
 from dietnerf_ns.utils.seeding import seed_everything
+from dietnerf_ns.utils.settings import changed_fields
 from dietnerf_ns.viewer.image_log import SemanticImageLog
 from dietnerf_ns.viewer.panel import ViewerPanel
 from dietnerf_ns.viewer.semantic import SemanticFolder
@@ -159,14 +160,26 @@ class DietNeRFPipeline(VanillaPipeline):
             keep_freed_memory()
         self._seed = trainer.config.machine.seed
         self._say_if_schedules_differ(trainer)
+        self._say_if_photos_are_drawn_anew(trainer)
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer), mixed_precision=trainer.mixed_precision)
             self.semantic.switched_off = self._still_switched_off(mixed_precision=trainer.mixed_precision)
+            self.semantic.say_if_there_are_none(self._whole_scene_from(self.semantic))
+            self._say_what_is_ignored()
         if self.model.needs_background_rays:
             self.datamanager.mark_background()
         if self.config.max_restarts > 0 and self.model.can_restart:
             callbacks.append(self._callback_to_restart(trainer))
         return callbacks + self._callbacks_to_show(trainer.config)
+
+    def _say_if_photos_are_drawn_anew(self, trainer: Trainer) -> None:
+        drawn = getattr(self.config.datamanager, "train_num_images_to_sample_from", -1)
+        if trainer._start_step > 0 and 0 <= drawn < len(self.datamanager.train_dataset):
+            CONSOLE.print(
+                f"[yellow]--pipeline.datamanager.train-num-images-to-sample-from {drawn}: the resumed run draws its "
+                "photos anew, and does not continue exactly as it would have.[/yellow]",
+                soft_wrap=True,
+            )
 
     def _say_if_schedules_differ(self, trainer: Trainer) -> None:
         planned, self._total_steps = self._total_steps, steps_of_run(trainer)
@@ -207,6 +220,17 @@ class DietNeRFPipeline(VanillaPipeline):
             soft_wrap=True,
         )
         return self._switched_off
+
+    def _say_what_is_ignored(self) -> None:
+        unused: tuple[str, ...] = () if self.model.has_fixed_samples else ("sample_fraction",)
+        if isinstance(self.model, RasterizedModel):
+            unused = ("sample_fraction", "rays_per_chunk", "checkpoint_render")
+        if changed := changed_fields(self.config.semantic, unused):
+            flags = ", ".join(f"{SEMANTIC_FLAGS}{name.replace('_', '-')}" for name in changed)
+            CONSOLE.print(f"[yellow]Ignored with this model: {flags}.[/yellow]", soft_wrap=True)
+
+    def _whole_scene_from(self, semantic: SemanticConsistency) -> int:
+        return self.model.whole_scene_from(semantic.total_steps)
 
     def _rays_per_batch(self) -> int:
         return self.datamanager.get_train_rays_per_batch()
@@ -275,6 +299,8 @@ class DietNeRFPipeline(VanillaPipeline):
         for optimizer in optimizers.optimizers.values():
             optimizer.state.clear()
         self.model.begin_attempt(detector.first_step)
+        if self.semantic is not None:
+            self.semantic.say_if_there_are_none(self._whole_scene_from(self.semantic))
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a resumed run needs to continue exactly as it would have, and to notice that it does not.
@@ -318,7 +344,7 @@ class DietNeRFPipeline(VanillaPipeline):
         )
         self._fit_to_photos = {"mse": mse, "opacity": opacity}
         if self.semantic is not None:
-            if self.semantic.is_due(step) and self.model.shows_whole_scene:
+            if self.semantic.is_due(step) and step >= self._whole_scene_from(self.semantic):
                 # Nothing may keep the photometric activations alive.
                 outputs = {name: output.detach() for name, output in outputs.items() if isinstance(output, Tensor)}
                 metrics = _detached(metrics)

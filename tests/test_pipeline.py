@@ -308,6 +308,24 @@ def test_semantic_views_wait_until_the_space_of_a_scene_has_grown(tiny_pipeline_
     assert ["semantic_loss" in train_step(pipeline, callbacks, step) for step in range(4)] == [False, False, True, True]
 
 
+def test_a_restart_may_leave_no_step_for_semantic_views(tiny_pipeline_config, tiny_scene, tmp_path, capsys):
+    scene = as_transforms_json(tiny_scene, tmp_path / "scene", count=4)
+    manager = replace(tiny_pipeline_config.datamanager, dataparser=NerfstudioDataParserConfig(data=scene), data=None)
+    model = replace(tiny_pipeline_config.model, scene="around", space_annealing=0.5)
+    config = replace(tiny_pipeline_config, datamanager=manager, model=model)
+    start_training(replace(config, semantic=replace(config.semantic, stop=0.4)).setup(device="cpu"), total_steps=100)
+    assert "grows until step 50, and they stop at step 40" in capsys.readouterr().out
+    pipeline = replace(config, semantic=replace(config.semantic, stop=0.8)).setup(device="cpu")
+    callbacks = start_training(pipeline, total_steps=100)
+    assert "there will be none" not in capsys.readouterr().out
+    restart = next(c for c in callbacks if c.func == pipeline._restart_if_collapsed)
+    train_step(pipeline, [], 40)
+    pipeline.collapse_detector.update = lambda *_, **__: "as the test asks"
+    pipeline.collapse_detector.can_restart = lambda *_, **__: True  # in a run of real length
+    restart.run_callback_at_location(40, restart.where_to_run[0])
+    assert "grows until step 91, and they stop at step 80" in capsys.readouterr().out
+
+
 def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(
     tiny_pipeline_config, tiny_scene, tmp_path, capsys
 ):

@@ -74,11 +74,6 @@ class GrowingSphereCollider(NearFarCollider):
         self.space = space
         self.register_buffer("radius", torch.tensor(math.inf))
 
-    @property
-    def has_grown(self) -> bool:
-        """Whether all of space is sampled."""
-        return bool(self.radius.isinf())
-
     def grow(self, progress: float) -> None:
         """Set the sampled space. Its radius grows by the same factor at each step: slowly at first, in the middle.
 

@@ -41,6 +41,8 @@ Render = tuple[Float[Tensor, "*pixels 3"], Float[Tensor, "*pixels 1"]]
 MOST_BUNDLES_OF_NOTHING = 100
 STEPS_WITH_UPDATE = 10
 """nerfstudio trains proposal networks in so many first steps, whatever their schedule says."""
+FAINT = 1e-3
+"""`SemanticModel.faint` of this package's own models, whose densities are exponentials or softplus."""
 MIN_ALPHA = 1e-3
 """Opacity below which the colour of a pixel is not told from its background's."""
 
@@ -54,6 +56,12 @@ class SemanticModel(Model):
     """
 
     renderer_rgb: RGBRenderer
+    faint: float = 0.0
+    """Accumulation up to which no gradient is taken through a ray of an unseen view, in [0, 1].
+
+    0 is right for every model. More is exact enough where the density's slope is no larger than the density itself, so
+    that the gradient of such a ray is as small as its accumulation. See `shows_last_sample` for rays that show
+    something all the same."""
     can_restart: bool = False
     """Whether a collapsed training may be restarted: the photometric loss is a mean squared error, parameters keep
     their shapes while training, and `rebuild` draws new random numbers. True for the models of this package."""
@@ -139,6 +147,12 @@ class SemanticModel(Model):
                     stack.enter_context(replaced(sampler, "num_samples", _scaled(factor, sampler.num_samples)))
             yield
 
+    @property
+    def has_fixed_samples(self) -> bool:
+        """Whether rays have a number of samples that `scaled_samples` can change."""
+        samplers = [module for module in self.modules() if isinstance(module, Sampler)]
+        return any(isinstance(one, ProposalNetworkSampler) or one.num_samples is not None for one in samplers)
+
     def rays_of_unseen_view(self, rays: RayBundle) -> RayBundle:
         """The rays of an unseen view as `get_outputs` expects them: they come with no metadata.
 
@@ -205,10 +219,13 @@ class SemanticModel(Model):
                 "could be exported. Look at it with ns-viewer."
             )
 
-    @property
-    def shows_whole_scene(self) -> bool:
-        """Whether the model renders all of a view by now. Until it does, no semantic view is compared with a photo."""
-        return True
+    def whole_scene_from(self, total_steps: int) -> int:
+        """Step from which the model renders all of a view. Before it no semantic view is compared with a photo.
+
+        Args:
+            total_steps: number of steps of the run.
+        """
+        return 0
 
     def begin_attempt(self, step: int) -> None:
         """Schedules that depend on how long the present initialisation has trained start at this step."""

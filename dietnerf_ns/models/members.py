@@ -188,8 +188,8 @@ class AveragedMembers(EmptySpaceSkipping):
         # In front of random backgrounds, if there are any: fog of the background's colour is an error there.
         # Means over the processes of a run, so that all of them leave out the same members.
         errors = torch.stack(average_scalars(*(losses["rgb_loss"].detach() for losses in members)))
-        before = errors if self._errors is None else self._errors
-        # A step that is not finite changes nothing. A GPU is not waited for.
+        before = errors if self._errors is None else torch.where(self._errors.isfinite(), self._errors, errors)
+        # A step that is not finite changes nothing, unless it is the first. A GPU is not waited for.
         self._errors = torch.where(errors.isfinite().all(), torch.lerp(before, errors, ERROR_SMOOTHING), before)
         return _mean(members)
 

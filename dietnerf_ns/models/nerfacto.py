@@ -29,7 +29,7 @@ from dietnerf_ns.fields.object_box import BoxCollider
 from dietnerf_ns.fields.planes import MultiResolutionTriplanes, PlaneDensityField
 from dietnerf_ns.fields.surroundings import GrowingSphereCollider, ReachSampler
 from dietnerf_ns.models.agreement import Planes, agreed_background, agreed_planes, is_photos_background
-from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.base import FAINT, SemanticModel
 from dietnerf_ns.models.empty_space import EmptySpaceSkipping
 from dietnerf_ns.models.implementation import draw_tcnn_parameters, usable_implementation
 from dietnerf_ns.models.members import AveragedMembers
@@ -170,6 +170,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
 
     config: DietNeRFModelConfig
     can_restart = True
+    faint = FAINT
     _has_all_levels = False
     """Whether training has enabled all levels. Those of a checkpoint may be disabled still."""
 
@@ -380,8 +381,7 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         if trainer is not None:
             schedules = ((self._coarse_to_fine(), self._enable_levels), (self._space_annealing(), self._grow_space))
             before_step = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-            if self._space_annealing() > 0:
-                grown = math.ceil(self._space_annealing() * steps_of_run(trainer))
+            if (grown := self.whole_scene_from(steps_of_run(trainer))) > 0:
                 CONSOLE.print(f"Space: grows until step {grown}; semantic views wait until then.")
             callbacks += [
                 TrainingCallback(before_step, update, 1, args=[part_of_run, steps_of_run(trainer)])
@@ -404,10 +404,14 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         """Call nerfacto's schedules of the proposal networks with the steps since the present initialisation."""
         return lambda step: func(step=step - self.first_step)
 
-    @property
-    def shows_whole_scene(self) -> bool:
-        """Whether the sampled space of a scene with surroundings has grown."""
-        return not isinstance(self.collider, GrowingSphereCollider) or self.collider.has_grown
+    def whole_scene_from(self, total_steps: int) -> int:
+        """Step from which the sampled space of a scene with surroundings has grown.
+
+        Args:
+            total_steps: number of steps of the run.
+        """
+        annealing = self._space_annealing()
+        return self.first_step + math.ceil(self._length(annealing, total_steps)) if annealing > 0 else 0
 
     def _coarse_to_fine(self) -> float:
         if self.config.coarse_to_fine is not None:
@@ -418,11 +422,12 @@ class DietNeRFMember(EmptySpaceSkipping, SemanticModel, NerfactoModel):
         return self.config.space_annealing if isinstance(self.collider, GrowingSphereCollider) else 0
 
     def _progress(self, step: int, part_of_run: float, total_steps: int) -> float:
-        """Of a schedule over a part of the run, which an attempt after a restart shortens if it would not end."""
+        return (step - self.first_step) / self._length(part_of_run, total_steps)
+
+    def _length(self, part_of_run: float, total_steps: int) -> float:
+        """Steps of a schedule over a part of the run, which an attempt after a restart shortens if it would not end."""
         length = part_of_run * total_steps
-        if self.first_step > 0:
-            length = max(min(length, total_steps - 1 - self.first_step), 1)
-        return (step - self.first_step) / length
+        return max(min(length, total_steps - 1 - self.first_step), 1) if self.first_step > 0 else length
 
     def _enable_levels(self, part_of_run: float, total_steps: int, step: int) -> None:
         if self._has_all_levels:  # each copy makes a GPU wait

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, cast
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from dietnerf_ns.models.agreement import Planes
 from dietnerf_ns.utils.errors import check_limits
+from dietnerf_ns.utils.settings import changed_fields
 
 if TYPE_CHECKING:
     from dietnerf_ns.models.nerfacto import DietNeRFModelConfig
@@ -28,7 +28,10 @@ COUNTS = (
     "log2_hashmap_size",
 )
 OF_PLANES = ("plane_resolution", "plane_levels", "plane_channels", "plane_initial_scale", "plane_smoothness")
-OF_HASH_GRID = ("num_levels", "base_res", "max_res", "log2_hashmap_size", "features_per_level")
+OF_HASH_GRID = (
+    *("num_levels", "base_res", "max_res", "log2_hashmap_size", "features_per_level"),
+    "proposal_net_args_list",
+)
 
 
 def check_settings(config: DietNeRFModelConfig) -> None:
@@ -42,7 +45,7 @@ def check_settings(config: DietNeRFModelConfig) -> None:
         "image_sample_factor": (config.image_sample_factor is None or config.image_sample_factor > 0, "above 0"),
         "members": (config.members == "auto" or config.members >= 1, "at least 1"),
         "coarse_to_fine": (config.coarse_to_fine is None or config.coarse_to_fine >= 0, "at least 0"),
-        "space_annealing": (config.space_annealing >= 0, "at least 0"),
+        "space_annealing": (0 <= config.space_annealing <= 1, "at least 0 and at most 1"),
         "num_proposal_iterations": (config.num_proposal_iterations >= 1, "at least 1"),
         "num_proposal_samples_per_ray": (
             len(config.num_proposal_samples_per_ray) >= config.num_proposal_iterations
@@ -97,7 +100,6 @@ def check_planes_in_order(config: DietNeRFModelConfig) -> None:
 def say_what_is_ignored(config: DietNeRFModelConfig) -> None:
     """Say which settings were changed that belong to another scene representation than the chosen one."""
     unused = OF_PLANES if config.field == "hash" else OF_HASH_GRID
-    ignored = [field for field in fields(config) if field.name in unused]
-    flags = [f"{FLAGS}{f.name.replace('_', '-')}" for f in ignored if getattr(config, f.name) != f.default]
+    flags = [f"{FLAGS}{name.replace('_', '-')}" for name in changed_fields(config, unused)]
     if flags:
         CONSOLE.print(f"[yellow]Ignored with {FLAGS}field {config.field}: {', '.join(flags)}.[/yellow]", soft_wrap=True)

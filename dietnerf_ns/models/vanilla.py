@@ -25,7 +25,7 @@ from dietnerf_ns.models.agreement import (
     check_planes,
     is_photos_background,
 )
-from dietnerf_ns.models.base import Render, SemanticModel
+from dietnerf_ns.models.base import FAINT, Render, SemanticModel
 from dietnerf_ns.models.scene import object_seen_by
 from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import SettingError, UserError, check_limits, flags_under
@@ -70,6 +70,7 @@ class DietVanillaModel(SemanticModel, NeRFModel):
     field_coarse: NeRFField
     field_fine: NeRFField
     can_restart = True
+    faint = FAINT
 
     def semantic_renders(self, outputs: Mapping[str, Tensor]) -> Sequence[Render]:
         """The coarse render, the fine one, or both."""

@@ -79,7 +79,8 @@ class SemanticConfig(EncoderConfig):
     On a GPU small chunks take nearly as long as large ones; those that do not fit are halved."""
     sample_fraction: float = 0.5
     """Number of samples along a ray of the semantic view, relative to a training ray. The encoder sees a small image,
-    whose cost is proportional to this."""
+    whose cost is proportional to this. Without effect in models whose rays have no fixed number of samples, such as
+    instant-ngp, and in those that rasterise."""
 
     def check(self) -> None:
         """Refuse impossible settings.
@@ -179,12 +180,15 @@ class SemanticConsistency:
     ):
         config.check()
         self.config = config
+        self.total_steps = total_steps
         self.device = torch.device(device)
         self.rays_per_chunk = config.rays_per_chunk or rays_per_batch
         self.schedule = SemanticSchedule.of_run(
             start=config.start, stop=config.stop, every=config.every, total_steps=total_steps
         )
-        _report(self.schedule, total_steps)
+        CONSOLE.print(
+            f"Semantic views: every {config.every} steps from {self.schedule.first_step} to {self.schedule.end_step}."
+        )
         self.cameras: Cameras = photos.cameras.to("cpu")
         capture = Capture.in_metadata(photos.metadata)
         self._sample_pose = pose_sampler(
@@ -203,6 +207,21 @@ class SemanticConsistency:
             self.targets = embed_photos(self.encoder, photos, blend, self.device)
         _check_embeddings(self.targets, photos)
         self._seed = seed
+
+    def say_if_there_are_none(self, whole_scene_from: int) -> None:
+        """Warn if no semantic view will be rendered.
+
+        Args:
+            whole_scene_from: step from which views are rendered; see `SemanticModel.whole_scene_from`.
+        """
+        step = self.schedule.next_step(whole_scene_from)
+        if step is not None and step < self.total_steps:
+            return
+        why = "they would start after their `stop` or after the end of the run"
+        if whole_scene_from > self.schedule.first_step:
+            end = min(self.schedule.end_step, self.total_steps)
+            why = f"the sampled space grows until step {whole_scene_from}, and they stop at step {end}"
+        CONSOLE.print(f"[yellow]Semantic views: there will be none, because {why}.[/yellow]", soft_wrap=True)
 
     def reconfigure(self, **settings: Any) -> None:
         """Change settings from the next step of a running training on.
@@ -356,17 +375,7 @@ def _check_embeddings(targets: Float[Tensor, "num_photos dim"], photos: InputDat
         raise UserError(
             f"Semantic views: the encoder gives no direction for {len(bad)} of {len(photos)} photos, such as "
             f"{photos.image_filenames[bad[0]].name}: the embedding is zero or not finite. Use another encoder or other "
-            "weights, or train with --pipeline.semantic.weight 0."
-        )
-
-
-def _report(schedule: SemanticSchedule, total_steps: int) -> None:
-    first, end = schedule.first_step, schedule.end_step
-    CONSOLE.print(f"Semantic views: every {schedule.every} steps from {first} to {end}.")
-    if first >= min(end, total_steps):
-        CONSOLE.print(
-            "[yellow]Semantic views: there will be none, because they would start after their `stop` or after the "
-            "end of the run.[/yellow]"
+            "weights, train with --pipeline.semantic.weight 0, or, on a GPU, with --mixed-precision False."
         )
 
 

@@ -9,14 +9,18 @@ from typing import Any, Literal, assert_never, cast
 
 import torch
 from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from dietnerf_ns.semantic.weights import load_efficientnet_lite0, load_open_clip
 from dietnerf_ns.utils.errors import SettingError
+from dietnerf_ns.utils.settings import changed_fields
 
 EncoderName = Literal["open-clip", "embedded"]
+OF_OPEN_CLIP = ("clip_model", "clip_pretrained", "embedding")
+"""Settings without effect on the other encoder."""
 
 
 @dataclass
@@ -41,6 +45,9 @@ class EncoderConfig:
             SettingError: the weights cannot be loaded, or the settings do not fit together.
         """
         if self.encoder == "embedded":
+            if ignored := changed_fields(self, OF_OPEN_CLIP):
+                names = ", ".join(name.replace("_", "-") for name in ignored)
+                CONSOLE.print(f"[yellow]Ignored with encoder embedded, which is not CLIP: {names}.[/yellow]")
             return EmbeddedEncoder(device)
         if self.encoder == "open-clip":
             return OpenClipEncoder(self.clip_model, self.clip_pretrained, embedding=self.embedding, device=device)
@@ -48,10 +55,8 @@ class EncoderConfig:
 
     def identity(self) -> dict[str, str]:
         """The settings that matter for this encoder, by their names: what identifies it in titles and result files."""
-        names = (
-            ("encoder",) if self.encoder == "embedded" else ("encoder", "clip_model", "clip_pretrained", "embedding")
-        )
-        return {name: getattr(self, name) for name in names}
+        names = () if self.encoder == "embedded" else OF_OPEN_CLIP
+        return {name: getattr(self, name) for name in ("encoder", *names)}
 
 
 class ImageEncoder(ABC):

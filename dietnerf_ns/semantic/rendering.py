@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components.scene_colliders import NearFarCollider
@@ -21,12 +21,8 @@ from dietnerf_ns.semantic.sample_positions import SamplePositions
 from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import UserError
 
-RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_renders 3"], Float[Tensor, "num_rays 1"]]]
-
-MIN_OPACITY = 1e-3
-"""Rays with less accumulation are not rendered again for their gradient. Every density activation in use (exp,
-softplus) has a slope no larger than the density, which bounds the gradient of such a ray. See `shows_last_sample` for
-those that show something all the same."""
+RenderRays = Callable[[RayBundle], tuple[Float[Tensor, "num_rays num_renders 3"], Bool[Tensor, "num_rays 1"]]]
+"""Colours of rays, and whether a gradient is taken through each."""
 
 
 def view_camera(reference: Cameras, camera_to_world: Float[Tensor, "3 4"], resolution: int) -> Cameras:
@@ -196,15 +192,15 @@ def _ray_renderer(model: SemanticModel, device_type: str, sample_fraction: float
                 f"The semantic loss needs the output {error}; the model has {', '.join(outputs)}."
             ) from error
         opacity = torch.stack(opacities).detach().amax(dim=0)
-        return torch.stack(colours, dim=1), torch.ones_like(opacity) if model.shows_last_sample else opacity
+        return torch.stack(colours, dim=1), (opacity > model.faint) | model.shows_last_sample
 
     return render
 
 
 def _in_chunks(render: RenderRays, rays: RayBundle, rays_per_chunk: int) -> tuple[Tensor, Tensor]:
     rendered = [render(rays[i : i + rays_per_chunk]) for i in range(0, len(rays), rays_per_chunk)]
-    colours, opacities = zip(*rendered, strict=True)
-    return torch.cat(colours), torch.cat(opacities)
+    colours, with_gradient = zip(*rendered, strict=True)
+    return torch.cat(colours), torch.cat(with_gradient)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -222,10 +218,10 @@ class _Recomputed(torch.autograd.Function):
     ) -> Tensor:
         rays = positions.numbered(rays)
         with positions.noted():
-            colours, opacities = _in_chunks(render, rays, rays_per_chunk)
+            colours, with_gradient = _in_chunks(render, rays, rays_per_chunk)
         ctx.render, ctx.positions, ctx.inputs = render, positions, inputs
         ctx.rays, ctx.rays_per_chunk = rays, rays_per_chunk
-        ctx.seen = (opacities[:, 0] > MIN_OPACITY).nonzero()[:, 0]
+        ctx.seen = with_gradient[:, 0].nonzero()[:, 0]
         return colours
 
     @staticmethod

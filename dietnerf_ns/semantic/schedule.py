@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -28,6 +29,12 @@ class SemanticSchedule:
             end_step=round(stop * (total_steps if stop <= 1 else 1)),
             every=every,
         )
+
+    def next_step(self, step: int) -> int | None:
+        """The first semantic step from a step on, or None if there is none."""
+        rounds = max(0, math.ceil((step - self.first_step) / self.every))
+        following = self.first_step + rounds * self.every
+        return following if following < self.end_step else None
 
     def is_active(self, step: int) -> bool:
         """Whether the step lies in the part of the run that has semantic views."""

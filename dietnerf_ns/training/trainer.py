@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -361,11 +361,22 @@ class SafeTrainer(Trainer):
             if self._last_step < self._start_step:
                 return
             step = min(step, self._last_step)
+        written = False
+
+        def write(state: Mapping[str, Any], path: Path) -> None:
+            nonlocal written
+            saved.write(state, path)
+            written = True
+
         try:
-            with replaced(torch, "save", saved.write):
+            with replaced(torch, "save", write):
                 super().save_checkpoint(step)
             self.unsaved, self._saved_step = None, step
         except (OSError, saved.NotWritten) as error:
+            if written and isinstance(error, OSError):
+                self.unsaved, self._saved_step = None, step
+                CONSOLE.print(f"[yellow]An earlier checkpoint is kept: {escape(in_one_line(error))}.[/yellow]")
+                return
             self.unsaved = saved.reason_of(error) if isinstance(error, OSError) else str(error)
             CONSOLE.print(
                 f"[bold red]Step {step}: no checkpoint could be saved in {escape(str(self.checkpoint_dir))}: "

@@ -1,5 +1,6 @@
 """Several members whose renders are averaged; each is trained as if it were alone."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -181,6 +182,18 @@ def test_a_step_that_is_not_finite_excludes_no_member(bad):
     restored = tiny_model(members=2, **DENSE)
     restored.load_state_dict(model.state_dict())
     assert restored._counted() == [True, True]
+
+
+def test_errors_begin_after_first_steps_that_are_not_finite():
+    model = tiny_model(members=2, **DENSE).train()
+    with torch.no_grad():
+        of_bad_step = model(rays_of_a_view()[0])
+    of_bad_step["of_members"][1]["rgb"] += float("nan")
+    for _ in range(2):
+        outputs = copy.copy(of_bad_step)
+        model.get_loss_dict(outputs, {"image": PHOTO}, model.get_metrics_dict(outputs, {"image": PHOTO}))
+    losses_of(model)
+    assert model._errors.isfinite().all()
 
 
 def test_members_whose_errors_differ_little_all_count():

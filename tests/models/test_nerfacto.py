@@ -184,8 +184,11 @@ def test_the_sampled_space_grows_over_a_part_of_the_run_and_again_after_a_restar
     assert "Space: grows until step 50; semantic views wait" in capsys.readouterr().out
     first, *radii = (radius_at(step) for step in (0, 25, 49, 50, 99))
     assert first < 1 < radii[0] < radii[1] < radii[2] == radii[3] == float("inf")
+    assert model.whole_scene_from(100) == 50
     model.begin_attempt(60)
     assert radius_at(60) == first
+    whole_from = model.whole_scene_from(100)
+    assert radius_at(whole_from - 1) < float("inf") == radius_at(whole_from)
     whole = unbounded_model(pinhole_cameras(ring_of_poses(5)), space_annealing=0.0)
     whole.collider.grow(0.5)  # as in the checkpoint of a run that was stopped half-way
     whole.field.level_mask.weights.zero_()
@@ -414,6 +417,9 @@ def test_settings_of_another_field_are_ignored_with_a_line(capsys):
     tiny_model(max_res=100, num_levels=2)
     line = "Ignored with --pipeline.model.field free-planes: --pipeline.model.num-levels, --pipeline.model.max-res."
     assert line in capsys.readouterr().out
+    nets = DietNeRFModelConfig().proposal_net_args_list[:1]
+    tiny_model(proposal_net_args_list=nets)
+    assert "free-planes: --pipeline.model.proposal-net-args-list." in capsys.readouterr().out
     tiny_model(field="hash", log2_hashmap_size=4)
     assert "Ignored with --pipeline.model.field hash: --pipeline.model.plane-resolution" in capsys.readouterr().out
     tiny_model(max_res=8), tiny_model(field="hash", plane_channels=0, log2_hashmap_size=4)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Normalize, Resize
 
-from dietnerf_ns.semantic.encoders import EmbeddedEncoder, OpenClipEncoder
+from dietnerf_ns.semantic.encoders import EmbeddedEncoder, EncoderConfig, OpenClipEncoder
 from dietnerf_ns.semantic.weights import load_open_clip
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.encoders import FakeEncoder
@@ -124,6 +124,13 @@ def test_white_pixels_keep_their_gradient(embedded_encoder):
     image = torch.ones(1, 3, 56, 56, requires_grad=True)
     embedded_encoder.preprocess(image).sum().backward()
     assert (image.grad > 0).all()
+
+
+def test_settings_of_clip_are_ignored_by_the_embedded_encoder_with_a_line(capsys):
+    EncoderConfig(encoder="embedded").load_encoder("cpu")
+    assert "Ignored" not in capsys.readouterr().out
+    EncoderConfig(encoder="embedded", clip_model="ViT-L-14", clip_pretrained="x.pt").load_encoder("cpu")
+    assert "Ignored with encoder embedded, which is not CLIP: clip-model, clip-pretrained." in capsys.readouterr().out
 
 
 def test_embeddings_are_unit_vectors(clip_encoder, embedded_encoder, photo):

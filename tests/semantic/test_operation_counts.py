@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dietnerf_ns.semantic import rendering
+from dietnerf_ns.models.nerfacto import DietNeRFMember
 from dietnerf_ns.semantic.encoders import EncoderConfig
 from tests.helpers.encoders import FakeEncoder
 from tests.helpers.models import sample_every_ray
@@ -37,7 +37,7 @@ class CountingEncoder(FakeEncoder):
 
 @pytest.fixture
 def pipeline(tiny_pipeline_config, monkeypatch):
-    monkeypatch.setattr(rendering, "MIN_OPACITY", -1.0)  # every ray is rendered again for its gradient
+    monkeypatch.setattr(DietNeRFMember, "faint", -1.0)  # every ray is rendered again for its gradient
     sample_every_ray(monkeypatch)
     monkeypatch.setattr(EncoderConfig, "load_encoder", lambda self, device: CountingEncoder())
     semantic = replace(tiny_pipeline_config.semantic, rays_per_chunk=RAYS_PER_CHUNK)

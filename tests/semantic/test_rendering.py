@@ -7,7 +7,8 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 
 from dietnerf_ns.methods import dietnerf_vanilla
-from dietnerf_ns.semantic import rendering
+from dietnerf_ns.models.base import SemanticModel
+from dietnerf_ns.models.nerfacto import DietNeRFMember
 from dietnerf_ns.semantic.rendering import evaluation_mode, render_view, view_camera, view_rays, window_of
 from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.encoders import FakeEncoder
@@ -126,8 +127,27 @@ def test_only_rays_that_see_something_are_rendered_again(monkeypatch):
         assert (gradient - exact).norm() <= 1e-2 * exact.norm(), name
 
 
+def test_gradients_of_faint_rays_count_where_the_slope_of_the_density_is_larger_than_the_density(monkeypatch):
+    """As with TensoRF's ReLU; models that do not say otherwise have no limit."""
+    monkeypatch.setattr(DietNeRFMember, "faint", SemanticModel.faint)
+    sample_every_ray(monkeypatch)
+    model = tiny_model(average_init_density=20.0).train()
+    real_density = model.field.get_density
+
+    def faint(samples):
+        density, features = real_density(samples)
+        return density - density.detach() + 1e-5, features
+
+    monkeypatch.setattr(model.field, "get_density", faint)
+    _, recomputed = render_gradients(model, recompute=True)
+    _, exact = render_gradients(model, recompute=False)
+    assert recomputed.keys() == exact.keys() and any(gradient.norm() > 0.1 for gradient in exact.values())
+    for name, gradient in exact.items():
+        assert torch.allclose(recomputed[name], gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max())), name
+
+
 def test_a_fraction_of_the_samples_is_taken_and_training_keeps_its_own(monkeypatch):
-    monkeypatch.setattr(rendering, "MIN_OPACITY", -1.0)
+    monkeypatch.setattr(DietNeRFMember, "faint", -1.0)
     sample_every_ray(monkeypatch)
     model = tiny_model(num_proposal_samples_per_ray=(12,), num_nerf_samples_per_ray=8).train()
     rays, size = rays_of_a_view()

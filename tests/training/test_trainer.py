@@ -120,6 +120,20 @@ def test_a_signal_ends_a_pause_of_the_viewer(several, state, stops, monkeypatch)
     assert (paused.training_state, paused.stop_training) == (state, stops)
 
 
+def test_an_earlier_checkpoint_that_cannot_be_deleted_is_no_failure(tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def refuse_checkpoints(path, missing_ok=False):
+        if path.suffix == ".ckpt" and path.name.startswith("step-"):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse_checkpoints)
+    result = train(tmp_path, "--steps-per-save", 2)
+    assert "An earlier checkpoint is kept: PermissionError" in result.stdout
+    assert "no checkpoint could be saved" not in result.stdout and checkpoints(tmp_path)[0] == 5
+
+
 def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, monkeypatch):
     failing_writes(monkeypatch, 4)
     result = train(tmp_path, "--steps-per-save", 2)
@@ -153,6 +167,10 @@ def test_a_signal_keeps_the_finished_step(number, status, tmp_path, monkeypatch)
     monkeypatch.setattr(Trainer, "train_iteration", iteration)
     longer = train(tmp_path, "--load-dir", f"{RUN}/nerfstudio_models").stdout
     assert "was to end after 6 steps; this one ends after 10. With --max-num-iterations 2 it" in longer
+    assert "draws its photos anew" not in longer
+    few = ("--pipeline.datamanager.train-num-images-to-sample-from", 2)
+    said = train(tmp_path, *few, "--timestamp", "few", "--load-dir", f"{RUN}/nerfstudio_models", steps=2).stdout
+    assert "train-num-images-to-sample-from 2: the resumed run draws its photos anew" in " ".join(said.split())
 
 
 def test_steps_that_are_not_finite_change_nothing_and_training_stops_at_the_limit(tmp_path, monkeypatch):
