@@ -69,7 +69,7 @@ class Orbit:
         from dietnerf_ns.orbit.files import check_holds_no_photos, check_output, write_frames
 
         self._check()
-        check_output(self.output, self.fps)
+        check_output(self.output, self.fps, self.frames)
 
         from dietnerf_ns.orbit.frames import load_run, median_depth, render_frames
 

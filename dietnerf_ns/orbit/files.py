@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Frames = Iterator[UInt8[np.ndarray, "height width 3"]]
 FASTEST_GIF_FPS = 50
 """Durations in a GIF are whole hundredths of a second, and viewers slow down frames that are shorter than two."""
+LONGEST_GIF_SECONDS = 655
+"""Of frames that are equal: the format has 16 bits for their duration in hundredths of a second."""
 FRAME_NAME = re.compile(r"\d{5}\.png")
 ORIGINALS = "images"
 REDUCED = re.compile(ORIGINALS + r"_\d+")
@@ -31,16 +33,17 @@ SOFTWARE, PROGRAM = "Software", "dietnerf-render"
 """PNG's keyword for the program that wrote a file, and its value in frames: only such files are replaced."""
 
 
-def check_output(output: Path, fps: float) -> None:
+def check_output(output: Path, fps: float, frames: int = 1) -> None:
     """Check before rendering that the frames can be written, and make the folder that contains the output.
 
     Args:
         output: file or folder to write; see `write_frames`.
         fps: frames per second.
+        frames: number of frames.
 
     Raises:
-        UserError: the suffix is unknown, ffmpeg is missing, a GIF cannot be that fast, the output cannot be written, or
-            it is a folder that holds other files, which would be lost.
+        UserError: the suffix is unknown, ffmpeg is missing, a GIF cannot be that fast or slow, the output cannot be
+            written, or it is a folder that holds other files, which would be lost.
     """
     if _is_folder(output):
         if output.is_file():
@@ -60,6 +63,11 @@ def check_output(output: Path, fps: float) -> None:
         )
     if output.suffix.lower() == ".gif" and fps > FASTEST_GIF_FPS:
         raise UserError(f"--fps {fps:g}: a GIF shows at most {FASTEST_GIF_FPS} frames per second.")
+    if output.suffix.lower() == ".gif" and frames / fps > LONGEST_GIF_SECONDS:
+        raise UserError(
+            f"--fps {fps:g}: with {frames} frames a GIF needs at least {frames / LONGEST_GIF_SECONDS:.2g} frames per "
+            "second."
+        )
     check_writable(output, "--output")
 
 

@@ -168,7 +168,9 @@ def turntable_cameras(
         for azimuth, elevation in zip(azimuths, elevations, strict=True)
     ]
     width, height = size
-    scale = min(width / float(like.width), height / float(like.height))
+    # Twice the larger part on either side of the optical axis, which the frames have in their middle.
+    seen = (2 * max(float(c), float(n) - float(c)) for c, n in ((like.cx, like.width), (like.cy, like.height)))
+    scale = min(given / side for given, side in zip(size, seen, strict=True))
     return Cameras(
         camera_to_worlds=torch.stack(poses),
         fx=float(like.fx) * scale,

@@ -215,9 +215,11 @@ def _collect(
         if same != photo.name:
             CONSOLE.print(f"[yellow]{escape(f'Left out: {photo.name}: the same photo as {same}.')}[/yellow]")
             continue
+        visible = _visible(pixels)
         if masks is not None:
-            foregrounds[photo.name] = _mask_of(photo, masks)
-        elif (visible := _visible(pixels)) is not None:
+            mask = _mask_of(photo, masks)
+            foregrounds[photo.name] = mask if visible is None else mask & visible
+        elif visible is not None:
             foregrounds[photo.name] = visible
         Image.fromarray(pixels).save(images / photo.name, quality=JPEG_QUALITY)
         photos.append(photo)

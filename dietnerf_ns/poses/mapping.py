@@ -164,6 +164,7 @@ def _attempts(matches: Matches, images: Path, folder: Path, seed: int) -> Iterat
             models = _map_globally(matches, database, images, output, seed)
         else:
             models = _map_incrementally(way, matches, database, images, output, seed)
+        shutil.rmtree(output)  # a copy of the database for each attempt would fill the disk
         yield from (Attempt(str(way), model) for model in models.values())
 
 

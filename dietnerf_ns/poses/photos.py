@@ -68,7 +68,7 @@ Pixels = UInt8[np.ndarray, "height width channels"]
 
 
 def photo_files(source: Path) -> list[Path]:
-    """The image files in a folder, by name.
+    """The image files in a folder, by name, without hidden ones.
 
     Raises:
         UserError: there is no such folder, or there are no photos in it.
@@ -86,12 +86,13 @@ def photo_files(source: Path) -> list[Path]:
 def other_files(source: Path) -> list[Path]:
     """The files in a folder that are not taken for photos, by name; without hidden ones and those of file managers."""
     files = (path for path in _files_in(source) if path.suffix.lower() not in PHOTO_SUFFIXES)
-    return sorted(path for path in files if path.name not in OF_FILE_MANAGERS and not path.name.startswith("."))
+    return sorted(path for path in files if path.name not in OF_FILE_MANAGERS)
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """The files in a folder, and links to files that are missing, which reading them says."""
-    return (path for path in folder.iterdir() if path.is_file() or (path.is_symlink() and not path.exists()))
+    """The files in a folder that are not hidden, and links to files that are missing, which reading them says."""
+    named = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return (path for path in named if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def is_video(source: Path) -> bool:
@@ -172,6 +173,7 @@ def _sharpest_frames(video: Path, count: int, longest: int) -> list[tuple[int, P
     """The sharpest frame of each part of a video that can be read, with its number."""
     total = _num_frames(video)
     capture = cv2.VideoCapture(str(video))
+    sides = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
     best: dict[int, tuple[float, int, Pixels]] = {}
     for index in tqdm(range(total), "Reading video", unit="frame"):
         is_read, frame = capture.read()
@@ -179,18 +181,27 @@ def _sharpest_frames(video: Path, count: int, longest: int) -> list[tuple[int, P
             break
         part, sharpness = index * count // total, _sharpness(frame)
         if part not in best or sharpness > best[part][0]:
-            best[part] = sharpness, index, reduced(frame, longest)
+            best[part] = sharpness, index, reduced(_with_square_pixels(frame, *sides), longest)
     capture.release()
     return [best[part][1:] for part in sorted(best)]
 
 
 def _num_frames(video: Path) -> int:
+    """Frames that can be read. The number in the file may count others, such as those that were cut off."""
     capture = cv2.VideoCapture(str(video))
-    stored = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    # Some .webm and .mkv files do not store it.
-    total = stored if stored > 0 else sum(1 for _ in iter(capture.grab, False))
+    total = sum(1 for _ in tqdm(iter(capture.grab, False), "Counting frames", unit="frame", leave=False))
     capture.release()
     return total
+
+
+def _with_square_pixels(
+    frame: Pixels, width: float, height: float
+) -> UInt8[np.ndarray, "new_height new_width channels"]:
+    """A frame whose pixels have these sides, 0 if they are not known, stretched along the shorter one."""
+    if width <= 0 or height <= 0 or width == height:
+        return frame
+    stretch = max(1.0, width / height), max(1.0, height / width)
+    return cv2.resize(frame, None, fx=stretch[0], fy=stretch[1], interpolation=cv2.INTER_LINEAR)
 
 
 def _sharpness(frame: Pixels) -> float:

@@ -121,7 +121,10 @@ def write_scene(
         frame: dict[str, Any] = {"transform_matrix": [*pose.double().tolist(), [0.0, 0.0, 0.0, 1.0]]}
         if name in masks:
             if cut_out:
-                pixels = np.dstack([pixels[..., :3], masks[name] * np.uint8(255)])
+                alpha = masks[name] * np.uint8(255)
+                if pixels.shape[-1] == 4:
+                    alpha = np.minimum(alpha, pixels[..., 3])
+                pixels = np.dstack([pixels[..., :3], alpha])
             else:
                 mask = _reduced(masks[name], size)
                 frame["mask_path"] = _write_copies(folder, "masks", f"{Path(name).stem}.png", mask, factors)

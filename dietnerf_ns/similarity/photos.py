@@ -89,7 +89,8 @@ def _photos_in(folder: Path) -> list[Path]:
         return _photos_of(BlenderDataParserConfig(data=folder))
     if (folder / "transforms.json").exists():
         return _photos_of(NerfstudioDataParserConfig(data=folder, eval_mode="all"))
-    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, *HEIF_SUFFIXES))
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    photos = sorted(path for path in files if path.suffix.lower() in (*SUFFIXES, *HEIF_SUFFIXES))
     _check_heif([path.name for path in photos if path.suffix.lower() in HEIF_SUFFIXES], folder)
     return photos
 

@@ -92,8 +92,18 @@ def check_writable(output: Path, flag: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    if output.resolve().is_mount():
+    place = output.resolve()
+    if place.is_mount():
         raise UserError(f"{flag} {output}: another file system is mounted there; name a file or folder inside it.")
+    if Path.cwd().is_relative_to(place):
+        raise UserError(
+            f"{flag} {output}: the folder is replaced as a whole, and cannot be the present one; start the command "
+            "outside it, or name another folder."
+        )
+    folders = (Path(folder) for folder, _, _ in os.walk(place))
+    protected = next((folder for folder in folders if not os.access(folder, os.W_OK | os.X_OK)), None)
+    if protected is not None:
+        raise UserError(f"{flag} {output}: cannot be replaced: {protected} is write-protected.")
     with writing(f"{flag} {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         place = output.resolve()

@@ -144,6 +144,14 @@ def test_a_file_that_is_no_image_is_no_frame(tmp_path):
         check_output(tmp_path / "frames", fps=1)
 
 
+def test_a_gif_that_lasts_too_long_is_refused(tmp_path):
+    """The duration of equal frames has 16 bits."""
+    with pytest.raises(UserError, match="--fps 0.01: with 30 frames a GIF needs at least 0.046 frames per second"):
+        check_output(tmp_path / "o.gif", fps=0.01, frames=30)
+    check_output(tmp_path / "o.gif", fps=0.05, frames=30)
+    write_frames((frame for frame in [np.zeros((4, 4, 3), np.uint8)] * 30), tmp_path / "o.gif", fps=0.05)
+
+
 def test_checking_leaves_an_existing_output_unchanged(tmp_path):
     (tmp_path / "o.gif").write_bytes(b"good")
     check_output(tmp_path / "o.gif", fps=10)

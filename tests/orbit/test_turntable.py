@@ -136,6 +136,13 @@ def test_frame_contains_the_photos_whole_field_of_view(size):
     assert float(camera.fx) == 70, "twice the photo's focal length, from the side with the smaller scale"
 
 
+def test_of_a_photo_with_its_axis_beside_the_middle_nothing_is_lost():
+    like = pinhole_cameras(ring_of_poses(1), width=40, height=30, focal=35.0)
+    like.cx -= 5  # 25 pixels on the right
+    camera = turntable_cameras(fit_turntable(ring_of_poses(6)), torch.zeros(1), like, (80, 60))[:1]
+    assert float(camera.fx) == pytest.approx(35 * 80 / 50) and float(camera.cx) == 40
+
+
 def test_default_size_is_the_photos_up_to_1000_pixels():
     assert default_size(pinhole_cameras(ring_of_poses(1), width=504, height=378)) == (504, 378)
     assert default_size(pinhole_cameras(ring_of_poses(1), width=4000, height=3000)) == (1000, 750)

@@ -145,7 +145,7 @@ def test_a_folder_without_photos_is_refused(tmp_path):
 
 def test_what_is_not_read_is_known(tmp_path):
     good = save(tmp_path / "a.jpg", (80, 60))
-    for name in ("b.jfif", ".hidden", "Thumbs.db"):
+    for name in ("b.jfif", ".hidden", "Thumbs.db", "._a.jpg"):
         (tmp_path / name).write_bytes(good.read_bytes())
     (tmp_path / "folder.tiff").mkdir()
     (tmp_path / "c.jpg").symlink_to(tmp_path / "annex" / "c.jpg")
@@ -180,6 +180,27 @@ def test_a_video_without_a_stored_length_is_read(tmp_path):
     photos = [photo for photo, _ in read_video(path, 3, 160)]
     assert [int(photo.name[6:11]) // 4 for photo in photos] == [0, 1, 2]  # one of each third of the 12 frames
     assert {photo.size for photo in photos} == {(160, 120)}
+
+
+def ffmpeg(*arguments):
+    subprocess.run(["ffmpeg", "-v", "error", *map(str, arguments)], check=True)
+
+
+@needs_ffmpeg
+def test_of_a_video_that_was_cut_without_loss_as_many_frames_are_taken(tmp_path):
+    """The file counts frames that come before the cut and cannot be read."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=160x120:rate=10:duration=6", "-g", 100, tmp_path / "long.mp4")
+    ffmpeg("-ss", 4.5, "-i", tmp_path / "long.mp4", "-c", "copy", tmp_path / "cut.mp4")
+    assert cv2.VideoCapture(str(tmp_path / "cut.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 30
+    assert len(list(read_video(tmp_path / "cut.mp4", 5, 160))) == 5
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("sides", "size"), [("4/3", (192, 108)), ("1/2", (144, 216)), ("1/1", (144, 108))])
+def test_frames_of_pixels_that_are_not_square_are_stretched(tmp_path, sides, size):
+    source = ["-f", "lavfi", "-i", "testsrc=size=144x108:rate=10:duration=1", "-vf", f"setsar={sides}"]
+    ffmpeg(*source, tmp_path / "clip.mp4")
+    assert {photo.size for photo, _ in read_video(tmp_path / "clip.mp4", 2, 1600)} == {size}
 
 
 def test_a_video_that_cannot_be_decoded_is_refused(tmp_path):

@@ -98,6 +98,20 @@ def test_nerfstudio_reads_masks_at_every_size_and_without_grey_edges(tmp_path):
             assert set(np.unique(np.asarray(Image.open(path)))) == {0, 255}
 
 
+def test_what_was_transparent_stays_so_under_a_mask(tmp_path):
+    posed = in_world_frame(model_with(ring_of_poses(3)))
+    pixels = np.full((192, 256, 4), 255, np.uint8)
+    pixels[:, :100, 3] = 0
+    for name in posed.names:
+        Image.fromarray(pixels).save(tmp_path / name, format="PNG")
+    mask = np.ones((192, 256), bool)
+    mask[:, 200:] = False
+    (tmp_path / "scene").mkdir()
+    write_scene(tmp_path / "scene", posed, tmp_path, longest=256, masks=dict.fromkeys(posed.names, mask), cut_out=True)
+    alpha = np.asarray(Image.open(next((tmp_path / "scene" / "images").iterdir())))[0, :, 3]
+    assert (alpha[:100] == 0).all() and (alpha[100:200] == 255).all() and (alpha[200:] == 0).all()
+
+
 def test_smaller_copies_have_exactly_the_scale_that_nerfstudio_gives_their_intrinsics(tmp_path):
     pixels = np.repeat(np.arange(427, dtype=np.float32)[:, None] / 2, 640, axis=1)
     photo = np.repeat(pixels[..., None], 3, axis=-1).round().astype(np.uint8)

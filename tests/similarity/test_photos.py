@@ -34,6 +34,8 @@ def test_blender_and_nerfstudio_scenes_and_folders_of_images(tiny_scene, tmp_pat
     (transforms / "transforms.json").write_text(json.dumps(listed))
     images = folder_of_images(tmp_path / "plain", ["red", "green", "blue"])
     (images / "notes.txt").write_text("not a photo")
+    (images / "._0.png").write_text("what macOS writes beside a photo on other file systems")
+    (images / "folder.png").mkdir()
     blender, nerfstudio, plain = read_photo_sets([tiny_scene, transforms, images], max_images=20)
     assert [photo_set.name for photo_set in (blender, nerfstudio, plain)] == ["tiny_scene", "photos", "plain"]
     assert names(blender) == [f"r_{i}.png" for i in range(8)], "the training split"

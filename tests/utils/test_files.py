@@ -172,6 +172,25 @@ def test_names_that_are_not_utf8_are_readable():
     assert readable(os.fsdecode(b"caf\xe9 \xc3\xa9")) == "caf\\xe9 é"
 
 
+@pytest.mark.parametrize("output", [".", "..", "../scene"])
+def test_the_folder_in_which_a_command_was_started_is_not_replaced(tmp_path, monkeypatch, output):
+    """The shell would go on in a folder that is gone."""
+    (tmp_path / "scene" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "scene" / "below" if output == ".." else tmp_path / "scene")
+    with pytest.raises(UserError, match="cannot be the present one; start the command outside it"):
+        check_writable(Path(output), "--output")
+    check_writable(Path("new"), "--output")
+
+
+def test_what_is_write_protected_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "scene" / "images").mkdir(parents=True)
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "images" and allowed(path, mode))  # also for root
+    with pytest.raises(UserError, match="scene: cannot be replaced: .*scene/images is write-protected"):
+        check_writable(tmp_path / "scene", "--output")
+    assert names_in(tmp_path) == ["scene"]
+
+
 def test_what_is_mounted_cannot_be_replaced():
     with pytest.raises(UserError, match="--output /proc: another file system is mounted there"):
         check_writable(Path("/proc"), "--output")
