@@ -106,7 +106,6 @@ def check_writable(output: Path, flag: str) -> None:
         raise UserError(f"{flag} {output}: cannot be replaced: {protected} is write-protected.")
     with writing(f"{flag} {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
-        place = output.resolve()
         _tidy_after_killed(place)
         unfinished, _ = _beside(place, os.getpid())
         unfinished.touch()

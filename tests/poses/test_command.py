@@ -237,6 +237,21 @@ def test_photos_without_overlap_end_in_one_line_and_leave_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
+def test_masks_do_not_uncover_what_is_transparent_in_photos(tmp_path):
+    for folder in ("photos", "masks", "images"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 4), np.uint8)
+        pixels[..., 3] = 255 * (np.arange(40) >= 20)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+        Image.new("L", (40, 30), 255).save(tmp_path / "masks" / f"{number}.png")
+    folders = tmp_path / "photos", tmp_path / "images"
+    _, foregrounds = make._collect(*folders, frames=1, longest=100, masks=tmp_path / "masks")
+    assert len(foregrounds) == 3
+    for foreground in foregrounds.values():
+        assert not foreground[:, :20].any() and foreground[:, 20:].all()
+
+
 def test_masks_are_found_by_names_with_spaces(tmp_path):
     Image.new("L", (4, 3), 255).save(tmp_path / "my photo #1.png")
     mask = make._mask_of(photo_of(Path("my photo #1.jpg")), tmp_path)
