@@ -45,7 +45,8 @@ class Poses:
     """Number of frames that are taken from a video: the sharpest of as many equal parts of it."""
     masks: Path | None = None
     """Folder of masks, one for each photo, with its name (the suffix may differ), white where a pixel counts.
-    They have the shape of the upright photos.
+    They are drawn on the upright photos; masks of the pixels as they are stored, without EXIF, are recognized by the
+    shapes of photos that EXIF turns by a quarter.
     People who walk through the photos can be left out in this way, for example."""
     cutout: bool = False
     """Cut the object out: the photos in the scene become transparent around it.

@@ -54,10 +54,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Orientations:
-    """What the sizes of a dataset's photos tell about whether its poses belong to the upright photos."""
+    """What sizes tell about whether the poses or masks of photos belong to the upright ones."""
 
     told: frozenset[bool]
-    """For the photos whose cameras have one of the two sizes only: whether it is the upright photo's."""
+    """For the photos whose cameras or masks have one of the two sizes only: whether it is the upright photo's."""
     untold: list[Path]
     """Photos that EXIF turns or mirrors, and that have the same size either way."""
 
@@ -166,13 +166,40 @@ def orientations_of(photos: Iterable[tuple[Path, Size]]) -> Orientations:
     told, untold = set(), []
     for path, size in photos:
         with contextlib.suppress(UserError), _opened(path) as image:
-            if image.format == "PNG" and not any(key in image.info for key in IN_PNG):
-                continue  # Pillow decodes a PNG to look for it
-            if _orientation(image) in TURNED and image.width != image.height:
+            orientation = _quick_orientation(image)
+            if orientation in TURNED and image.width != image.height:
                 told.add(_is_to_be_turned(image, size))
-            elif _orientation(image) in TURNED_BACK:
+            elif orientation in TURNED_BACK:
                 untold.append(path)
     return Orientations(frozenset(told), untold)
+
+
+def orientations_of_masks(pairs: Iterable[tuple[Path, Path]]) -> Orientations:
+    """Whether masks were drawn on the upright photos or on the stored pixels, by those whose sizes tell.
+
+    Masks that say by EXIF how they are turned do not count, nor do files that cannot be read.
+
+    Args:
+        pairs: photo and mask.
+    """
+    told, untold = set(), []
+    for path, mask_path in pairs:
+        with contextlib.suppress(UserError), _opened(path) as photo, _opened(mask_path) as mask:
+            orientation = _quick_orientation(photo)
+            if orientation not in TURNED_BACK or _quick_orientation(mask) in TURNED_BACK:
+                continue
+            if orientation in TURNED and photo.width != photo.height:
+                told.add((mask.width > mask.height) != (photo.width > photo.height))
+            else:
+                untold.append(path)
+    return Orientations(frozenset(told), untold)
+
+
+def _quick_orientation(image: Image.Image) -> int:
+    """The orientation, without looking for it in a PNG that has none, which Pillow would decode."""
+    if image.format == "PNG" and not any(key in image.info for key in IN_PNG):
+        return 1
+    return _orientation(image)
 
 
 def has_transparency(path: Path) -> bool:

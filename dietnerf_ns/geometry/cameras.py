@@ -21,6 +21,8 @@ LEAST_DISTANCE = 1e-7
 LEAST_SAID = 0.01
 """What axes say about a place along them, relative to one across: the squared sine of their angles to the mean one, on
 average. Axes at 169 degrees say this much, and poses are wrong by a degree at times."""
+STRAY_SHARE = 0.25
+"""Of the cameras, that may look elsewhere than the others."""
 SURROUND_ANGLE_DEG = 60.0
 """Front-facing captures have all their viewing directions within this angle of each other."""
 
@@ -86,10 +88,28 @@ def up_vector(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
     return axes[2] if axes[2] @ mean_up >= 0 else -axes[2]
 
 
+def looking_at_one_place(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "kept 3 4"]:
+    """The cameras that look at a common centre, which lies in front of each; the others are at most a quarter.
+
+    A pose that was found wrongly, or a photo of something else, is among the others. All cameras are returned if there
+    is no such centre.
+    """
+    kept = camera_to_worlds
+    while len(kept) >= max(2, (1 - STRAY_SHARE) * len(camera_to_worlds)):
+        ahead = _distances_ahead(nearest_point_to_axes(kept), kept)
+        if (ahead > 0).all():
+            return kept
+        kept = kept[ahead > 0]
+    return camera_to_worlds
+
+
+def _distances_ahead(point: Float[Tensor, "3"], camera_to_worlds: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n"]:
+    return ((point - camera_to_worlds[:, :3, 3]) * viewing_directions(camera_to_worlds)).sum(-1)
+
+
 def is_in_front(point: Float[Tensor, "3"], camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:
     """Whether the point lies in front of every camera."""
-    to_point = point - camera_to_worlds[:, :3, 3]
-    return bool(((to_point * viewing_directions(camera_to_worlds)).sum(-1) > 0).all())
+    return bool((_distances_ahead(point, camera_to_worlds) > 0).all())
 
 
 def cameras_surround_scene(camera_to_worlds: Float[Tensor, "n 3 4"]) -> bool:

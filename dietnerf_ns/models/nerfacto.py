@@ -95,7 +95,7 @@ class DietNeRFModelConfig(MigratedConfig, NerfactoModelConfig):
     device coordinates and a near plane fitted to the cameras. inside-out: cameras that do not look at one place, in
     nerfacto's contraction of space. auto: front-facing if all viewing directions are within 60 degrees of each other;
     inside-out if the cameras do not look at one place; object if the photos' borders have one colour or are
-    transparent; otherwise around. Ignored with disable-scene-contraction."""
+    transparent; otherwise around. Ignored with disable-scene-contraction, which blender-data sets."""
     space_annealing: float = 1 / 3
     """Part of the run over which the sampled space of a scene `around` grows from its centre outwards, so that what
     all photos show is explained first; 0 samples all of space from the start. Semantic views are rendered once it has

@@ -98,8 +98,14 @@ def check_planes_in_order(config: DietNeRFModelConfig) -> None:
 
 
 def say_what_is_ignored(config: DietNeRFModelConfig) -> None:
-    """Say which settings were changed that belong to another scene representation than the chosen one."""
+    """Say which settings were changed that belong to another kind of scene or representation than the chosen one."""
     unused = OF_PLANES if config.field == "hash" else OF_HASH_GRID
     flags = [f"{FLAGS}{name.replace('_', '-')}" for name in changed_fields(config, unused)]
     if flags:
         CONSOLE.print(f"[yellow]Ignored with {FLAGS}field {config.field}: {', '.join(flags)}.[/yellow]", soft_wrap=True)
+    if config.disable_scene_contraction and config.scene not in ("auto", "object"):
+        CONSOLE.print(
+            f"[yellow]Ignored with {FLAGS}disable-scene-contraction True, which blender-data sets: {FLAGS}scene "
+            f"{config.scene}.[/yellow]",
+            soft_wrap=True,
+        )

@@ -17,6 +17,7 @@ from torch import Tensor
 from dietnerf_ns.geometry.cameras import (
     SURROUND_ANGLE_DEG,
     is_in_front,
+    looking_at_one_place,
     viewing_directions,
     widest_viewing_angle,
 )
@@ -50,7 +51,7 @@ def fit_turntable(
     elevations of the cameras.
 
     Args:
-        camera_to_worlds: poses of the training cameras.
+        camera_to_worlds: poses of the training cameras. A few that look elsewhere than the others do not count.
         theta_range: first and last azimuth. None takes those that the cameras cover: the full circle, or an arc.
         phi: elevation. None takes the mean of the cameras' elevations, or all of them for an ellipse.
         radius: distance to the centre. None takes the mean of the cameras' distances.
@@ -65,6 +66,7 @@ def fit_turntable(
         UserError: the cameras look apart, so that there is no centre; or they all have the same azimuth, so that they
             span no arc.
     """
+    camera_to_worlds = looking_at_one_place(camera_to_worlds)
     sphere = fit_sphere(camera_to_worlds)
     if not is_in_front(sphere.center, camera_to_worlds):
         sphere = replace(sphere, center=_point_ahead(camera_to_worlds, radius, depth))

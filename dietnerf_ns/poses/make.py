@@ -19,13 +19,13 @@ from PIL import Image
 from rich.markup import escape
 
 from dietnerf_ns.data.contents import fingerprint
-from dietnerf_ns.data.photos import SUFFIXES, Size, has_transparency, heif_and_large_photos, photo_size, read_mask
+from dietnerf_ns.data.photos import has_transparency, heif_and_large_photos
 from dietnerf_ns.poses.cutout import Network
 from dietnerf_ns.poses.finding import find_poses
 from dietnerf_ns.poses.mapping import FEWEST_PHOTOS, Attempt
+from dietnerf_ns.poses.masks import masks_in
 from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.photos import (
-    SHAPE_TOLERANCE,
     Photo,
     Pixels,
     is_video,
@@ -207,6 +207,9 @@ def _collect(
     unreadable: dict[str, str] = {}
     files = [] if is_video(source) else photo_files(source)
     read = read_video(source, frames, longest) if is_video(source) else read_photos(files, longest, unreadable)
+    drawn = None if masks is None else masks_in(masks, files)
+    if drawn is not None and drawn.warning is not None:
+        CONSOLE.print(f"[yellow]{escape(drawn.warning)}[/yellow]")
     photos: list[Photo] = []
     names: dict[bytes, str] = {}
     foregrounds: dict[str, Bool[np.ndarray, "height width"]] = {}
@@ -216,8 +219,8 @@ def _collect(
             CONSOLE.print(f"[yellow]{escape(f'Left out: {photo.name}: the same photo as {same}.')}[/yellow]")
             continue
         visible = _visible(pixels)
-        if masks is not None:
-            mask = _mask_of(photo, masks)
+        if drawn is not None:
+            mask = drawn.of(photo)
             foregrounds[photo.name] = mask if visible is None else mask & visible
         elif visible is not None:
             foregrounds[photo.name] = visible
@@ -250,32 +253,6 @@ def _visible(pixels: Pixels) -> Bool[np.ndarray, "height width"] | None:
     if pixels.shape[-1] == 3 or (pixels[..., 3] >= 128).all():
         return None
     return pixels[..., 3] >= 128
-
-
-def _mask_of(photo: Photo, masks: Path) -> Bool[np.ndarray, "height width"]:
-    """The mask of a photo, as large as the photo.
-
-    Raises:
-        UserError: there is none, it cannot be read, or it has another shape.
-    """
-    file = photo.file or Path(photo.name)
-    found = [path for path in masks.iterdir() if path.stem == file.stem and path.suffix.lower() in SUFFIXES]
-    if not found:
-        raise UserError(f"--masks {masks}: there is no mask of {file.name}; each photo needs one with its name.")
-    path = min(found, key=lambda path: (path.name != file.name, path.name))
-    for turned_like in (None, photo.file):  # some programs draw masks on the stored pixels, without EXIF
-        mask = Image.fromarray(read_mask(path, turned_like=turned_like))
-        if _have_one_shape(mask.size, photo.size):
-            return np.asarray(mask.resize(photo.size, Image.Resampling.NEAREST)).astype(bool)
-    given, expected = ("x".join(map(str, size)) for size in (photo_size(path), photo.size))
-    raise UserError(
-        f"--masks {masks}: {path.name} is {given} (width x height), which is not the shape of {file.name} "
-        f"({expected}): make a mask of the whole upright photo."
-    )
-
-
-def _have_one_shape(first: Size, second: Size) -> bool:
-    return abs(first[0] * second[1] / (first[1] * second[0]) - 1) <= SHAPE_TOLERANCE
 
 
 def _write_masks(photos: Sequence[Photo], foregrounds: Foregrounds, folder: Path) -> Path:

@@ -109,8 +109,8 @@ class SemanticConfig(EncoderConfig):
 class UnseenView:
     """A view that nobody photographed, and the photo that it is compared with."""
 
-    camera_to_world: Float[Tensor, "3 4"]
-    """OpenGL axes, scene units."""
+    whole: Cameras
+    """That sees the whole view; shape [1]."""
     camera: Cameras
     """That sees what is rendered of the view; shape [1], on the training device."""
     rays: RayBundle
@@ -119,8 +119,13 @@ class UnseenView:
     """Index of the target photo among the kept training views."""
 
     @property
+    def camera_to_world(self) -> Float[Tensor, "3 4"]:
+        """The pose: OpenGL axes, scene units."""
+        return self.whole.camera_to_worlds[0]
+
+    @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width of what is rendered, in pixels."""
         return int(self.camera.height[0]), int(self.camera.width[0])
 
 
@@ -325,7 +330,7 @@ class SemanticConsistency:
         square = self.encoder.sees_central_square
         window = window_of(camera, generator, crop=self.config.crop, square=square).to(self.device)
         rays = view_rays(window, generator)
-        return UnseenView(camera_to_world, window, rays, self._target_index(camera_to_world, generator))
+        return UnseenView(camera, window, rays, self._target_index(camera_to_world, generator))
 
     def render(self, model: SemanticModel, view: UnseenView) -> Float[Tensor, "num_renders 3 height width"]:
         """The view as the model renders it, RGB in [0, 1], with gradients."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-import numpy as np
-from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
-from torch import Tensor
 from viser import CameraFrustumHandle, ViserServer
 
 from dietnerf_ns.viewer.browser_cameras import to_viser_units, vertical_fov, viser_pose
@@ -20,37 +17,33 @@ class SemanticFrusta:
     """Frusta of the latest `NUM_FRUSTA` semantic views.
 
     Args:
-        like: a training camera, shape [1]. Semantic views have its field of view and aspect ratio.
         size: size of a frustum in scene units.
     """
 
-    def __init__(self, like: Cameras, *, size: float):
-        self._fov, self._aspect, self._size = vertical_fov(like), float(like.width / like.height), size
-        self._pending: deque[tuple[int, Tensor]] = deque(maxlen=NUM_FRUSTA)
+    def __init__(self, *, size: float):
+        self._size = size
+        self._pending: deque[tuple[int, Cameras]] = deque(maxlen=NUM_FRUSTA)
         self._handles: dict[int, CameraFrustumHandle] = {}
         self._count = 0
         self._visible = True
 
-    def add(self, camera_to_world: Float[Tensor, "3 4"]) -> None:
-        """Queue a pose with OpenGL axes. When it is drawn, it replaces the oldest frustum."""
-        self._pending.append((self._count % NUM_FRUSTA, camera_to_world))
+    def add(self, camera: Cameras) -> None:
+        """Queue a view's camera, shape [1]. When it is drawn, it replaces the oldest frustum."""
+        self._pending.append((self._count % NUM_FRUSTA, camera))
         self._count += 1
 
     def draw(self, server: ViserServer) -> None:
-        """Show the poses that were added since the last call."""
+        """Show the views that were added since the last call."""
         while self._pending:
-            slot, camera_to_world = self._pending.popleft()
-            wxyz, position = viser_pose(camera_to_world)
-            if slot in self._handles:
-                self._handles[slot].wxyz, self._handles[slot].position = wxyz, position
-            else:
-                self._handles[slot] = self._frustum(server, slot, wxyz, position)
+            slot, camera = self._pending.popleft()
+            self._handles[slot] = self._frustum(server, slot, camera)
 
-    def _frustum(self, server: ViserServer, slot: int, wxyz: np.ndarray, position: np.ndarray) -> CameraFrustumHandle:
+    def _frustum(self, server: ViserServer, slot: int, camera: Cameras) -> CameraFrustumHandle:
+        wxyz, position = viser_pose(camera.camera_to_worlds[0])
         return server.scene.add_camera_frustum(
-            f"/semantic_views/{slot:02d}",
-            fov=self._fov,
-            aspect=self._aspect,
+            f"/semantic_views/{slot:02d}",  # takes the place of an older one with this name
+            fov=vertical_fov(camera),
+            aspect=float(camera.width / camera.height),
             scale=to_viser_units(self._size),
             color=COLOUR,
             wxyz=wxyz,

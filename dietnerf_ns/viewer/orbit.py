@@ -14,7 +14,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dietnerf_ns.geometry.cameras import is_in_front, viewing_directions
+from dietnerf_ns.geometry.cameras import is_in_front, looking_at_one_place, viewing_directions
 from dietnerf_ns.geometry.sphere import Sphere, fit_sphere, pose_at, spherical_coordinates
 from dietnerf_ns.utils.files import readable
 from dietnerf_ns.viewer.browser_cameras import BrowserCameras, vertical_fov
@@ -101,10 +101,11 @@ class OrbitFolder(Folder):
 def orbit_sphere(camera_to_worlds: Float[Tensor, "n 3 4"]) -> Sphere:
     """Fit a sphere to the training cameras whose centre lies in front of them.
 
-    The centre is the point nearest to all optical axes. If that point is not in front of every camera, as in a
-    panorama, the centre is the point one scene unit ahead of the cameras' mean position: in their mean direction, or in
-    that of the first camera if they look all around.
+    The centre is the point nearest to all optical axes, but for a few cameras that look elsewhere than the others. If
+    that point is not in front of every camera, as in a panorama, the centre is the point one scene unit ahead of the
+    cameras' mean position: in their mean direction, or in that of the first camera if they look all around.
     """
+    camera_to_worlds = looking_at_one_place(camera_to_worlds)
     sphere = fit_sphere(camera_to_worlds)
     if is_in_front(sphere.center, camera_to_worlds):
         return sphere

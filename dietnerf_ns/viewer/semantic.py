@@ -44,7 +44,7 @@ class SemanticFolder(Folder):
         self._curves = TrainingCurves()
         camera_to_worlds = photos.cameras.camera_to_worlds.cpu()
         *_, radius = start_of_orbit(camera_to_worlds, orbit_sphere(camera_to_worlds))
-        self.frusta = SemanticFrusta(photos.cameras[0:1].to("cpu"), size=FRUSTUM_PER_RADIUS * radius)
+        self.frusta = SemanticFrusta(size=FRUSTUM_PER_RADIUS * radius)
         self._adjustable = config.weight > 0 and not is_one_of_several()
         self._lock = threading.Lock()
         self._next_refresh = 0.0
@@ -93,7 +93,7 @@ class SemanticFolder(Folder):
         """
         last = None if self._semantic is None else self._semantic.last
         if last is not None and last.step == step:
-            self.frusta.add(last.view.camera_to_world)
+            self.frusta.add(last.view.whole)
         is_active = self._semantic is not None and self._semantic.is_active(step)
         self._curves.add(step, mse=mse, semantic_loss=last.loss if last is not None and is_active else None)
         now = time.monotonic()

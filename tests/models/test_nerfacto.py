@@ -413,6 +413,13 @@ def test_an_initial_density_of_nothing_is_refused():
         tiny_model(average_init_density=0.0)
 
 
+def test_a_kind_of_scene_that_the_contraction_settles_is_ignored_with_a_line(capsys):
+    tiny_model(scene="object", disable_scene_contraction=True)
+    assert "Ignored" not in capsys.readouterr().out
+    tiny_model(scene="around", disable_scene_contraction=True)
+    assert "Ignored with --pipeline.model.disable-scene-contraction True, which" in capsys.readouterr().out
+
+
 def test_settings_of_another_field_are_ignored_with_a_line(capsys):
     tiny_model(max_res=100, num_levels=2)
     line = "Ignored with --pipeline.model.field free-planes: --pipeline.model.num-levels, --pipeline.model.max-res."

@@ -77,6 +77,22 @@ def test_cameras_that_look_apart_have_no_orbit():
         fit_turntable(looking_outwards(ring_of_poses(8)), radius=3)
 
 
+@pytest.mark.parametrize("count", [4, 8])
+def test_one_camera_that_looks_away_does_not_count(count):
+    poses = ring_of_poses(count, center=CENTER.tolist())
+    poses[1] = looking_outwards(poses[1:2])[0]
+    sphere = fit_turntable(poses)
+    assert torch.allclose(sphere.center, CENTER, atol=1e-3)
+    assert sphere.radius_range == pytest.approx((4, 4), abs=1e-3)
+
+
+def test_cameras_of_which_too_many_look_away_have_no_orbit():
+    poses = ring_of_poses(8, center=CENTER.tolist())
+    poses[::2] = looking_outwards(poses[::2])
+    with pytest.raises(UserError, match="nothing to turn around"):
+        fit_turntable(poses)
+
+
 def test_cameras_that_diverge_turn_around_a_point_at_the_given_distance_or_at_the_scenes_depth():
     diverging = looking_outwards(arc_of_poses((-20, 0, 20), elevation=0.0, radius=1.0))
     middle = diverging[:, :, 3].mean(0)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from dietnerf_ns.data.photos import photo_size, read_photo
+from dietnerf_ns.data.photos import photo_size
 from dietnerf_ns.geometry.alignment import cameras_extent, pose_errors
 from dietnerf_ns.poses import make
 from dietnerf_ns.poses.mapping import Attempt
@@ -250,40 +249,6 @@ def test_masks_do_not_uncover_what_is_transparent_in_photos(tmp_path):
     assert len(foregrounds) == 3
     for foreground in foregrounds.values():
         assert not foreground[:, :20].any() and foreground[:, 20:].all()
-
-
-def test_masks_are_found_by_names_with_spaces(tmp_path):
-    Image.new("L", (4, 3), 255).save(tmp_path / "my photo #1.png")
-    mask = make._mask_of(photo_of(Path("my photo #1.jpg")), tmp_path)
-    assert mask.shape == (6, 8) and mask.all()
-
-
-def test_masks_of_photos_that_differ_in_their_suffix_are_found_by_name(tmp_path):
-    for name, value in (("a.png", 0), ("a.tif", 255)):
-        Image.new("L", (8, 6), value).save(tmp_path / name)
-    assert not make._mask_of(photo_of(Path("a.png"), "a_1.png"), tmp_path).any()
-    assert make._mask_of(photo_of(Path("a.tif"), "a_2.jpg"), tmp_path).all()
-    with pytest.raises(UserError, match=r"there is no mask of b\.jpg; each photo needs one with its name"):
-        make._mask_of(photo_of(Path("b.jpg"), "b_1.jpg"), tmp_path)
-
-
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_a_mask_of_the_stored_pixels_is_turned_like_its_photo(tmp_path, orientation):
-    stored = np.zeros((30, 40), np.uint8)
-    stored[:10, :25] = 255
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
-    upright = read_photo(tmp_path / "a.png")[..., 0] > 0
-    photo = Photo("a.jpg", (30, 40), Lens("", None), tmp_path / "a.png")
-    (tmp_path / "masks").mkdir()
-    for mask in (stored, upright.astype(np.uint8)):
-        Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
-        assert (make._mask_of(photo, tmp_path / "masks") == upright).all()
-
-
-def photo_of(file, name="a.jpg"):
-    return Photo(name, (8, 6), Lens("", None), file)
 
 
 def two_photos(folder):

@@ -93,6 +93,17 @@ def test_the_rest_is_kept_and_refined_where_one_pose_is_wrong(synthetic, tmp_pat
     assert in_world_frame(best.model).names == sorted(matches.names[1:])
 
 
+def test_attempts_leave_no_copies_of_the_database(synthetic, tmp_path, monkeypatch):
+    model, matches = synthetic
+    monkeypatch.setattr(mapping, "_map_incrementally", lambda *_: {0: pycolmap.Reconstruction(model)})
+    monkeypatch.setattr(mapping, "_map_globally", lambda *_: {})
+    work = tmp_path / "work"
+    work.mkdir()
+    attempts = mapping._attempts(matches, tmp_path, work, 0)
+    assert next(attempts).how.startswith("incremental") and not any(work.iterdir())
+    assert sum(1 for _ in attempts) > 1 and not any(work.iterdir())
+
+
 def test_attempts_agree_if_both_rotations_and_positions_do(synthetic):
     model, _ = synthetic
     good, moved = Attempt("good", model), Attempt("moved", pycolmap.Reconstruction(model))

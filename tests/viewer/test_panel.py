@@ -22,7 +22,7 @@ from dietnerf_ns.viewer.browser_cameras import BrowserCameras
 from dietnerf_ns.viewer.orbit import orbit_sphere
 from dietnerf_ns.viewer.semantic import SemanticFolder
 from dietnerf_ns.viewer.visualization import SemanticVisualization
-from tests.helpers.cameras import ring_of_poses
+from tests.helpers.cameras import pinhole_cameras, ring_of_poses
 from tests.helpers.encoders import FakeEncoder
 from tests.helpers.fakes import bare
 from tests.helpers.scenes import blender_outputs
@@ -297,7 +297,7 @@ def test_checkbox_hides_the_frusta_of_semantic_views(make_pipeline, make_viewer)
     pipeline = make_pipeline()
     viewer = make_viewer(pipeline)
     frusta = pipeline.dietnerf.semantic_consistency.frusta
-    frusta.add(ring_of_poses(1)[0])
+    frusta.add(pinhole_cameras(ring_of_poses(1)))
     frusta.draw(viewer.viser_server)
     elements(viewer)[0]["Show semantic poses"].value = False
     soon(lambda: not any(handle.visible for handle in frusta.drawn))
