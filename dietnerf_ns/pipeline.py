@@ -164,7 +164,7 @@ class DietNeRFPipeline(VanillaPipeline):
         if self.config.semantic.weight > 0:
             self.semantic = self._semantic_consistency(steps_of_run(trainer), mixed_precision=trainer.mixed_precision)
             self.semantic.switched_off = self._still_switched_off(mixed_precision=trainer.mixed_precision)
-            self.semantic.say_if_there_are_none(self._whole_scene_from(self.semantic))
+            self.semantic.say_if_there_are_none(self._whole_scene_from(self.semantic), first_step=trainer._start_step)
             self._say_what_is_ignored()
         if self.model.needs_background_rays:
             self.datamanager.mark_background()
@@ -300,7 +300,8 @@ class DietNeRFPipeline(VanillaPipeline):
             optimizer.state.clear()
         self.model.begin_attempt(detector.first_step)
         if self.semantic is not None:
-            self.semantic.say_if_there_are_none(self._whole_scene_from(self.semantic))
+            whole_from = self._whole_scene_from(self.semantic)
+            self.semantic.say_if_there_are_none(whole_from, first_step=detector.first_step)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a resumed run needs to continue exactly as it would have, and to notice that it does not.

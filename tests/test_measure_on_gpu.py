@@ -11,7 +11,17 @@ import yaml
 
 from dietnerf_ns.bench.experiment import read_experiment
 from tests.test_packaging import ROOT
-from tools.measure_on_gpu import METHODS, SCENES, Budget, Parts, counts_of, environment_of_parts, experiment, machine
+from tools.measure_on_gpu import (
+    METHODS,
+    SCENES,
+    Budget,
+    Parts,
+    clip_error,
+    counts_of,
+    environment_of_parts,
+    experiment,
+    machine,
+)
 
 
 def parts(tmp_path, seconds=60.0):
@@ -32,13 +42,24 @@ def test_a_finished_part_is_not_repeated_and_a_failed_one_is(tmp_path):
 
 
 def test_results_of_a_rehearsal_are_not_taken_for_those_of_a_gpu(tmp_path, monkeypatch):
-    found = json.dumps({"gpu": "a GPU", "cuda": "12", "python": "3.11", "packages": {}})
+    found = json.dumps({"gpu": "a GPU", "cuda": "12", "python": "3.11", "packages": {}, "tinycudann": None})
     monkeypatch.setattr("tools.measure_on_gpu.MACHINE", f"print({found!r})")
-    rehearsed = machine(parts(tmp_path), rehearsal=True)
-    assert machine(parts(tmp_path), rehearsal=True) == rehearsed
+    monkeypatch.setattr("tools.measure_on_gpu.CLIP", "print('no network')")
+    rehearsed = machine(parts(tmp_path), tmp_path, rehearsal=True)
+    assert machine(parts(tmp_path), tmp_path, rehearsal=True) == rehearsed
     with pytest.raises(SystemExit, match="of a rehearsal; choose another --out"):
-        machine(parts(tmp_path), rehearsal=False)
+        machine(parts(tmp_path), tmp_path, rehearsal=False)
+    with pytest.raises(SystemExit, match="of other data"):
+        machine(parts(tmp_path), tmp_path / "other", rehearsal=True)
     assert json.loads((tmp_path / "gpu.json").read_text())["machine"] == rehearsed
+    assert rehearsed["clip"] == "no network"
+
+
+def test_weights_that_are_not_there_in_time_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.measure_on_gpu.CLIP", "import time; time.sleep(60)")
+    assert clip_error(parts(tmp_path, seconds=1)) == "out of time"
+    monkeypatch.setattr("tools.measure_on_gpu.CLIP", "")
+    assert clip_error(parts(tmp_path)) is None
 
 
 def test_a_part_that_is_out_of_time_can_end_well_and_the_next_ones_are_named(tmp_path):

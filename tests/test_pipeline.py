@@ -326,6 +326,14 @@ def test_a_restart_may_leave_no_step_for_semantic_views(tiny_pipeline_config, ti
     assert "grows until step 91, and they stop at step 80" in capsys.readouterr().out
 
 
+def test_a_resumed_run_says_that_there_will_be_no_semantic_views(tiny_pipeline_config, capsys):
+    config = replace(tiny_pipeline_config, semantic=replace(tiny_pipeline_config.semantic, stop=0.5))
+    start_training(config.setup(device="cpu"), total_steps=100, start_step=40)
+    assert "there will be none" not in capsys.readouterr().out
+    start_training(config.setup(device="cpu"), total_steps=100, start_step=60)
+    assert "they stop at step 50, and training goes on from step 60" in capsys.readouterr().out
+
+
 def test_a_recognised_scene_is_rendered_as_trained_without_its_photos(
     tiny_pipeline_config, tiny_scene, tmp_path, capsys
 ):

@@ -55,7 +55,7 @@ class Comparison:
         (self.out / "scenes").mkdir(parents=True, exist_ok=True)
         for scene in self.scenes:
             folder, count = scene.split(":")
-            name = Path(folder).name
+            name = f"{Path(folder).name}-{count}-{self.draw}"
             if not (self.out / "scenes" / f"{name}-known").exists():
                 write_pair(self.data / folder, int(count), self.draw, self.out / "scenes")
             names += [f"{name}-found", f"{name}-known"]

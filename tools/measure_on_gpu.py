@@ -46,12 +46,6 @@ def import_error(name):
         importlib.import_module(name)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
-def weights_error():
-    from dietnerf_ns.semantic.encoders import EncoderConfig
-    try:
-        EncoderConfig().load_encoder("cpu")
-    except BaseException as error:
-        return str(error).splitlines()[0]
 gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
 print(json.dumps({
     "gpu": gpu and gpu.name,
@@ -61,10 +55,16 @@ print(json.dumps({
     "python": platform.python_version(),
     "packages": {name: version_of(name) for name in ("torch", "torchvision", "nerfstudio", "open-clip-torch", "numpy")},
     "tinycudann": import_error("tinycudann"),
-    "clip": weights_error(),
 }))
 """
-SAME_MACHINE = ("gpu", "cuda", "python", "packages", "rehearsal")
+CLIP = """
+from dietnerf_ns.semantic.encoders import EncoderConfig
+try:
+    EncoderConfig().load_encoder("cpu")
+except BaseException as error:
+    print(str(error).splitlines()[0])
+"""
+SAME_MACHINE = ("gpu", "cuda", "python", "packages", "tinycudann", "data", "rehearsal")
 """What parts of one result must have in common."""
 METHODS: tuple[dict[str, Any], ...] = (
     {"name": "dietnerf", "label": "embedded encoder", "overrides": {"pipeline.semantic.encoder": "embedded"}},
@@ -186,21 +186,44 @@ def environment_of_parts(wheels: Path | None, out: Path) -> dict[str, str]:
     }
 
 
-def machine(parts: Parts, *, rehearsal: bool) -> dict[str, Any]:
+def machine(parts: Parts, data: Path, *, rehearsal: bool) -> dict[str, Any]:
     """What the machine is and has; ends the program if it has no GPU, or if OUT has results of another machine."""
     command = [sys.executable, "-W", "ignore", "-c", MACHINE]
     result = subprocess.run(command, capture_output=True, text=True, env=parts.environment, cwd=ROOT, check=False)
     if result.returncode != 0:
         sys.exit(f"The package cannot be imported here: {result.stderr.strip().splitlines()[-1]} See --wheels.")
-    found = json.loads(result.stdout.strip().splitlines()[-1]) | {"rehearsal": rehearsal}
+    found = json.loads(result.stdout.strip().splitlines()[-1]) | {"data": str(data), "rehearsal": rehearsal}
     earlier = parts.results.get("machine", found)
     if any(earlier.get(key) != found[key] for key in SAME_MACHINE):
-        sys.exit(f"{parts.file} is of another machine, of other packages or of a rehearsal; choose another --out.")
+        sys.exit(
+            f"{parts.file} is of another machine, of other packages, of other data or of a rehearsal; choose another "
+            "--out."
+        )
+    found["clip"] = clip_error(parts)
     parts.keep("machine", found)
     print(json.dumps(found, indent=1))
     if found["gpu"] is None and not rehearsal:
         sys.exit("torch sees no GPU here. --rehearse runs everything on the CPU, small; its numbers mean nothing.")
     return found
+
+
+def clip_error(parts: Parts) -> str | None:
+    """Why CLIP's weights cannot be loaded, which downloads them at first; None if they can."""
+    command = [sys.executable, "-W", "ignore", "-c", CLIP]
+    try:
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=parts.environment,
+            cwd=ROOT,
+            check=False,
+            timeout=parts.budget.left(),
+        )
+    except subprocess.TimeoutExpired:
+        return "out of time"
+    said = result.stdout.strip().splitlines()
+    return said[-1] if said else None
 
 
 def experiment(scene: str, *, clip: bool, rehearsal: bool) -> dict[str, Any]:
@@ -235,7 +258,7 @@ def main() -> None:
     out, data = given.out.resolve(), given.data.resolve()
     out.mkdir(parents=True, exist_ok=True)
     parts = Parts(out, budget, environment_of_parts(given.wheels, out))
-    found = machine(parts, rehearsal=given.rehearse)
+    found = machine(parts, data, rehearsal=given.rehearse)
     counts = out / "tests.xml"
     parts.run(
         "tests", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", f"--junitxml={counts}", "tests/test_cuda.py"

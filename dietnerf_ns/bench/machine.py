@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from dietnerf_ns.bench.processes import usable_cpus
 
 
+def version_or_none(package: str) -> str:
+    """The version of a package, or `none` if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
 def describe_machine() -> dict[str, str | int]:
-    """What readers need to compare times: platform, processors, GPU and versions."""
+    """What readers need to compare times: platform, processors, GPU and versions.
+
+    tinycudann decides on the implementation of fields where there is a GPU.
+    """
     return {
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_cores": usable_cpus(),
@@ -21,4 +32,5 @@ def describe_machine() -> dict[str, str | int]:
         "torch": version("torch"),
         "nerfstudio": version("nerfstudio"),
         "dietnerf_ns": version("dietnerf_ns"),
+        **({"tinycudann": version_or_none("tinycudann")} if torch.cuda.is_available() else {}),
     }

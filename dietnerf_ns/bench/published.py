@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -149,6 +151,9 @@ def _why_not_comparable(part: Results, published: list[Published]) -> str:
     )
     if ours != theirs:
         return f"published at {published_sizes} pixels, this run is at {our_sizes}."
+    coloured = [scene["name"] for scene in part.experiment.get("scenes", ()) if _is_not_on_white(scene)]
+    if coloured:
+        return f"published on white, this run has another alpha-color for {', '.join(coloured)}."
     if part.experiment["evaluate"] != "test":
         return "published for test frames, this run evaluates the validation split."
     expected = len(PROTOCOLS[published[0].protocol].train_indices)
@@ -158,3 +163,8 @@ def _why_not_comparable(part: Results, published: list[Published]) -> str:
     evaluated = ([Path(image["name"]) for image in row.result["images"]] for row in part.rows)
     departures = (departure_in_evaluation(images, published[0].protocol) for images in evaluated)
     return next(filter(None, departures), "")
+
+
+def _is_not_on_white(scene: Mapping[str, Any]) -> bool:
+    arguments = {name.replace("_", "-"): value for name, value in scene.get("arguments", {}).items()}
+    return arguments.get("alpha-color", "white") != "white"

@@ -103,11 +103,22 @@ class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
         if FISHEYE_RADIUS in metadata:
             outputs.cameras.metadata = metadata | {FISHEYE_RADIUS: metadata[FISHEYE_RADIUS] / factor}
 
+    def _with_an_up_direction(self, split: str, **kwargs) -> DataparserOutputs:
+        """nerfstudio divides by the length of the mean of the cameras' up axes."""
+        outputs = super().get_dataparser_outputs(split, **kwargs)
+        method = getattr(self.config, "orientation_method", "none")
+        if method != "none" and len(outputs.cameras) > 0 and outputs.cameras.camera_to_worlds.isnan().all():
+            raise UserError(
+                "The cameras' up axes cancel out, as of cameras that look straight down and are turned evenly: put "
+                "--orientation-method none at the end of the command, after the dataparser's name."
+            )
+        return outputs
+
     def _with_usable_scale(self, split: str, **kwargs) -> DataparserOutputs:
         if not getattr(self.config, "auto_scale_poses", False):
-            return super().get_dataparser_outputs(split, **kwargs)
+            return self._with_an_up_direction(split, **kwargs)
         try:
-            outputs = super().get_dataparser_outputs(split, **kwargs)
+            outputs = self._with_an_up_direction(split, **kwargs)
             if outputs.dataparser_scale < LARGEST_SCALE:
                 return outputs
         except ZeroDivisionError:
@@ -118,7 +129,7 @@ class _CheckedDataParser(DataParser if TYPE_CHECKING else object):
             "which may look so, have to be inverted.[/yellow]"
         )
         self.config = replace(self.config, auto_scale_poses=False)
-        return super().get_dataparser_outputs(split, **kwargs)
+        return self._with_an_up_direction(split, **kwargs)
 
 
 def _short_names(photos: Sequence[Path]) -> list[str]:

@@ -118,7 +118,11 @@ class AreaDownscaledDataset(InputDataset):
     def _mask(self, index: int) -> Bool[np.ndarray, "height width"]:
         """A pixel of the reduced size counts if all of its area is inside the mask."""
         path = (self._dataparser_outputs.mask_filenames or [])[index]
-        mask = self._fitted(index, path, read_mask(path, self._camera_size(index), upright=self._upright))
+        mask = read_mask(path, self._camera_size(index), upright=self._upright)
+        if not self._has_size(index, mask):  # as if drawn on the stored pixels of a photo that is turned
+            turned = read_mask(path, turned_like=self.image_filenames[index])
+            mask = turned if self._has_size(index, turned) else mask
+        mask = self._fitted(index, path, mask)
         if self.scale_factor != 1.0:
             size = self._size_of(self.cameras, index)
             mask = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) == 255
@@ -135,13 +139,25 @@ class AreaDownscaledDataset(InputDataset):
         return np.pad(image[:expected_height, :expected_width], more + [(0, 0)] * (image.ndim - 2), mode="edge")
 
     def _check_size(self, index: int, path: Path, size: Size) -> None:
-        expected = self._camera_size(index)
-        if max(abs(given - wanted) for given, wanted in zip(size, expected, strict=True)) > ROUNDING:
-            given, wanted = ("x".join(map(str, pair)) for pair in (size, expected))
+        if self._is_size_of(index, size):
+            return
+        given, wanted = ("x".join(map(str, pair)) for pair in (size, self._camera_size(index)))
+        if path != self.image_filenames[index]:
             raise UserError(
-                f"{path} is {given} (width x height), but its camera is {wanted}. Use the photos that the cameras were "
-                "computed from, or correct w, h, fl_x, fl_y, cx and cy of this frame."
+                f"{path} is {given} (width x height), but its photo's camera is {wanted}. Make the mask of the photo "
+                "as its camera sees it."
             )
+        raise UserError(
+            f"{path} is {given} (width x height), but its camera is {wanted}. Use the photos that the cameras were "
+            "computed from, or correct w, h, fl_x, fl_y, cx and cy of this frame."
+        )
+
+    def _has_size(self, index: int, image: Shaped[np.ndarray, "..."]) -> bool:
+        return self._is_size_of(index, (image.shape[1], image.shape[0]))
+
+    def _is_size_of(self, index: int, size: Size) -> bool:
+        pairs = zip(size, self._camera_size(index), strict=True)
+        return max(abs(given - wanted) for given, wanted in pairs) <= ROUNDING
 
     def _camera_size(self, index: int) -> Size:
         return self._size_of(self._dataparser_outputs.cameras, index)

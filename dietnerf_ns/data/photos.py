@@ -40,6 +40,10 @@ TURNED_BACK = {
 """By orientation: from the upright to the stored photo."""
 MOST_LABELS = 32
 """Largest label of a mask of labels; a mask of brightness has brighter pixels."""
+NEARLY_BLACK = 26
+"""Largest value, of 255, of what compression makes of black."""
+SOFT_SHARE = 0.1
+"""Of a mask's pixels, that may be at soft edges between black and white."""
 RANGES = (1.0, 255.0, 65535.0)
 """Largest values of float and 32-bit images that say which range their values have."""
 IMAGE_ERRORS = (
@@ -113,8 +117,8 @@ def read_mask(
     """Read a mask: a pixel counts where it has at least half of the largest value in the file.
 
     Where the largest value of a single channel is at most 32, the values are labels, and all but 0 count; so are the
-    colours of a palette that are not all gray, and all but black count. Of several
-    colour channels the largest counts; alpha is multiplied in.
+    colours of a palette that are not all gray, and all but black count. Of several colour channels the largest counts;
+    alpha is multiplied in. Of a cut-out photo, transparent around the object, alpha alone counts.
 
     Args:
         path: image file.
@@ -137,11 +141,24 @@ def read_mask(
         values = np.asarray(turned) if one_channel else _as_rgb(path, turned).astype(np.float32)
     has_colours = turned.mode == "P" and bool((values[..., :3].max(axis=-1) > values[..., :3].min(axis=-1)).any())
     if values.ndim == 3:
-        alpha = values[..., 3] / 255 if values.shape[-1] == 4 else 1
-        values = values[..., :3].max(axis=-1) * alpha
+        values = values[..., 3] if _is_cut_out(values) else _brightest(values)
     highest = values.max(initial=0)
     are_labels = has_colours or (one_channel and turned.mode != "F" and highest <= MOST_LABELS)
     return (values > 0) & (are_labels | (values >= highest / 2))
+
+
+def _brightest(values: np.ndarray) -> np.ndarray:
+    alpha = values[..., 3] / 255 if values.shape[-1] == 4 else 1
+    return values[..., :3].max(axis=-1) * alpha
+
+
+def _is_cut_out(values: np.ndarray) -> bool:
+    """Whether the opaque pixels have the colours of a photo, not of a mask."""
+    if values.shape[-1] == 3 or values[..., 3].min() == values[..., 3].max():
+        return False
+    opaque = values[..., :3][values[..., 3] >= 128]
+    between = (opaque.max(axis=-1) > NEARLY_BLACK) & (opaque.min(axis=-1) < 255 - NEARLY_BLACK)
+    return len(opaque) > 0 and float(between.mean()) > SOFT_SHARE
 
 
 def photo_size(path: Path) -> Size:
@@ -152,6 +169,16 @@ def photo_size(path: Path) -> Size:
     """
     with _opened(path) as image:
         return (image.height, image.width) if _orientation(image) in TURNED else image.size
+
+
+def stored_size(path: Path) -> Size:
+    """Width and height of the photo without regard to its EXIF orientation, in pixels, from the file's header.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with _opened(path) as image:
+        return image.size
 
 
 def orientations_of(photos: Iterable[tuple[Path, Size]]) -> Orientations:

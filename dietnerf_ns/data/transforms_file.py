@@ -16,9 +16,10 @@ from nerfstudio.data.dataparsers import blender_dataparser, instant_ngp_datapars
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from dietnerf_ns.data.photos import HEIF_SUFFIXES, SUFFIXES, photo_size
+from dietnerf_ns.data.photos import HEIF_SUFFIXES, SUFFIXES, Size, photo_size, stored_size
 from dietnerf_ns.utils.compat import replaced
 from dietnerf_ns.utils.errors import UserError
+from dietnerf_ns.utils.files import composed
 
 INTRINSICS = ("w", "h", "fl_x", "fl_y", "cx", "cy")
 ANGLES = ("camera_angle_x", "camera_angle_y")
@@ -31,6 +32,8 @@ LENS = (*DISTORTION, DISTORTION_LIST, "is_fisheye", "camera_model")
 IGNORED_BY_BLENDER = ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", *LENS)
 SAME_INTRINSICS = 0.01
 """Relative difference of focal lengths and principal points that does not show."""
+SAME_SIZE = 2
+"""Difference of photos' sides in pixels that rounding makes."""
 SPLITS = ("train_filenames", "val_filenames", "test_filenames")
 CONVERTED_SUFFIXES = (
     *SUFFIXES,
@@ -185,7 +188,9 @@ def _portable(path: Path, folder: Path) -> Path:
     if (folder / path).is_file():
         return path
     stems = (path.name, path.stem) if path.suffix.lower() in CONVERTED_SUFFIXES else (path.name,)
-    alike = [file for file in (folder / path).parent.glob("*.*") if file.stem in stems]
+    name, stems = composed(path.name), tuple(composed(stem) for stem in stems)
+    others = [(file, composed(file.name), composed(file.stem)) for file in (folder / path).parent.glob("*.*")]
+    alike = [file for file, full, stem in others if full == name] or [f for f, _, stem in others if stem in stems]
     images = [file for file in alike if file.suffix.lower() in SUFFIXES]
     return path.with_name(images[0].name) if len(images) == 1 else path
 
@@ -310,25 +315,27 @@ def _complete_ngp(meta: dict[str, Any], path: Path) -> None:
     if kind not in (CameraType.PERSPECTIVE, CameraType.FISHEYE) or len(lens) > len(DISTORTION):
         raise UserError(f"{path}: instant-ngp-data has no camera_model {model}; end with nerfstudio-data.")
     meta |= dict(zip(DISTORTION, lens, strict=False)) | ({"is_fisheye": True} if kind is CameraType.FISHEYE else {})
+    _check_focal_lengths(_size_of_first_photo(meta, path) | meta, path)
     with_mask = ["mask_path" in frame for frame in meta["frames"]]
     if any(with_mask) and not all(with_mask):
         without = meta["frames"][with_mask.index(False)]["file_path"]
         raise UserError(f"{path}: frame {without} has no mask_path, and others do; give all frames one, or none.")
 
 
-def _check_first_photo(meta: dict[str, Any], path: Path) -> None:
+def _size_of_first_photo(meta: dict[str, Any], path: Path) -> dict[str, int]:
     """Dataparsers open one photo to learn its size; without photos a run can still be rendered."""
     name = meta["frames"][0]["file_path"]
     for photo in (path.parent / name, path.parent / f"{name}.png"):
         if photo.is_file():
-            photo_size(photo)
+            return dict(zip(("w", "h"), stored_size(photo), strict=True))
+    return {}
 
 
 def _reader(complete: Callable[[dict[str, Any], Path], None]) -> Callable[[Path], dict[str, Any]]:
     def load_from_json(filename: Path) -> dict[str, Any]:
         meta = read_transforms(filename)
         complete(meta, filename)
-        _check_first_photo(meta, filename)
+        _size_of_first_photo(meta, filename)
         return meta
 
     return load_from_json
@@ -338,6 +345,12 @@ def _complete_intrinsics(meta: dict[str, Any], path: Path) -> None:
     """nerfstudio-data: sizes from the photos, focal lengths from angles of view, centred principal points."""
     if meta.get("is_fisheye"):  # what instant-ngp's tools write in place of the camera model
         meta.setdefault("camera_model", "OPENCV_FISHEYE")
+    for frame in meta["frames"]:
+        known = meta | frame
+        if "w" not in known or "h" not in known:
+            size = dict(zip(("w", "h"), _size_of_photo(path.parent / frame["file_path"], known), strict=True))
+            frame |= {key: size[key] for key in size if key not in known}
+    _place_principal_points(meta, path)
     _prefer_frames(meta)
     for frame in meta["frames"]:
         known = {key: meta[key] for key in NUMBERS if key in meta} | frame
@@ -345,13 +358,42 @@ def _complete_intrinsics(meta: dict[str, Any], path: Path) -> None:
         if not missing:
             continue
         where = f"{path}: frame {frame['file_path']}"
-        if "w" in missing or "h" in missing:
-            known["w"], known["h"] = photo_size(path.parent / frame["file_path"])
         known.setdefault("cx", known["w"] / 2)
         known.setdefault("cy", known["h"] / 2)
         _complete_focal_lengths(known, where)
         frame.update({key: known[key] for key in missing})
     _check_focal_lengths(meta, path)
+
+
+def _size_of_photo(photo: Path, known: dict[str, Any]) -> Size:
+    """The upright photo's size, or the stored one's if the principal point is nearer to that one's centre."""
+    upright = photo_size(photo)
+    if "cx" not in known or "cy" not in known:
+        return upright
+    sizes = upright, stored_size(photo)
+    return min(sizes, key=lambda size: math.hypot(known["cx"] - size[0] / 2, known["cy"] - size[1] / 2))
+
+
+def _place_principal_points(meta: dict[str, Any], path: Path) -> None:
+    """Give the centre to frames whose size is not that of the principal point at the top of the file.
+
+    The latter is the size at the top, or of the first frame.
+
+    Raises:
+        UserError: it is not in the middle there.
+    """
+    of_top = meta["frames"][0] | {key: meta[key] for key in ("w", "h") if key in meta}
+    for frame in meta["frames"]:
+        known = meta | frame
+        for centre, side in (("cx", "w"), ("cy", "h")):
+            if centre in frame or centre not in meta or abs(known[side] - of_top[side]) <= SAME_SIZE:
+                continue
+            if abs(meta[centre] - of_top[side] / 2) > SAME_INTRINSICS * of_top[side]:
+                raise UserError(
+                    f"{path}: frame {frame['file_path']} has {side} {known[side]:g}, and {centre} {meta[centre]:g} at "
+                    f"the top of the file is for {side} {of_top[side]:g}: give this frame a {centre} of its own."
+                )
+            frame[centre] = known[side] / 2
 
 
 def _prefer_frames(meta: dict[str, Any]) -> None:

@@ -110,9 +110,21 @@ def make_scene(
         found = _pose(photos, images, work, masks=features_in, separate_cameras=separate_cameras, seed=seed)
         written = foregrounds if masks is not None else {}  # transparent photos have theirs
         if cutout and (missing := [name for name in found.posed.names if name not in foregrounds]):
-            written = {**written, **network.foregrounds(images, missing)}
+            written = {**written, **_cut_out(network, images, missing)}
         _write(output, found, images, longest=size, masks=written, cut_out=cutout)
     _report(found, output)
+
+
+def _cut_out(network: Network, images: Path, names: Sequence[str]) -> Foregrounds:
+    foregrounds = network.foregrounds(images, names)
+    empty = [name for name, foreground in foregrounds.items() if not foreground.any()]
+    if empty:
+        names = escape(", ".join(empty))
+        CONSOLE.print(
+            f"[yellow]--cutout: no object was found in {names}: transparent everywhere, these photos show nothing. "
+            "Leave them out, or give --masks.[/yellow]"
+        )
+    return foregrounds
 
 
 def _check_output(output: Path, source: Path, masks: Path | None) -> None:
@@ -221,6 +233,12 @@ def _collect(
         visible = _visible(pixels)
         if drawn is not None:
             mask = drawn.of(photo)
+            if not mask.any():
+                name = (photo.file or photo).name
+                raise UserError(
+                    f"--masks {masks}: the mask of {name} is black everywhere. White marks what counts; leave the "
+                    "photo out, or correct the mask."
+                )
             foregrounds[photo.name] = mask if visible is None else mask & visible
         elif visible is not None:
             foregrounds[photo.name] = visible

@@ -21,6 +21,7 @@ from dietnerf_ns.data.photos import (
 )
 from dietnerf_ns.poses.photos import SHAPE_TOLERANCE, Photo
 from dietnerf_ns.utils.errors import UserError, first_names
+from dietnerf_ns.utils.files import composed
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def masks_in(folder: Path, photos: Iterable[Path]) -> Masks:
 
 
 def _mask_in(folder: Path, photo: Path) -> Path | None:
-    found = [path for path in folder.iterdir() if path.stem == photo.stem and path.suffix.lower() in SUFFIXES]
-    return min(found, key=lambda path: (path.name != photo.name, path.name), default=None)
+    stem = composed(photo.stem)
+    found = [path for path in folder.iterdir() if composed(path.stem) == stem and path.suffix.lower() in SUFFIXES]
+    return min(found, key=lambda path: (composed(path.name) != composed(photo.name), path.name), default=None)
 
 
 def _have_one_shape(first: Size, second: Size) -> bool:

@@ -174,6 +174,8 @@ def _sharpest_frames(video: Path, count: int, longest: int) -> list[tuple[int, P
     total = _num_frames(video)
     capture = cv2.VideoCapture(str(video))
     sides = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    if capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180:  # frames are turned, the sides of stored pixels are not
+        sides = sides[::-1]
     best: dict[int, tuple[float, int, Pixels]] = {}
     for index in tqdm(range(total), "Reading video", unit="frame"):
         is_read, frame = capture.read()

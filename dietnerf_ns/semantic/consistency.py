@@ -213,18 +213,21 @@ class SemanticConsistency:
         _check_embeddings(self.targets, photos)
         self._seed = seed
 
-    def say_if_there_are_none(self, whole_scene_from: int) -> None:
+    def say_if_there_are_none(self, whole_scene_from: int, *, first_step: int) -> None:
         """Warn if no semantic view will be rendered.
 
         Args:
             whole_scene_from: step from which views are rendered; see `SemanticModel.whole_scene_from`.
+            first_step: that training starts with or goes on from.
         """
-        step = self.schedule.next_step(whole_scene_from)
+        step = self.schedule.next_step(max(whole_scene_from, first_step))
         if step is not None and step < self.total_steps:
             return
         why = "they would start after their `stop` or after the end of the run"
-        if whole_scene_from > self.schedule.first_step:
-            end = min(self.schedule.end_step, self.total_steps)
+        end = min(self.schedule.end_step, self.total_steps)
+        if first_step >= end:
+            why = f"they stop at step {end}, and training goes on from step {first_step}"
+        elif whole_scene_from > self.schedule.first_step:
             why = f"the sampled space grows until step {whole_scene_from}, and they stop at step {end}"
         CONSOLE.print(f"[yellow]Semantic views: there will be none, because {why}.[/yellow]", soft_wrap=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from dietnerf_ns.data import capture, datamanager, pixel_samplers
 from dietnerf_ns.fields.interpolation import channels_last
@@ -131,17 +132,35 @@ def order_moments(optimizers: Optimizers) -> None:
                     kept[name] = ordered if ordered.shape == parameter.shape else value
 
 
-def keep_kernels(optimizers: Optimizers) -> None:
-    """Let loaded optimizers use the kernel that they were built with, not that of the checkpoint's run.
+def keep_settings(optimizers: Optimizers) -> None:
+    """Let loaded optimizers go on with the settings that they were built with, not those of the checkpoint's run.
 
-    Versions up to 0.2 were not fused. GradScaler goes by what an optimizer was built with, Adam by its groups.
+    torch takes rates and other numbers from the checkpoint, and nerfstudio's schedules multiply its first rate by a
+    factor of the present settings, so that a changed rate would be neither the old nor the new one.
     """
-    for optimizer in optimizers.optimizers.values():
-        if "fused" not in optimizer.defaults:
+    for name, optimizer in optimizers.optimizers.items():
+        _keep_rates(optimizer, optimizers.schedulers.get(name))
+        _keep_kernel(optimizer)
+
+
+def _keep_rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None) -> None:
+    first = optimizer.defaults["lr"]
+    for index, group in enumerate(optimizer.param_groups):
+        before, now = group.get("initial_lr", group["lr"]), group["lr"]
+        group.update(optimizer.defaults)
+        if scheduler is None:
             continue
+        group["initial_lr"] = scheduler.base_lrs[index] = first
+        if isinstance(scheduler, LambdaLR):
+            group["lr"] = first * scheduler.lr_lambdas[index](scheduler.last_epoch)
+        else:
+            group["lr"] = first * now / before
+
+
+def _keep_kernel(optimizer: torch.optim.Optimizer) -> None:
+    """Versions up to 0.2 were not fused. GradScaler goes by what an optimizer was built with, Adam by its groups."""
+    if "fused" in optimizer.defaults:
         is_fused = optimizer.defaults["fused"]
-        for group in optimizer.param_groups:
-            group["fused"] = is_fused
         for parameter, kept in optimizer.state.items():
             if isinstance(kept.get("step"), torch.Tensor):
                 kept["step"] = kept["step"].to(parameter.device if is_fused else "cpu", torch.float32)

@@ -24,7 +24,7 @@ from rich.markup import escape
 from dietnerf_ns.geometry.cameras import shorter_side
 from dietnerf_ns.models.rasterized import RasterizedModel
 from dietnerf_ns.training import atomic, saved
-from dietnerf_ns.training.checkpoints import keep_kernels, order_moments
+from dietnerf_ns.training.checkpoints import keep_settings, order_moments
 from dietnerf_ns.training.interruption import Interruption, command_to_resume, status_of
 from dietnerf_ns.training.nonfinite import BadSteps, all_finite, leave_out_bad_steps
 from dietnerf_ns.training.optimizers import check_schedules, fitted_to_run
@@ -253,7 +253,7 @@ class SafeTrainer(Trainer):
         bad_steps = getattr(self.pipeline, "bad_steps", None) or BadSteps()
         self.bad_steps: BadSteps = bad_steps
         first_step = 0 if self._checkpoint is None else saved.step_of(self._checkpoint) + 1
-        total_steps = first_step + self.config.max_num_iterations
+        total_steps = self.config.max_num_iterations + (first_step if self.config.load_scheduler else 0)
         with replaced(self.config, "optimizers", fitted_to_run(self.config.optimizers, total_steps)):
             optimizers = super().setup_optimizers()
         leave_out_bad_steps(optimizers, self.grad_scaler, self.bad_steps)
@@ -278,7 +278,7 @@ class SafeTrainer(Trainer):
             with replaced(self.config, "load_step", step):
                 super()._load_checkpoint()
             order_moments(self.optimizers)
-            keep_kernels(self.optimizers)
+            keep_settings(self.optimizers)
             self._check_optimizers_have_the_parameters()
         except (UserError, torch.OutOfMemoryError):
             raise

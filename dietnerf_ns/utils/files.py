@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from hashlib import file_digest
 from pathlib import Path
@@ -16,6 +17,11 @@ from dietnerf_ns.utils.errors import UserError, writing
 
 OF_FILE_MANAGERS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
 """Files that come into a folder when somebody looks at it."""
+
+
+def composed(name: str) -> str:
+    """The name with each accented letter as one character, as most systems write it; a Mac's archives have two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -144,5 +144,16 @@ def test_results_that_are_not_comparable_have_a_table_of_their_own_with_the_reas
     assert words in theirs.splitlines()[0] and "DietNeRF" in theirs
 
 
+@pytest.mark.parametrize("colour", ["white", "black"])
+def test_results_on_another_colour_than_white_are_not_comparable(tmp_path, colour):
+    psnr = {("lego", "blender-8", "ours", 0): 24.0}
+    folder = write_fake_results(tmp_path, psnr, size=(400, 400), frames=TEST_FRAMES)
+    content = json.loads((folder / "experiment.json").read_text())
+    content["experiment"]["scenes"] = [{"name": "lego", "arguments": {"alpha_color": colour}}]
+    (folder / "experiment.json").write_text(json.dumps(content))
+    text = "\n".join(paper_tables(read_results(folder)))
+    assert ("this run has another alpha-color for lego." in text) == (colour == "black")
+
+
 def test_other_views_have_nothing_published(tmp_path):
     assert "published" not in tables(tmp_path, views="8 random 1")

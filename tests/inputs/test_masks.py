@@ -86,6 +86,14 @@ def test_ringing_of_jpeg_does_not_count(tmp_path):
     assert (read_mask(tmp_path / "mask.jpg") != inside(base_photos()[0])).mean() < 0.01
 
 
+def test_of_a_cut_out_photo_the_transparency_counts(tmp_path):
+    photo = np.zeros((20, 30, 4), np.uint8)
+    photo[4:16, 5:25] = (200, 120, 40, 255)
+    photo[4:16, 5:15, :3] = 40  # the dark half of the object
+    Image.fromarray(photo).save(tmp_path / "cut.png")
+    assert (read_mask(tmp_path / "cut.png") == (photo[..., 3] > 0)).all()
+
+
 def test_a_black_mask_marks_nothing(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "mask.png")
     assert not read_mask(tmp_path / "mask.png").any()
@@ -188,3 +196,25 @@ def test_masks_of_several_sizes(tmp_path, black):
     _, batch = manager.next_train(0)
     assert all(masks[photo][row, column] for photo, row, column in batch["indices"].long().tolist())
     assert len(batch["indices"]) == 64 and set(batch["indices"][:, 0].tolist()) == set(range(5)) - black
+
+
+@pytest.mark.parametrize("drawn_on", ["upright photo", "stored pixels"])
+def test_masks_of_photos_that_are_turned_upright(tmp_path, drawn_on):
+    """Photos of 100x60 stored pixels that EXIF turns, with the cameras of the upright ones."""
+    meta = base_meta(".jpg") | {"w": 60, "h": 100, "cx": 30.0, "cy": 50.0}
+    stored = np.zeros((60, 100), np.uint8)
+    stored[:20, :70] = 255
+    upright = np.rot90(stored, -1)
+    for number, frame in enumerate(meta["frames"]):
+        frame["mask_path"] = f"masks/{number}.png"
+
+    def turned(rgba, path, number):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(rgba[20:80, :, :3]).save(path, exif=exif)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask = stored if drawn_on == "stored pixels" else upright
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+
+    manager = datamanager(write_capture(tmp_path, save=turned, suffix=".jpg", meta=meta))
+    assert np.array_equal(manager.train_dataset.get_data(0)["mask"][..., 0].numpy(), upright == 255)

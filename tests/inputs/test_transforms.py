@@ -552,3 +552,80 @@ def test_instant_ngp_data_without_intrinsics_at_the_top(tmp_path):
     intrinsics_per_frame(meta)
     with pytest.raises(UserError, match="put nerfstudio-data at the end"):
         datamanager(write_capture(tmp_path, meta=meta), InstantNGPDataParserConfig())
+
+
+def with_a_wide_photo(tmp_path, meta):
+    """The capture with photo 1 cut to its middle 60 rows."""
+    folder = write_capture(tmp_path, meta=meta)
+    with Image.open(folder / "images" / "1.png") as photo:
+        cut = photo.crop((0, 20, 100, 80))
+    cut.save(folder / "images" / "1.png")
+    return folder
+
+
+@pytest.mark.parametrize("sizes", ["of frames", "of photos"])
+def test_the_principal_point_of_another_size_is_not_taken(tmp_path, sizes):
+    meta = base_meta()
+    if sizes == "of frames":
+        meta["frames"][1] |= {"w": 100, "h": 60}
+    else:
+        del meta["w"], meta["h"]
+    cameras = datamanager(with_a_wide_photo(tmp_path, meta)).train_dataset.cameras
+    assert cameras.cy[:, 0].tolist() == [50, 30, 50, 50, 50] and cameras.cx[:, 0].tolist() == [50] * 5
+    assert cameras.height[:, 0].tolist() == [100, 60, 100, 100, 100]
+
+
+def test_a_principal_point_beside_the_middle_of_another_size_is_refused(tmp_path):
+    meta = base_meta() | {"cy": 45.0}
+    meta["frames"][1] |= {"w": 100, "h": 60}
+    with pytest.raises(UserError, match=r"1\.png has h 60, and cy 45 at the top of the file is for h 100: give this"):
+        datamanager(with_a_wide_photo(tmp_path, meta))
+
+
+@pytest.mark.parametrize(("centre", "size"), [((50, 30), (100, 60)), ((30, 50), (60, 100)), (None, (60, 100))])
+def test_the_principal_point_tells_which_of_two_sizes_is_meant(tmp_path, centre, size):
+    """Photos of 100x60 stored pixels, which EXIF turns."""
+    meta = base_meta(".jpg")
+    for key in ("w", "h", "cx", "cy"):
+        del meta[key]
+    if centre is not None:
+        meta |= {"cx": centre[0], "cy": centre[1]}
+
+    def turned(rgba, path, number):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(rgba[20:80, :, :3]).save(path, exif=exif)
+
+    cameras = datamanager(write_capture(tmp_path, save=turned, suffix=".jpg", meta=meta)).train_dataset.cameras
+    assert (int(cameras.width[0]), int(cameras.height[0])) == size
+    assert (float(cameras.cx[0]), float(cameras.cy[0])) == (size[0] / 2, size[1] / 2)
+
+
+def test_instant_ngp_data_with_normalised_focal_lengths_and_no_size(tmp_path):
+    meta = base_meta() | {"fl_x": 1.4, "fl_y": 1.4, "cx": 0.5, "cy": 0.5}
+    del meta["w"], meta["h"]
+    with pytest.raises(UserError, match="Intrinsics must be in pixels"):
+        datamanager(write_capture(tmp_path, meta=meta), InstantNGPDataParserConfig())
+
+
+def test_cameras_whose_up_axes_cancel_out(tmp_path):
+    meta = base_meta()
+    meta["frames"] = meta["frames"][:4]
+    for number, frame in enumerate(meta["frames"]):
+        x, y = [(1, 0), (0, 1), (-1, 0), (0, -1)][number]
+        frame["transform_matrix"] = [[x, -y, 0, 2 * x], [y, x, 0, 2 * y], [0, 0, 1, 4], [0, 0, 0, 1]]
+    folder = write_capture(tmp_path, meta=meta)
+    with pytest.raises(UserError, match="up axes cancel out.*--orientation-method none at the end"):
+        datamanager(folder)
+    cameras = datamanager(folder, NerfstudioDataParserConfig(orientation_method="none")).train_dataset.cameras
+    assert len(cameras) == 4 and bool(cameras.camera_to_worlds.isfinite().all())
+
+
+def test_names_whose_accents_are_written_in_another_way(tmp_path):
+    meta = base_meta()
+    folder = write_capture(tmp_path, meta=meta)
+    (folder / "images" / "1.png").rename(folder / "images" / "cafe\u0301.png")
+    meta["frames"][1]["file_path"] = "images/caf\u00e9.png"
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    names = [path.name for path in datamanager(folder).train_dataset.image_filenames]
+    assert sorted(names) == ["0.png", "2.png", "3.png", "4.png", "cafe\u0301.png"]

@@ -19,6 +19,7 @@ from PIL import Image
 from dietnerf_ns.data.photos import photo_size
 from dietnerf_ns.geometry.alignment import cameras_extent, pose_errors
 from dietnerf_ns.poses import make
+from dietnerf_ns.poses.cutout import Network
 from dietnerf_ns.poses.mapping import Attempt
 from dietnerf_ns.poses.matching import Matches
 from dietnerf_ns.poses.photos import Lens, Photo
@@ -249,6 +250,26 @@ def test_masks_do_not_uncover_what_is_transparent_in_photos(tmp_path):
     assert len(foregrounds) == 3
     for foreground in foregrounds.values():
         assert not foreground[:, :20].any() and foreground[:, 20:].all()
+
+
+def test_a_mask_that_is_black_everywhere_is_named(tmp_path):
+    for folder in ("photos", "masks", "images"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+        Image.new("L", (40, 30), 255 * (number != 1)).save(tmp_path / "masks" / f"{number}.png")
+    folders = tmp_path / "photos", tmp_path / "images"
+    with pytest.raises(UserError, match=r"the mask of 1\.png is black everywhere"):
+        make._collect(*folders, frames=1, longest=100, masks=tmp_path / "masks")
+
+
+def test_photos_in_which_nothing_is_found_to_cut_out_are_named(tmp_path, capsys, monkeypatch):
+    found = {"a.jpg": np.ones((3, 4), bool), "b.jpg": np.zeros((3, 4), bool)}
+    network = Network()
+    monkeypatch.setattr(network, "foregrounds", lambda *_: found)
+    assert make._cut_out(network, tmp_path, list(found)) == found
+    assert "no object was found in b.jpg: transparent" in " ".join(capsys.readouterr().out.split())
 
 
 def two_photos(folder):

@@ -37,6 +37,11 @@ def test_masks_are_found_by_names_with_spaces(tmp_path):
     assert mask.shape == (6, 8) and mask.all()
 
 
+def test_masks_are_found_by_names_whose_accents_are_written_in_another_way(tmp_path):
+    Image.new("L", (4, 3), 255).save(tmp_path / "caf\u00e9.png")
+    assert mask_of(photo_of(Path("cafe\u0301.jpg")), tmp_path).all()
+
+
 def test_masks_of_photos_that_differ_in_their_suffix_are_found_by_name(tmp_path):
     for name, value in (("a.png", 0), ("a.tif", 255)):
         Image.new("L", (8, 6), value).save(tmp_path / name)

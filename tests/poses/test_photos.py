@@ -1,6 +1,7 @@
 """Photos as phones and cameras write them: orientation, EXIF, size, names, videos."""
 
 import os
+import struct
 import subprocess
 
 import cv2
@@ -201,6 +202,17 @@ def test_frames_of_pixels_that_are_not_square_are_stretched(tmp_path, sides, siz
     source = ["-f", "lavfi", "-i", "testsrc=size=144x108:rate=10:duration=1", "-vf", f"setsar={sides}"]
     ffmpeg(*source, tmp_path / "clip.mp4")
     assert {photo.size for photo, _ in read_video(tmp_path / "clip.mp4", 2, 1600)} == {size}
+
+
+@needs_ffmpeg
+def test_frames_that_are_turned_are_stretched_along_the_side_that_was_stored_so(tmp_path):
+    source = ["-f", "lavfi", "-i", "testsrc=size=144x108:rate=10:duration=1", "-vf", "setsar=4/3"]
+    ffmpeg(*source, tmp_path / "stored.mp4")
+    content = bytearray((tmp_path / "stored.mp4").read_bytes())
+    matrix = content.index(b"tkhd") + 44  # of the track's header; different versions of ffmpeg turn by different flags
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "clip.mp4").write_bytes(content)
+    assert {photo.size for photo, _ in read_video(tmp_path / "clip.mp4", 2, 1600)} == {(108, 192)}
 
 
 def test_a_video_that_cannot_be_decoded_is_refused(tmp_path):

@@ -184,12 +184,12 @@ def test_optimising_only_the_semantic_loss_of_one_view_raises_its_similarity(pho
 
 def test_a_schedule_without_views_is_named(photos, fake_encoder, capsys):
     for settings in ({"start": 0.5, "stop": 0.5}, {"start": 100, "stop": 200}):
-        semantic_loss(photos, **settings).say_if_there_are_none(whole_scene_from=0)
+        semantic_loss(photos, **settings).say_if_there_are_none(whole_scene_from=0, first_step=0)
         assert "there will be none, because they would start after their `stop`" in capsys.readouterr().out
     semantic = semantic_loss(photos, every=10, stop=0.3)
-    semantic.say_if_there_are_none(whole_scene_from=semantic.total_steps // 5)
+    semantic.say_if_there_are_none(whole_scene_from=semantic.total_steps // 5, first_step=0)
     assert "there will be none" not in capsys.readouterr().out
-    semantic.say_if_there_are_none(whole_scene_from=semantic.total_steps // 3)
+    semantic.say_if_there_are_none(whole_scene_from=semantic.total_steps // 3, first_step=0)
     assert "there will be none, because the sampled space grows until step" in capsys.readouterr().out
     semantic_loss(photos)
     assert "will be none" not in capsys.readouterr().out

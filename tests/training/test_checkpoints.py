@@ -14,7 +14,7 @@ import dietnerf_ns.methods  # noqa: F401  registers the old paths
 from dietnerf_ns.data.datamanager import FewShotDataManagerConfig
 from dietnerf_ns.data.pixel_samplers import ForegroundPixelSampler, ForegroundPixelSamplerConfig
 from dietnerf_ns.fields.object_box import ObjectBox
-from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete, keep_kernels, order_moments
+from dietnerf_ns.training.checkpoints import EXTRA_STATE, check_complete, keep_settings, order_moments
 from dietnerf_ns.training.optimizers import FusedAdamConfig
 from dietnerf_ns.utils.errors import UserError
 from tests.helpers.scenes import as_transforms_json
@@ -101,7 +101,7 @@ def test_a_resumed_optimizer_has_the_kernel_that_it_was_built_with():
     assert built.defaults["fused"]
     built.load_state_dict(old.state_dict())
     assert not built.param_groups[0]["fused"], "torch takes it from the checkpoint"
-    keep_kernels(resumed)
+    keep_settings(resumed)
     assert built.param_groups[0]["fused"] and built.state[weight]["step"].dtype == torch.float32
     built.grad_scale, built.found_inf = torch.tensor(1.0), torch.tensor(0.0)  # as GradScaler sets them
     built.step()

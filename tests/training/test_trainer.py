@@ -98,6 +98,19 @@ def test_schedules_last_as_long_as_the_run_also_when_it_is_resumed(tmp_path, mon
     assert [rates[step] for step in range(4, 8)] == pytest.approx(first[4:])
 
 
+def test_a_resumed_run_has_the_learning_rates_that_it_is_given(tmp_path, monkeypatch):
+    rates = learning_rates(monkeypatch)
+    train(tmp_path, "--timestamp", "b", steps=4)
+    resume = ["--load-dir", "outputs/e/dietnerf-tiny/b/nerfstudio_models", "--timestamp", "c"]
+    resume += ["--optimizers.fields.optimizer.lr", 0.004, "--optimizers.fields.optimizer.eps", 1e-9]
+    rates.clear()
+    train(tmp_path, *resume, steps=4)
+    assert [rates[step] for step in range(4, 8)] == pytest.approx([0.004 * 0.3 ** (step / 8) for step in range(4, 8)])
+    rates.clear()
+    train(tmp_path, *resume, "--timestamp", "d", "--load-scheduler", "False", steps=4)
+    assert [rates[step] for step in range(4, 8)] == pytest.approx([0.004 * 0.3 ** (step / 4) for step in range(4)])
+
+
 @pytest.mark.parametrize(("side", "steps"), [(50, 1200), (128, 1536), (400, 4800), (1080, 6000)])
 def test_larger_photos_get_more_steps_unless_a_number_is_given(side, steps, capsys):
     cameras = pinhole_cameras(ring_of_poses(2), width=2 * side, height=side)

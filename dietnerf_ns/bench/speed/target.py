@@ -85,7 +85,8 @@ def psnr_of(trainer: Trainer, rays: RayBundle, colours: Float[Tensor, "num_pixel
     """
     model, chunk = trainer.pipeline.model, trainer.config.pipeline.model.eval_num_rays_per_chunk
     with evaluation_mode(model):
-        rendered = torch.cat([model(rays[i : i + chunk])["rgb"] for i in range(0, len(rays), chunk)])
+        parts = [model(rays[i : i + chunk]) for i in range(0, len(rays), chunk)]
+        rendered = torch.cat([part["rgb"] if "rgb" in part else part["rgb_fine"] for part in parts])
     return float(-10 * (rendered - colours).square().mean().log10())
 
 

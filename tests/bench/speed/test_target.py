@@ -35,4 +35,6 @@ def test_psnr_is_of_pixels_of_the_test_views(small_without_lsc, data, tmp_path):
     trainer.pipeline.model.forward = lambda bundle: {"rgb": torch.full((len(bundle), 3), 0.5)}
     expected = -10 * math.log10(float((colours - 0.5).square().mean()))
     assert abs(psnr_of(trainer, rays, colours) - expected) < 1e-4
+    trainer.pipeline.model.forward = lambda bundle: {"rgb_coarse": None, "rgb_fine": torch.full((len(bundle), 3), 0.5)}
+    assert abs(psnr_of(trainer, rays, colours) - expected) < 1e-4, "mipnerf"
     assert trainer.pipeline.model.training
