@@ -21,6 +21,9 @@ from dietnerf_ns.geometry.sphere import ALL_AZIMUTHS, Range, Sphere, fit_sphere,
 PoseSampler = Callable[[Generator], Float[Tensor, "3 4"]]
 """Draws the pose of a semantic view from a generator's random numbers."""
 
+OTHER_UNIT = 1.25
+"""Ratio of distances that only another unit of length explains."""
+
 
 def pose_sampler(
     camera_to_worlds: Float[Tensor, "n 3 4"],
@@ -52,14 +55,27 @@ def pose_sampler(
         sphere = fit_sphere(camera_to_worlds)
         if whole_circle:
             sphere = replace(sphere, azimuth_range=ALL_AZIMUTHS)
-        sphere = replace(sphere, **given)
+        of_cameras, sphere = sphere.radius_range, replace(sphere, **given)
         CONSOLE.print(f"Semantic poses: {_in_words(sphere)}.")
+        _check_radius(sphere.radius_range, of_cameras)
         return lambda generator: pose_on_sphere(sphere, generator)
     if given:
         CONSOLE.print(
             "[yellow]Semantic poses: interpolated poses ignore theta-range, phi-range and radius-range.[/yellow]"
         )
     return lambda generator: interpolated_pose(camera_to_worlds, generator)
+
+
+def _check_radius(given: Range, of_cameras: Range) -> None:
+    """dietnerf-vanilla's range is that of NeRF-Synthetic, whatever the unit of length of the photos' cameras."""
+    if given[0] > OTHER_UNIT * of_cameras[1] or given[1] * OTHER_UNIT < of_cameras[0]:
+        low, high = of_cameras
+        CONSOLE.print(
+            f"[yellow]Semantic poses: radius-range {given[0]:g} {given[1]:g} is not at the training cameras' distances "
+            f"from the scene, {low:.3g} to {high:.3g}: semantic views may see nothing of it. "
+            f"--pipeline.semantic.radius-range {low:.3g} {high:.3g} puts them there.[/yellow]",
+            soft_wrap=True,
+        )
 
 
 def _in_words(sphere: Sphere) -> str:

@@ -170,3 +170,9 @@ def test_given_ranges_replace_those_of_the_cameras_and_interpolation_ignores_the
     assert torch.rad2deg(torch.asin(poses[:, 2, 3] / radius)).sub(55).abs().max() <= 5.01
     pose_sampler(front_facing_poses(), "interpolate", **ranges)
     assert "ignore theta-range, phi-range and radius-range" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("radius, warned", [((3.5, 4.5), False), ((3.5, 3.9), False), ((8, 9), True), ((1, 2), True)])
+def test_a_radius_that_the_training_cameras_do_not_have_gets_a_word(capsys, radius, warned):
+    pose_sampler(ring_of_poses(6), "sphere", radius_range=radius)
+    assert ("--pipeline.semantic.radius-range 4 4 puts them there" in capsys.readouterr().out) == warned
