@@ -72,6 +72,7 @@ def leave_out_bad_steps(optimizers: Optimizers, grad_scaler: GradScaler, bad_ste
         if is_searching(grad_scaler) or all_finite(gradients):
             step_some(grad_scaler, param_groups)
             has_seen_gradients = True
+            bad_steps.has_stepped()
         else:
             bad_steps.note("photometric", "gradient")
 
@@ -97,11 +98,13 @@ class BadSteps:
         self._in_a_row: dict[Part, int] = {"photometric": 0, "semantic": 0}
         self._noted: set[Part] = set()
         self._step = 0
+        self._has_stepped = False
 
     def begin(self, step: int) -> None:
         """A step begins."""
         self._step = step
         self._noted.clear()
+        self._has_stepped = False
 
     def note(self, part: Part, what: Literal["loss", "gradient"]) -> None:
         """A part of this step is left out.
@@ -126,9 +129,13 @@ class BadSteps:
         """A part of this step was finite."""
         self._in_a_row[part] = 0
 
+    def has_stepped(self) -> None:
+        """Some optimizer has stepped; with gradient accumulation none does in most steps."""
+        self._has_stepped = True
+
     def end(self) -> None:
         """The step is done."""
-        if "photometric" not in self._noted:
+        if self._has_stepped and "photometric" not in self._noted:
             self.is_fine("photometric")
 
     @property

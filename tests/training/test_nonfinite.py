@@ -23,6 +23,8 @@ def test_the_limit_counts_steps_in_a_row_of_each_part(capsys):
         bad.begin(step)
         if step % 2:
             bad.note("photometric", "gradient")
+        else:
+            bad.has_stepped()
         bad.end()
     assert bad.at_limit is None and bad.counts == {"photometric": 30, "semantic": 0}
     for step in range(BadSteps.LIMIT):
@@ -36,6 +38,22 @@ def test_the_limit_counts_steps_in_a_row_of_each_part(capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert "Step 1: the photometric gradient is not finite" in line
     assert "after 20 such steps in a row training stops" in line
+
+
+def test_steps_that_only_accumulate_gradients_do_not_end_a_row(capsys):
+    parameter, bad = torch.nn.Parameter(torch.ones(3)), BadSteps()
+    optimizers = Optimizers(
+        {"fields": {"optimizer": AdamOptimizerConfig(), "scheduler": None}}, {"fields": [parameter]}
+    )
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    leave_out_bad_steps(optimizers, scaler, bad)
+    for step in range(4 * BadSteps.LIMIT):
+        bad.begin(step)
+        parameter.grad = torch.full_like(parameter, NAN)
+        optimizers.optimizer_scaler_step_some(scaler, ["fields"] if step % 4 == 3 else [])
+        bad.end()
+    assert bad.at_limit == "photometric" and bad.counts["photometric"] == BadSteps.LIMIT
+    assert torch.equal(parameter, torch.ones(3))
 
 
 def test_nothing_is_said_of_a_run_without_faults():
