@@ -31,11 +31,12 @@ def measured(candidate, data, folder, *, sizes, repetitions=1, what="time"):
 
 
 def test_every_part_is_timed_for_every_size_with_and_without_recomputing(small, data, tmp_path):
-    entries = list(measured(small, data, tmp_path, sizes=[12, 32], repetitions=2))
-    assert [(e["size"], e["recompute"]) for e in entries] == [(12, True), (32, True), (12, False), (32, False)]
-    assert all(entry[part]["n"] == 2 and entry[part]["median"] > 0 for entry in entries for part in PARTS)
+    entries = list(measured(small, data, tmp_path, sizes=[12, 64], repetitions=3))
+    assert [(e["size"], e["recompute"]) for e in entries] == [(12, True), (64, True), (12, False), (64, False)]
+    assert all(entry[part]["n"] == 3 and entry[part]["median"] > 0 for entry in entries for part in PARTS)
     small_view, large_view = entries[:2]
-    assert large_view["render forward"]["median"] > small_view["render forward"]["median"]
+    # The quartile, because another program slows a few of them.
+    assert large_view["render forward"]["low"] > small_view["render forward"]["low"]
 
 
 def test_views_are_not_cropped_even_if_the_methods_are(small, data, tmp_path, monkeypatch):
