@@ -10,8 +10,7 @@ import torch
 from dietnerf_ns.bench.processes import usable_cpus
 
 
-def version_or_none(package: str) -> str:
-    """The version of a package, or `none` if it is not installed."""
+def _version_or_none(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -32,5 +31,5 @@ def describe_machine() -> dict[str, str | int]:
         "torch": version("torch"),
         "nerfstudio": version("nerfstudio"),
         "dietnerf_ns": version("dietnerf_ns"),
-        **({"tinycudann": version_or_none("tinycudann")} if torch.cuda.is_available() else {}),
+        **({"tinycudann": _version_or_none("tinycudann")} if torch.cuda.is_available() else {}),
     }

@@ -66,6 +66,11 @@ class Orientations:
     """Photos that EXIF turns or mirrors, and that have the same size either way."""
 
     @property
+    def undecided(self) -> list[Path]:
+        """The photos whose size does not tell, if no others tell, or if they contradict each other."""
+        return [] if len(self.told) == 1 else self.untold
+
+    @property
     def upright(self) -> bool:
         """Whether the photos whose size does not tell are turned upright as well."""
         return self.told == {True}
@@ -73,10 +78,10 @@ class Orientations:
     @property
     def warning(self) -> str | None:
         """A sentence for the user if nothing tells what becomes of some photos."""
-        if not self.untold or len(self.told) == 1:
+        if not self.undecided:
             return None
         return (
-            f"Orientation: {first_names(self.untold)}: EXIF says how to turn these photos, and the photos' sizes do "
+            f"Orientation: {first_names(self.undecided)}: EXIF says how to turn these photos, and the photos' sizes do "
             "not tell whether the poses belong to the turned ones. They are used as they are stored. If that is wrong, "
             "turn them and remove the EXIF."
         )

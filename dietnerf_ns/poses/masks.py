@@ -35,12 +35,12 @@ class Masks:
     @property
     def warning(self) -> str | None:
         """A sentence for the user if nothing tells how some masks are to be turned."""
-        untold = self.orientations.untold
-        if not untold or len(self.orientations.told) == 1:
+        undecided = self.orientations.undecided
+        if not undecided:
             return None
         return (
-            f"Orientation: {first_names(untold)}: EXIF says how to turn these photos, and the sizes of their masks do "
-            "not tell whether they were drawn on the turned ones. They are taken for masks of the turned photos, as "
+            f"Orientation: {first_names(undecided)}: EXIF says how to turn these photos, and the sizes of their masks "
+            "do not tell whether they were drawn on the turned ones. They are taken for masks of the turned photos, as "
             "programs show them. If that is wrong, turn the photos and remove the EXIF."
         )
 

@@ -225,7 +225,7 @@ class SemanticConsistency:
             return
         why = "they would start after their `stop` or after the end of the run"
         end = min(self.schedule.end_step, self.total_steps)
-        if first_step >= end:
+        if first_step > 0 and first_step >= end:
             why = f"they stop at step {end}, and training goes on from step {first_step}"
         elif whole_scene_from > self.schedule.first_step:
             why = f"the sampled space grows until step {whole_scene_from}, and they stop at step {end}"
